@@ -1,0 +1,88 @@
+"""The command `msst`: `msst JOB [--flags]` runs tools/JOB.py. Also what each of those programs runs itself with.
+
+Exit status: 0 when all went well and for help; 1 with one sentence on standard error when an input is at fault; 2 for wrong
+flags; 75 when a signal interrupted a run that saved itself. absl's own runner exits 1 for help and for wrong flags alike.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+
+INTERRUPTED = 75
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error instead of its one sentence.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs `msst JOB [--flags]`; lists the jobs when there is none. Does not return: the process exits."""
+    argv = list(sys.argv if argv is None else argv)
+    jobs = find_jobs()
+    if len(argv) < 2 or argv[1] in ("help", "-h", "--help", "--helpshort"):
+        print("usage: msst JOB [--flags]; msst JOB --helpshort lists a job's flags\n")
+        width = max(map(len, jobs))
+        print("\n".join(f"  {name:<{width}}  {summary}" for name, summary in jobs.items()))
+        sys.exit(0)
+    if argv[1] not in jobs:
+        print(f"msst: there is no job '{argv[1]}'; the jobs are {', '.join(jobs)}", file=sys.stderr)
+        sys.exit(2)
+    job = importlib.import_module(f"msst_keras.tools.{argv[1]}")
+    run(job.main, [f"msst {argv[1]}", *argv[2:]])
+
+
+def find_jobs() -> dict[str, str]:
+    """The name of each job and the first line of its program's docstring, without importing the programs."""
+    tools = importlib.import_module("msst_keras.tools")
+    paths = sorted(path for folder in tools.__path__ for path in Path(folder).glob("[a-z]*.py"))
+    return {path.stem: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0] for path in paths}
+
+
+def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -> None:
+    """Parses the flags, calls `job_main()` and exits with its status (None is 0). Does not return.
+
+    `ValueError` and `OSError` (a missing file, a full disk) are inputs at fault: their message is printed, without a
+    traceback unless --debug is given, and the status is 1.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    program = argv[0] if argv[0].startswith("msst ") else Path(argv[0]).name
+    module = sys.modules[job_main.__module__]
+    if any(argument.lstrip("-") in ("help", "helpshort", "helpfull", "h") for argument in argv[1:]):
+        print(module.__doc__.strip() + "\n\nFlags:\n" + _help(module))
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        _fail(program, error, 2)
+    if rest:
+        _fail(program, f"unexpected argument '{rest[0]}'; every input is a flag (--name=value)", 2)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        sys.exit(job_main() or 0)
+    except (ValueError, OSError) as error:
+        if _DEBUG.value:
+            raise
+        _fail(program, error, 1)
+    except KeyboardInterrupt:
+        _fail(program, "interrupted", 130)
+
+
+def _help(module) -> str:
+    """The flags that `module` defines, whether it was imported or is the program itself."""
+    registered = flags.FLAGS.flags_by_module_dict()
+    name = module.__name__ if module.__name__ in registered else sys.argv[0]
+    lines = []
+    for flag in sorted(registered.get(name, []), key=lambda flag: flag.name):
+        choices = f" ({'|'.join(flag.parser.enum_values)})" if hasattr(flag.parser, "enum_values") else ""
+        lines.append(f"  --{flag.name}{choices}: {flag.help.strip()}\n      default: {flag.default_as_str or 'none'}")
+    return "\n".join(lines)
+
+
+def _fail(program: str, error, status: int) -> None:
+    message = " ".join(str(error).split())
+    print(f"{program}: {message}" + (" (--helpshort lists the flags)" if status == 2 else ""), file=sys.stderr)
+    sys.exit(status)

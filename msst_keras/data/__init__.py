@@ -1,0 +1,1 @@
+"""Disk to batches: images, dataset layouts, generated sequences, records and the input pipeline."""

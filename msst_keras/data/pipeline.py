@@ -1,0 +1,216 @@
+"""Records to batches of clips: a pure function of (seed, step), read by seeks, decoded and augmented in tf.data.
+
+There is one global order of clips. Example number i (counted over the whole training) is clip `shuffle(seed, epoch)(i mod n)`
+of epoch i div n, augmented by numbers drawn from (seed, i) alone. Step s takes the examples s * batch_size and following.
+Starting at step s is therefore free (nothing before it is read) and gives the very batches of an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from msst_keras.data import records
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How training clips vary; the whole clip shares one draw. The paper names none: these are its field's usual two.
+
+    Attributes:
+      flip: mirrors half of the clips left to right.
+      min_scale: the crop's side as a share of the frame's is uniform in [min_scale, 1]; 1 takes the whole frame. 0.7
+        because salient objects are often large and touch the border: smaller crops lose them.
+    """
+
+    flip: bool = True
+    min_scale: float = 0.7
+
+    def __post_init__(self):
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"min_scale must lie in (0, 1], not {self.min_scale}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipIndex:
+    """Every clip of T frames that ends on a labelled frame, by where it lies on disk.
+
+    The first frames of a sequence have fewer than T - 1 before them: the first one is repeated, as in inference.
+
+    Attributes:
+      paths: the shards.
+      path_ids, offsets: int64 (N,), the shard of each clip and the byte offset of its first stored frame.
+      counts: int64 (N,), how many frames it stores; T - count repetitions of the first are put before them.
+      names: "sequence/index" of the labelled frame, for messages.
+      has_prior: whether the records hold a motion prior.
+    """
+
+    paths: tuple[str, ...]
+    path_ids: np.ndarray
+    offsets: np.ndarray
+    counts: np.ndarray
+    names: tuple[str, ...]
+    has_prior: bool
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+def find_record_folders(patterns: Sequence[str]) -> list[str]:
+    """The record folders that the glob patterns name, each once, in order.
+
+    Raises:
+      FileNotFoundError: a pattern that matches no folder.
+    """
+    folders = []
+    for pattern in patterns:
+        matches = sorted(path for path in tf.io.gfile.glob(pattern.rstrip("/")) if tf.io.gfile.isdir(path))
+        if not matches:
+            raise FileNotFoundError(f"{pattern}: no record folder matches; `msst make_records` writes one")
+        folders += [path for path in matches if path not in folders]
+    return folders
+
+
+def index_clips(folders: Sequence[str], num_frames: int) -> ClipIndex:
+    """Lists the clips of `num_frames` (T) frames in the record folders, in a fixed order.
+
+    Raises:
+      ValueError: no labelled frame, or folders of which some hold a prior and others do not.
+      FileNotFoundError: as `records.read_manifest`.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, not {num_frames}")
+    paths, path_ids, offsets, counts, names, priors = [], [], [], [], [], {}
+    for folder in folders:
+        manifest = records.read_manifest(folder)
+        priors[folder] = manifest["motion"]["prior"]["kind"] != "none"
+        for name, sequence in manifest["sequences"].items():
+            for frame in map(int, sequence["labelled"]):
+                first = max(0, frame - num_frames + 1)
+                path_ids.append(len(paths) + sequence["shard"])
+                offsets.append(sequence["offsets"][first])
+                counts.append(frame - first + 1)
+                names.append(f"{name}/{frame}")
+        paths += [f"{folder}/{shard['name']}" for shard in manifest["shards"]]
+    if not offsets:
+        raise ValueError(f"{', '.join(folders)}: no frame has a label, so there is nothing to train or validate on")
+    if len(set(priors.values())) > 1:
+        raise ValueError(f"some records hold a motion prior and others do not: {priors}; make them alike")
+    arrays = (np.asarray(values, np.int64) for values in (path_ids, offsets, counts))
+    return ClipIndex(tuple(paths), *arrays, tuple(names), all(priors.values()))
+
+
+def training_batches(
+    index: ClipIndex,
+    num_frames: int,
+    batch_size: int,
+    image_sizes: Sequence[tuple[int, int]],
+    seed: int,
+    first_step: int,
+    last_step: int,
+    augmentation: Augmentation,
+) -> tf.data.Dataset:
+    """The batches of steps first_step to last_step - 1.
+
+    Step s has image size `image_sizes[draw(seed, s)]`: the paper's two resolutions mixed batch by batch.
+
+    Returns:
+      a dataset of dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (when the
+      records hold one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into `index`.
+    """
+    sizes = np.asarray(image_sizes, np.int32)
+    size_ids = np.random.default_rng(seed).integers(len(sizes), size=last_step)
+    # One draw per step from one generator is a pure function of (seed, step) whatever last_step is: the stream is a prefix.
+
+    def load(example):
+        epoch, position = example // len(index), example % len(index)
+        clip = tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1)
+        size = tf.gather(sizes, tf.gather(size_ids, example // batch_size))
+        return _load_clip(index, clip, num_frames, size, augmentation, [seed, example])
+
+    dataset = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+
+
+def validation_batches(index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int]) -> tf.data.Dataset:
+    """Every clip once, in order, not augmented; the last batch may be short. Elements as in `training_batches`."""
+    size = np.asarray(image_size, np.int32)
+    dataset = tf.data.Dataset.range(len(index))
+    dataset = dataset.map(
+        lambda clip: _load_clip(index, clip, num_frames, size, None, None),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return dataset.batch(batch_size).prefetch(2)
+
+
+def _load_clip(index, clip, num_frames, size, augmentation, seed):
+    """Reads, decodes and augments one clip; `size` int32 (2,), `seed` two integers (None: not augmented)."""
+    count = tf.gather(index.counts, clip)
+    serialized = _read_frames(tf.gather(list(index.paths), tf.gather(index.path_ids, clip)), tf.gather(index.offsets, clip), count)
+    features = tf.io.parse_example(
+        serialized,
+        {
+            "frame": tf.io.FixedLenFeature([], tf.string),
+            "prior": tf.io.FixedLenFeature([], tf.string, default_value=""),
+            "mask": tf.io.FixedLenFeature([], tf.string, default_value=""),
+        },
+    )
+    order = tf.maximum(tf.range(num_frames, dtype=tf.int64) - (num_frames - count), 0)
+    box, flip = _draw(augmentation, seed)
+    frames = tf.gather(features["frame"], order)
+    element = {
+        "frames": tf.stack([_sample(_decode(frames[t], 3), box, flip, size) for t in range(num_frames)]),
+        # A resampled mask is a pixel's covered share; half of it or more is object.
+        "mask": tf.cast(_sample(_decode(features["mask"][-1], 1), box, flip, size) >= 127.5, tf.float32),
+        "clip": clip,
+    }
+    if index.has_prior:
+        priors = tf.gather(features["prior"], order)
+        element["prior"] = tf.stack([_sample(_decode(priors[t], 1), box, flip, size) for t in range(num_frames)]) / 255.0
+    return element
+
+
+def _read_frames(path, offset, count):
+    """`count` consecutive records from a byte offset on, checksums verified; (count,) strings."""
+    # The public TFRecordDataset cannot start at an offset; its operation can.
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path], compression_type="", buffer_size=tf.constant(1 << 18, tf.int64), byte_offsets=[offset]
+    )
+    dataset = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    return dataset.take(count).batch(count).get_single_element()
+
+
+def _decode(encoded, channels):
+    # INTEGER_ACCURATE is what OpenCV and Pillow decode with; the operation decodes PNG as well.
+    return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")
+
+
+def _draw(augmentation, seed):
+    """A crop box (top, left, height, width as shares of the frame) and whether to flip."""
+    if augmentation is None:
+        return tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False)
+    draws = tf.random.stateless_uniform([4], seed)
+    scale = augmentation.min_scale + (1 - augmentation.min_scale) * draws[0]
+    box = tf.stack([(1 - scale) * draws[1], (1 - scale) * draws[2], scale, scale])
+    return box, tf.logical_and(augmentation.flip, draws[3] < 0.5)
+
+
+def _sample(image, box, flip, size):
+    """Crops `box` out of an image and resizes it to `size`: bilinear with antialiasing, half-pixel centres.
+
+    One operation on exact (fractional) boxes, so that frame, prior and mask of different sizes stay aligned. With the whole
+    frame as the box it is `keras.ops.image.resize(..., antialias=True)`, which the exported model does.
+    """
+    scale = tf.cast(size, tf.float32) / (box[2:] * tf.cast(tf.shape(image)[:2], tf.float32))
+    translation = -box[:2] * tf.cast(tf.shape(image)[:2], tf.float32) * scale
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=tf.cast(image, tf.float32)[None], size=size, scale=scale, translation=translation,
+        kernel_type="triangle", antialias=True,
+    )[0]  # fmt: skip
+    resized.set_shape([None, None, image.shape[-1]])
+    return tf.cond(flip, lambda: tf.reverse(resized, [1]), lambda: resized)

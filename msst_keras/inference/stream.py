@@ -1,0 +1,104 @@
+"""Frame by frame saliency with a SavedModel, in memory that does not grow with the video.
+
+The two streams do not look at time, so each frame is encoded once and the maps of the last T frames are fused: a quarter of
+the work of a sliding window of T = 4, the same output. The first T - 1 frames of a video repeat the first one, so every
+frame gets a map. Forward flow (from t to t + 1, the default of the records) delays the stream by `stride` frames: the map
+of a frame comes when the frame it flows to has been pushed, the rest when the stream is closed.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.superpixels import SuperpixelSettings, segment
+
+
+class SaliencyModel:
+    """A SavedModel of `msst export`, loaded: its settings and its signatures.
+
+    Attributes:
+      settings: the asset `msst.json`: "num_frames", "image_size", "motion", and where the model came from.
+    """
+
+    def __init__(self, path: str | Path):
+        """Loads saved_models/NAME/VERSION, or the newest version of saved_models/NAME.
+
+        Raises:
+          FileNotFoundError: no such folder, or no SavedModel in it.
+          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read.
+        """
+        path = _find_version(Path(path))
+        asset = path / "assets" / "msst.json"
+        if not asset.is_file():
+            raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
+        try:
+            self.settings = json.loads(asset.read_text())
+            self._loaded = tf.saved_model.load(str(path))
+            self.encode = self._loaded.signatures["encode"]
+            self.fuse = self._loaded.signatures["fuse"]
+        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+            raise ValueError(f"{path}: this SavedModel cannot be loaded ({error}); export it again") from error
+
+
+class SaliencyStream:
+    """The saliency maps of one video, pushed frame by frame."""
+
+    def __init__(self, model: SaliencyModel):
+        self._model = model
+        self._maps = collections.deque(maxlen=model.settings["num_frames"])
+        self._waiting = collections.deque()  # frames whose flow is not known yet
+        motion = model.settings["motion"]
+        self._flow = FlowEstimator(FlowSettings.from_dict(motion["flow"])) if motion else None
+        superpixels = motion["superpixels"] if motion else None
+        self._superpixels = SuperpixelSettings.from_dict(superpixels) if superpixels else None
+
+    def push(self, frame: np.ndarray) -> list[np.ndarray]:
+        """Takes the next frame, uint8 (H, W, 3) RGB, and returns the maps, float32 (H, W) in 0..1, that are ready.
+
+        Without motion or with backward flow that is this frame's map; with forward flow that of the frame `stride` before.
+
+        Raises:
+          ValueError: the frame is no uint8 RGB image, or of another size than those before it.
+        """
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+        if self._flow is None:
+            return [self._step(frame, None)]
+        self._waiting.append(frame)
+        return [self._step(self._waiting.popleft(), flow) for flow in self._flow.push(frame)]
+
+    def close(self) -> list[np.ndarray]:
+        """Ends the video and returns the maps that were still to come, in order."""
+        flows = self._flow.close() if self._flow else []
+        return [self._step(self._waiting.popleft(), flow) for flow in flows]
+
+    def _step(self, frame: np.ndarray, flow: np.ndarray | None) -> np.ndarray:
+        inputs = {"frame": tf.constant(frame[None])}
+        if flow is not None:
+            inputs["flow"] = tf.constant(flow[None])
+            if self._superpixels:
+                inputs["superpixels"] = tf.constant(segment(flow, self._superpixels)[None])
+        maps = self._model.encode(**inputs)
+        self._maps.append(maps)
+        while len(self._maps) < self._maps.maxlen:  # the first frame stands for those before it
+            self._maps.append(maps)
+        window = {name: tf.stack([step[name] for step in self._maps], axis=1) for name in maps}
+        size = tf.constant([frame.shape[:2]], tf.int32)
+        return self._model.fuse(frame_size=size, **window)["saliency"].numpy()[0, :, :, 0]
+
+
+def _find_version(path: Path) -> Path:
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such model folder; `msst export` writes saved_models/NAME/VERSION")
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [child for child in path.iterdir() if child.name.isdigit() and (child / "saved_model.pb").is_file()]
+    if not versions:
+        raise FileNotFoundError(f"{path}: no SavedModel here (no saved_model.pb, and no folder VERSION with one)")
+    return max(versions, key=lambda child: int(child.name))

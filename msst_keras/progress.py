@@ -1,0 +1,37 @@
+"""Progress of long work: a bar on a terminal, a line every ten seconds in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import tqdm
+
+T = TypeVar("T")
+
+
+def progress(iterable: Iterable[T], total: int | None = None, description: str = "", initial: int = 0) -> Iterator[T]:
+    """Yields the items of `iterable` and reports on standard error how many of `total` are done, the pace and the time left.
+
+    `initial` counts items that an earlier run has done. A log is not a terminal: there a bar would fill it with carriage
+    returns, so a plain line is printed every ten seconds instead.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm.tqdm(iterable, total=total, desc=description, initial=initial, dynamic_ncols=True, leave=False)
+        return
+    bar = tqdm.tqdm(iterable, total=total, desc=description, initial=initial, mininterval=10, maxinterval=10,
+                    ascii=True, ncols=0, file=_Lines())  # fmt: skip
+    yield from bar
+
+
+class _Lines:
+    """A file that turns tqdm's carriage returns into lines of a log."""
+
+    def write(self, text: str) -> None:
+        text = text.strip("\r\n ")
+        if text:
+            sys.stderr.write(text + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()

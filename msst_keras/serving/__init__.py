@@ -1,0 +1,1 @@
+"""The SavedModel: what predict, the clients and TF Serving all use."""

@@ -1,0 +1,129 @@
+"""Export: the motion prior and the saliency network in one SavedModel that predict, the clients and TF Serving use.
+
+Signatures (batch B, frame size H x W are free; T, M, and the motion size h x w are the asset's):
+
+    serving_default  frames uint8 (B, T, H, W, 3) RGB, flow float32 (B, T, h, w, 2), superpixels int32 (B, T, h, w, M)
+                     -> saliency float32 (B, H, W, 1) in 0..1, of frame T
+    encode           frame (B, H, W, 3), flow (B, h, w, 2), superpixels (B, h, w, M)
+                     -> middle, last float32 (B, h_r, w_r, S): the streams' maps of one time step (Eq. 3 before upsampling)
+    fuse             middle, last (B, T, h_r, w_r, S), frame_size int32 (B, 2): H and W, alike in a batch
+                     -> saliency (B, H, W, 1)
+
+A variant without motion (`os`) takes no flow and no superpixels; the magnitude prior takes no superpixels.
+`assets/msst.json` holds T, the sizes, the flow and superpixel settings and where the model came from.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from msst_keras.files import publish
+from msst_keras.model.msst import get_parts
+
+ASSET_NAME = "msst.json"
+
+
+def export_saved_model(path: str | Path, model: keras.Model, prior: keras.Model | None, settings: dict) -> None:
+    """Writes a SavedModel folder; it appears under `path` only when whole.
+
+    Args:
+      path: saved_models/NAME/VERSION; VERSION a number, as TF Serving wants it.
+      model: of `build_msst`.
+      prior: of `msst_keras.motion.prior`; None for a model without a temporal stream.
+      settings: the asset: "num_frames" (T), "image_size" (the network's), "motion" (of the records; None for `os`), and
+        whatever tells where the model came from.
+
+    Raises:
+      ValueError: a temporal stream without a prior or a prior without one.
+      FileExistsError: `path` is there already.
+    """
+    temporal = "prior" in model.input
+    if temporal != (prior is not None):
+        raise ValueError(f"this model {'needs a' if temporal else 'has no use for a'} motion prior")
+    if Path(path).exists():
+        raise FileExistsError(f"{path} exists already; choose another --version")
+    module = _Servable(model, prior, settings)
+    with tempfile.TemporaryDirectory() as folder, publish(path) as temporary:
+        asset = Path(folder) / ASSET_NAME
+        asset.write_text(json.dumps(settings, indent=1) + "\n")
+        module.settings = tf.saved_model.Asset(str(asset))
+        tf.saved_model.save(module, str(temporary), signatures=module.signatures())
+
+
+class _Servable(tf.Module):
+    """The three signatures over one set of weights."""
+
+    def __init__(self, model: keras.Model, prior: keras.Model | None, settings: dict):
+        super().__init__()
+        self._encoder, self._fuser = get_parts(model)
+        self._prior = prior
+        self._num_frames = settings["num_frames"]
+        self._image_size = tuple(settings["image_size"])
+        self._motion = settings["motion"]
+        # Keras variables wrap TensorFlow's, which a SavedModel tracks.
+        self._weights = [weight.value for weight in (*model.weights, *(prior.weights if prior else ()))]
+
+    def signatures(self) -> dict:
+        frame_specs = {"frame": tf.TensorSpec([None, None, None, 3], tf.uint8)}
+        if self._prior is not None:
+            height, width = self._motion["flow"]["motion_size"]
+            frame_specs["flow"] = tf.TensorSpec([None, height, width, 2], tf.float32)
+            if self._motion["superpixels"] is not None:
+                levels = self._motion["superpixels"]["num_levels"]
+                frame_specs["superpixels"] = tf.TensorSpec([None, height, width, levels], tf.int32)
+        # A clip's inputs are a frame's with a time axis; "frame" becomes "frames".
+        clip_specs = {
+            "frames" if name == "frame" else name: tf.TensorSpec([None, self._num_frames, *spec.shape[1:]], spec.dtype)
+            for name, spec in frame_specs.items()
+        }
+        map_specs = {
+            name: tf.TensorSpec([None, self._num_frames, None, None, output.shape[-1]], tf.float32)
+            for name, output in self._encoder.output.items()
+        }
+        map_specs["frame_size"] = tf.TensorSpec([None, 2], tf.int32)
+        return {
+            "serving_default": _function(self._saliency, clip_specs),
+            "encode": _function(self._encode, frame_specs),
+            "fuse": _function(self._fuse, map_specs),
+        }
+
+    def _encode(self, frame, flow=None, superpixels=None):
+        frames = tf.cast(frame, tf.float32)
+        inputs = {"frames": ops.image.resize(frames, self._image_size, antialias=True)}
+        if self._prior is not None:
+            motion = {"flow": flow} if superpixels is None else {"flow": flow, "superpixels": superpixels}
+            inputs["prior"] = ops.image.resize(self._prior(motion), self._image_size, antialias=True)
+        maps = self._encoder(inputs, training=False)
+        return {name: tf.cast(value, tf.float32) for name, value in maps.items()}
+
+    def _fuse(self, frame_size, **maps):
+        logits = self._fuser(maps, training=False)["fused"]
+        height, width = self._image_size
+        saliency = tf.sigmoid(logits[:, :height, :width])  # the maps' grid may reach beyond the image: see build_msst
+        resized = tf.image.resize(saliency, frame_size[0], antialias=True)
+        return {"saliency": tf.clip_by_value(resized, 0.0, 1.0)}
+
+    def _saliency(self, frames, **motion):
+        shape = tf.shape(frames)
+        merged = {name: tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0)) for name, x in motion.items()}
+        for name, value in motion.items():
+            merged[name].set_shape([None, *value.shape[2:]])
+        maps = self._encode(tf.reshape(frames, [-1, shape[2], shape[3], 3]), **merged)
+        split = {
+            name: tf.reshape(x, tf.concat([[shape[0], self._num_frames], tf.shape(x)[1:]], 0)) for name, x in maps.items()
+        }
+        for name, value in maps.items():
+            split[name].set_shape([None, self._num_frames, *value.shape[1:]])
+        return self._fuse(tf.repeat(shape[None, 2:4], shape[0], axis=0), **split)
+
+
+def _function(function, specs: dict):
+    """A concrete function whose inputs have the names of `specs`."""
+    named = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()}
+    return tf.function(function).get_concrete_function(**named)

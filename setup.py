@@ -1,0 +1,43 @@
+"""Installs the package `msst_keras`, its jobs (tools/, as `msst_keras.tools`) and the command `msst`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="msst-keras",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "msst_keras/__init__.py").read_text())[1],
+    description="Multi-Scale Spatiotemporal Conv-LSTM Network for Video Saliency Detection in TensorFlow and Keras",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.14",
+    # `tools` is installed as msst_keras.tools, so that no top-level `tools` lands in anyone's site-packages.
+    packages=[*find_packages(include=["msst_keras", "msst_keras.*"]), "msst_keras.tools"],
+    package_dir={"msst_keras": "msst_keras", "msst_keras.tools": "tools"},
+    entry_points={"console_scripts": ["msst = msst_keras.cli:main"]},
+    install_requires=[
+        "tensorflow>=2.21,<2.22",  # GPU: pip install "tensorflow[and-cuda]>=2.21,<2.22" beside it
+        "keras>=3.15,<3.16",
+        "numpy>=2.1,<3",
+        "scipy>=1.14,<2",  # the dense CRF's sparse products
+        # The contrib build alone has ximgproc, whose graph segmentation makes the superpixels; OpenCV 5 changed shapes.
+        "opencv-contrib-python-headless>=4.12,<5",
+        "pillow>=11,<14",  # palette masks keep their indices; truncated JPEGs are recognised
+        "absl-py>=2.1,<3",
+        "tensorboard>=2.20,<3",  # TensorFlow 2.21 no longer brings it
+        "tqdm>=4.66,<5",
+        "scikit-image>=0.25,<0.27",  # its wheel carries the photographs of the generated sequences
+    ],
+    extras_require={
+        "test": ["pytest>=8.3,<10", "ruff>=0.15,<0.18"],
+        "crf": ["pydensecrf2==1.1; python_version < '3.13'"],  # needs g++; does not build on Python 3.13
+        "serving": ["tensorflow-serving-api>=2.19,<2.22"],
+        "beam": ["apache-beam>=2.77,<3"],
+        "labels": ["gradio>=5,<7"],
+    },
+)

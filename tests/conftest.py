@@ -1,0 +1,19 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data that MSST_REAL_DATA names; the tests that ask for it are skipped without one."""
+    path = os.environ.get("MSST_REAL_DATA")
+    if not path:
+        pytest.skip("MSST_REAL_DATA is not set: this test needs real data")
+    return Path(path)

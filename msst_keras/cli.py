@@ -1,7 +1,7 @@
 """The command `msst`: `msst JOB [--flags]` runs tools/JOB.py. Also what each of those programs runs itself with.
 
-Exit status: 0 when all went well and for help; 1 with one sentence on standard error when an input is at fault; 2 for wrong
-flags; 75 when a signal interrupted a run that saved itself. absl's own runner exits 1 for help and for wrong flags alike.
+Exit status: 0 when all went well and for help; 1 with one sentence on standard error when an input is at fault; 2 for
+wrong flags; 75 when a signal interrupted a run that saved itself. (absl's own runner exits 1 for help and wrong flags.)
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
     """
     argv = list(sys.argv if argv is None else argv)
     program = argv[0] if argv[0].startswith("msst ") else Path(argv[0]).name
-    module = sys.modules[job_main.__module__]
     if any(argument.lstrip("-") in ("help", "helpshort", "helpfull", "h") for argument in argv[1:]):
-        print(module.__doc__.strip() + "\n\nFlags:\n" + _help(module))
+        print(_help(job_main))
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)[1:]
@@ -71,14 +70,21 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
         _fail(program, "interrupted", 130)
 
 
-def _help(module) -> str:
-    """The flags that `module` defines, whether it was imported or is the program itself."""
+def flags_text(job_main: Callable) -> str:
+    """The flags of a job as they are set, one --name=value a line: a flagfile that repeats it."""
+    return "".join(flag.serialize() + "\n" for flag in _flags_of(job_main) if flag.value is not None)
+
+
+def _flags_of(job_main: Callable) -> list[flags.Flag]:
     registered = flags.FLAGS.flags_by_module_dict()
-    name = module.__name__ if module.__name__ in registered else sys.argv[0]
-    lines = []
-    for flag in sorted(registered.get(name, []), key=lambda flag: flag.name):
-        choices = f" ({'|'.join(flag.parser.enum_values)})" if hasattr(flag.parser, "enum_values") else ""
-        lines.append(f"  --{flag.name}{choices}: {flag.help.strip()}\n      default: {flag.default_as_str or 'none'}")
+    name = job_main.__module__ if job_main.__module__ in registered else sys.argv[0]  # sys.argv[0]: run as a program
+    return sorted(registered.get(name, []), key=lambda flag: flag.name)
+
+
+def _help(job_main: Callable) -> str:
+    lines = [sys.modules[job_main.__module__].__doc__.strip(), "\nFlags:"]
+    for flag in _flags_of(job_main):
+        lines.append(f"  --{flag.name}: {flag.help.strip()}\n      default: {flag.default_as_str or 'none'}")
     return "\n".join(lines)
 
 

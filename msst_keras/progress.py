@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def progress(iterable: Iterable[T], total: int | None = None, description: str = "", initial: int = 0) -> Iterator[T]:
-    """Yields the items of `iterable` and reports on standard error how many of `total` are done, the pace and the time left.
+    """Yields the items of `iterable` and reports on standard error how many of `total` are done and the time left.
 
-    `initial` counts items that an earlier run has done. A log is not a terminal: there a bar would fill it with carriage
-    returns, so a plain line is printed every ten seconds instead.
+    `initial` counts items that an earlier run has done. A log is not a terminal: there a bar would fill it with
+    carriage returns, so a plain line is printed every ten seconds instead.
     """
     if sys.stderr.isatty():
         yield from tqdm.tqdm(iterable, total=total, desc=description, initial=initial, dynamic_ncols=True, leave=False)

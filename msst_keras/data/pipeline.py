@@ -1,8 +1,9 @@
 """Records to batches of clips: a pure function of (seed, step), read by seeks, decoded and augmented in tf.data.
 
-There is one global order of clips. Example number i (counted over the whole training) is clip `shuffle(seed, epoch)(i mod n)`
-of epoch i div n, augmented by numbers drawn from (seed, i) alone. Step s takes the examples s * batch_size and following.
-Starting at step s is therefore free (nothing before it is read) and gives the very batches of an uninterrupted run.
+There is one global order of clips. Example number i (counted over the whole training) is clip
+`shuffle(seed, epoch)(i mod n)` of epoch i div n, augmented by numbers drawn from (seed, i) alone. Step s takes the
+examples s * batch_size and following. Starting at step s is therefore free (nothing before it is read) and gives the very
+batches of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.data import records
+from msst_keras.data.images import FLOW_STEP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class ClipIndex:
       path_ids, offsets: int64 (N,), the shard of each clip and the byte offset of its first stored frame.
       counts: int64 (N,), how many frames it stores; T - count repetitions of the first are put before them.
       names: "sequence/index" of the labelled frame, for messages.
-      has_prior: whether the records hold a motion prior.
+      motion: the manifests' "motion" (flow, superpixels, prior); None when clips have no prior.
     """
 
     paths: tuple[str, ...]
@@ -53,7 +55,7 @@ class ClipIndex:
     offsets: np.ndarray
     counts: np.ndarray
     names: tuple[str, ...]
-    has_prior: bool
+    motion: dict | None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -74,19 +76,42 @@ def find_record_folders(patterns: Sequence[str]) -> list[str]:
     return folders
 
 
-def index_clips(folders: Sequence[str], num_frames: int) -> ClipIndex:
+def index_clips(folders: Sequence[str], num_frames: int, with_prior: bool) -> ClipIndex:
     """Lists the clips of `num_frames` (T) frames in the record folders, in a fixed order.
 
     Raises:
-      ValueError: no labelled frame, or folders of which some hold a prior and others do not.
+      ValueError: no labelled frame; with a prior, folders that have none or priors made in different ways.
       FileNotFoundError: as `records.read_manifest`.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, not {num_frames}")
-    paths, path_ids, offsets, counts, names, priors = [], [], [], [], [], {}
-    for folder in folders:
-        manifest = records.read_manifest(folder)
-        priors[folder] = manifest["motion"]["prior"]["kind"] != "none"
+    manifests = {folder: records.read_manifest(folder) for folder in folders}
+    motion = _common(manifests, ("flow", "superpixels", "prior")) if with_prior else None
+    if motion and motion["prior"]["kind"] == "none":
+        raise ValueError(f"{folders[0]} holds no motion prior, which this variant needs; make it again with --prior")
+    return _index(manifests, num_frames, motion)
+
+
+def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
+    """Lists the labelled frames of record folders that hold flow, for `flow_batches`.
+
+    Returns:
+      the frames, and the settings that their flow was made with.
+
+    Raises:
+      ValueError: no labelled frame, or folders without flow or with flow made in different ways.
+      FileNotFoundError: as `records.read_manifest`.
+    """
+    manifests = {folder: records.read_manifest(folder) for folder in folders}
+    for folder, manifest in manifests.items():
+        if not manifest["motion"]["flow_stored"]:
+            raise ValueError(f"{folder} holds no flow; make it again with --store_flow")
+    return _index(manifests, 1, None), _common(manifests, ("flow",))["flow"]
+
+
+def _index(manifests: dict, num_frames: int, motion: dict | None) -> ClipIndex:
+    paths, path_ids, offsets, counts, names = [], [], [], [], []
+    for folder, manifest in manifests.items():
         for name, sequence in manifest["sequences"].items():
             for frame in map(int, sequence["labelled"]):
                 first = max(0, frame - num_frames + 1)
@@ -96,11 +121,22 @@ def index_clips(folders: Sequence[str], num_frames: int) -> ClipIndex:
                 names.append(f"{name}/{frame}")
         paths += [f"{folder}/{shard['name']}" for shard in manifest["shards"]]
     if not offsets:
-        raise ValueError(f"{', '.join(folders)}: no frame has a label, so there is nothing to train or validate on")
-    if len(set(priors.values())) > 1:
-        raise ValueError(f"some records hold a motion prior and others do not: {priors}; make them alike")
+        raise ValueError(f"{', '.join(manifests)}: no frame has a label, so there is nothing to learn from")
     arrays = (np.asarray(values, np.int64) for values in (path_ids, offsets, counts))
-    return ClipIndex(tuple(paths), *arrays, tuple(names), all(priors.values()))
+    return ClipIndex(tuple(paths), *arrays, tuple(names), motion)
+
+
+def _common(manifests: dict, keys: tuple[str, ...]) -> dict:
+    """What all manifests say of their motion under `keys`."""
+    found = {folder: {key: manifest["motion"][key] for key in keys} for folder, manifest in manifests.items()}
+    first, *others = found
+    for folder in others:
+        if found[folder] != found[first]:
+            raise ValueError(
+                f"{folder} was made with other motion settings ({found[folder]}) than {first} ({found[first]}); "
+                "make all records with the same flow and prior"
+            )
+    return found[first]
 
 
 def training_batches(
@@ -118,12 +154,12 @@ def training_batches(
     Step s has image size `image_sizes[draw(seed, s)]`: the paper's two resolutions mixed batch by batch.
 
     Returns:
-      a dataset of dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (when the
-      records hold one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into `index`.
+      a dataset of dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (where
+      the index has one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into `index`.
     """
     sizes = np.asarray(image_sizes, np.int32)
     size_ids = np.random.default_rng(seed).integers(len(sizes), size=last_step)
-    # One draw per step from one generator is a pure function of (seed, step) whatever last_step is: the stream is a prefix.
+    # One draw per step from one generator: a pure function of (seed, step), since a longer training draws the same prefix.
 
     def load(example):
         epoch, position = example // len(index), example % len(index)
@@ -136,7 +172,9 @@ def training_batches(
     return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
 
 
-def validation_batches(index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int]) -> tf.data.Dataset:
+def validation_batches(
+    index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int]
+) -> tf.data.Dataset:
     """Every clip once, in order, not augmented; the last batch may be short. Elements as in `training_batches`."""
     size = np.asarray(image_size, np.int32)
     dataset = tf.data.Dataset.range(len(index))
@@ -148,19 +186,38 @@ def validation_batches(index: ClipIndex, num_frames: int, batch_size: int, image
     return dataset.batch(batch_size).prefetch(2)
 
 
+def flow_batches(
+    index: ClipIndex, batch_size: int, seed: int, first_step: int, last_step: int
+) -> tf.data.Dataset:
+    """Flow maps with their masks, for training a motion prior; the order is that of `training_batches`.
+
+    Returns:
+      a dataset of dicts: "flow" (B, h, w, 2) float32 (see `images.encode_flow_png`), "mask" (B, h, w) float32 of 0 and 1,
+      the frame's mask at the size of the flow, "clip" (B,) int64. Only whole batches.
+
+    Raises:
+      ValueError: at the first batch, when records hold no flow.
+    """
+
+    def load(example):
+        epoch, position = example // len(index), example % len(index)
+        clip = tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1)
+        features = _read_features(index, clip)
+        # The 16-bit PNG holds x, y and a third channel; 2**15 is zero.
+        levels = tf.cast(tf.io.decode_png(features["flow"][-1], channels=3, dtype=tf.uint16)[..., :2], tf.float32)
+        box, flip = _draw(None, None)
+        mask = _sample(_decode(features["mask"][-1], 1), box, flip, tf.shape(levels)[:2]) >= 127.5
+        return {"flow": (levels - 2.0**15) * FLOW_STEP, "mask": tf.cast(mask[..., 0], tf.float32), "clip": clip}
+
+    dataset = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+
+
 def _load_clip(index, clip, num_frames, size, augmentation, seed):
     """Reads, decodes and augments one clip; `size` int32 (2,), `seed` two integers (None: not augmented)."""
-    count = tf.gather(index.counts, clip)
-    serialized = _read_frames(tf.gather(list(index.paths), tf.gather(index.path_ids, clip)), tf.gather(index.offsets, clip), count)
-    features = tf.io.parse_example(
-        serialized,
-        {
-            "frame": tf.io.FixedLenFeature([], tf.string),
-            "prior": tf.io.FixedLenFeature([], tf.string, default_value=""),
-            "mask": tf.io.FixedLenFeature([], tf.string, default_value=""),
-        },
-    )
-    order = tf.maximum(tf.range(num_frames, dtype=tf.int64) - (num_frames - count), 0)
+    features = _read_features(index, clip)
+    order = tf.maximum(tf.range(num_frames, dtype=tf.int64) - (num_frames - tf.gather(index.counts, clip)), 0)
     box, flip = _draw(augmentation, seed)
     frames = tf.gather(features["frame"], order)
     element = {
@@ -169,10 +226,19 @@ def _load_clip(index, clip, num_frames, size, augmentation, seed):
         "mask": tf.cast(_sample(_decode(features["mask"][-1], 1), box, flip, size) >= 127.5, tf.float32),
         "clip": clip,
     }
-    if index.has_prior:
+    if index.motion:
         priors = tf.gather(features["prior"], order)
-        element["prior"] = tf.stack([_sample(_decode(priors[t], 1), box, flip, size) for t in range(num_frames)]) / 255.0
+        priors = [_sample(_decode(priors[t], 1), box, flip, size) for t in range(num_frames)]
+        element["prior"] = tf.stack(priors) / 255.0
     return element
+
+
+def _read_features(index, clip):
+    """The encoded images of a clip's stored frames: (count,) strings, empty where there is none."""
+    path = tf.gather(list(index.paths), tf.gather(index.path_ids, clip))
+    serialized = _read_frames(path, tf.gather(index.offsets, clip), tf.gather(index.counts, clip))
+    specs = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in ("frame", "prior", "mask", "flow")}
+    return tf.io.parse_example(serialized, specs)
 
 
 def _read_frames(path, offset, count):
@@ -203,8 +269,8 @@ def _draw(augmentation, seed):
 def _sample(image, box, flip, size):
     """Crops `box` out of an image and resizes it to `size`: bilinear with antialiasing, half-pixel centres.
 
-    One operation on exact (fractional) boxes, so that frame, prior and mask of different sizes stay aligned. With the whole
-    frame as the box it is `keras.ops.image.resize(..., antialias=True)`, which the exported model does.
+    One operation on exact (fractional) boxes, so that frame, prior and mask of different sizes stay aligned. With the
+    whole frame as the box it is `keras.ops.image.resize(..., antialias=True)`, which the exported model does.
     """
     scale = tf.cast(size, tf.float32) / (box[2:] * tf.cast(tf.shape(image)[:2], tf.float32))
     translation = -box[:2] * tf.cast(tf.shape(image)[:2], tf.float32) * scale

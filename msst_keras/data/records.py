@@ -13,7 +13,7 @@ frame, so that a clip is read by one seek and training can start at any step.
 |---|---|---|
 | version | int64 | FORMAT_VERSION |
 | sequence, name | bytes | sequence and frame name |
-| index, num_frames | int64 | position in the sequence, its length |
+| index | int64 | position in the sequence |
 | height, width | int64 | of the frame |
 | frame | bytes | JPEG or PNG as it was on disk |
 | mask | bytes | grey PNG, 0 and 255, of the frame's size; absent where there is no label |
@@ -48,7 +48,6 @@ class FrameRecord:
     sequence: str
     name: str
     index: int
-    num_frames: int
     height: int
     width: int
     frame: bytes
@@ -141,7 +140,7 @@ def build_manifest(folder: str | Path, num_shards: int, description: dict) -> di
     `description` tells how the records were made (dataset, split, motion: flow, superpixel and prior settings).
 
     Raises:
-      ValueError: a sequence that is in two shards, has a frame twice or is not whole; no frame at all.
+      ValueError: a sequence that is in two shards, out of order or has a frame twice; no frame at all.
     """
     shards, sequences = [], {}
     for number in range(num_shards):
@@ -149,7 +148,7 @@ def build_manifest(folder: str | Path, num_shards: int, description: dict) -> di
         for offset, record in scan_shard(path):
             entry = sequences.setdefault(
                 record.sequence,
-                {"shard": number, "num_frames": record.num_frames, "offsets": [], "labelled": {}},
+                {"shard": number, "offsets": [], "labelled": {}},
             )
             if entry["shard"] != number or record.index != len(entry["offsets"]):
                 raise ValueError(f"{path}: frame {record.index} of '{record.sequence}' is out of order or there twice")
@@ -158,15 +157,12 @@ def build_manifest(folder: str | Path, num_shards: int, description: dict) -> di
             entry["offsets"].append(offset)
         content = path.read_bytes()
         shards.append({"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
-    for name, entry in sequences.items():
-        if len(entry["offsets"]) != entry["num_frames"]:
-            raise ValueError(f"{folder}: '{name}' has {len(entry['offsets'])} of {entry['num_frames']} frames")
     if not sequences:
         raise ValueError(f"{folder}: no frame at all was written; look at the input")
     return {
         "format_version": FORMAT_VERSION,
         **description,
-        "num_frames": sum(entry["num_frames"] for entry in sequences.values()),
+        "num_frames": sum(len(entry["offsets"]) for entry in sequences.values()),
         "num_labelled": sum(len(entry["labelled"]) for entry in sequences.values()),
         "shards": shards,
         "sequences": dict(sorted(sequences.items())),

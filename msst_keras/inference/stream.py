@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,20 @@ class SaliencyStream:
         window = {name: tf.stack([step[name] for step in self._maps], axis=1) for name in maps}
         size = tf.constant([frame.shape[:2]], tf.int32)
         return self._model.fuse(frame_size=size, **window)["saliency"].numpy()[0, :, :, 0]
+
+
+def stream_maps(
+    model: SaliencyModel, frames: Iterable[tuple[str, np.ndarray]]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yields (name, frame, map) for each (name, frame) of a video, in order; see `SaliencyStream`."""
+    stream = SaliencyStream(model)
+    waiting = collections.deque()
+    for name, frame in frames:
+        waiting.append((name, frame))
+        for saliency in stream.push(frame):
+            yield *waiting.popleft(), saliency
+    for saliency in stream.close():
+        yield *waiting.popleft(), saliency
 
 
 def _find_version(path: Path) -> Path:

@@ -86,11 +86,10 @@ def train(
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     first = int(done.numpy())
-    log = _Log(run_dir, first)
     step_function = _make_step(model, optimizer, options)
     started = time.perf_counter()
     results = {}
-    with _Signals() as signals:
+    with _Log(run_dir, first) as log, _Signals() as signals:
         batches = iter(make_batches(first))
         for step in progress(range(first, options.steps), options.steps, "training", initial=first):
             before = time.perf_counter()
@@ -110,13 +109,11 @@ def train(
                 manager.save(checkpoint_number=step + 1)
                 log.images(step, batch, model)
             if signals.received and not last:
-                log.close()
                 raise Interrupted(f"stopped by {signals.received} after step {step + 1}; run the same command to go on")
             if validate and (last or (options.validate_every and (step + 1) % options.validate_every == 0)):
                 results = validate()
                 log.step(step, {f"validation_{name}": value for name, value in results.items()}, True, to_file=False)
-    log.close()
-    results = {"steps": options.steps, "loss": log.recent_loss(options.steps // 10), **results}
+        results = {"steps": options.steps, "loss": log.recent_loss(options.steps // 10), **results}
     results["seconds"] = round(time.perf_counter() - started, 1)
     with publish(run_dir / "result.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
@@ -150,6 +147,9 @@ class _Log:
         self._file = self._path.open("a", buffering=1)
         self._writer = tf.summary.create_file_writer(str(run_dir))
 
+    def __enter__(self) -> _Log:
+        return self
+
     def step(self, step: int, scalars: dict[str, float], to_tensorboard: bool, to_file: bool = True) -> None:
         if to_file:
             self._file.write(json.dumps({"step": step, **scalars}) + "\n")
@@ -173,7 +173,7 @@ class _Log:
         lines = self._path.read_text().splitlines()[-max(1, num_steps) :]
         return sum(json.loads(line)["loss"] for line in lines) / max(1, len(lines))
 
-    def close(self) -> None:
+    def __exit__(self, *_) -> None:
         self._file.close()
         self._writer.close()
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -20,9 +21,11 @@ import tensorflow as tf
 from msst_keras.files import publish
 from msst_keras.model.msst import build_msst
 
+PRIOR_NAME = "prior.keras"
+
 
 def write_run(run_dir: str | Path, settings: dict) -> None:
-    """Writes run.json. `settings` holds "model" (keyword arguments of `build_msst`), "motion" (of the records), "image_size".
+    """Writes run.json: "model" (keyword arguments of `build_msst`), "motion" (of the records) and "image_size".
 
     Raises:
       ValueError: the directory holds a run of another model or other records, which this one cannot continue.
@@ -67,8 +70,30 @@ def load_model(run_dir: str | Path) -> keras.Model:
     return model
 
 
+def keep_prior(run_dir: str | Path, motion: dict | None, prior_path: str | Path | None) -> None:
+    """Copies the prior that the records were made with into the run directory, where `msst export` looks for it.
+
+    Nothing is to be copied when there is none (`os`), when it is the magnitude, or when the run has it already.
+
+    Raises:
+      ValueError: the records' prior is a network, and `prior_path` is missing or another file.
+      FileNotFoundError: `prior_path` does not exist.
+    """
+    if motion is None or motion["prior"]["kind"] != "network":
+        return
+    kept = Path(run_dir) / PRIOR_NAME
+    path = Path(prior_path) if prior_path else kept
+    if prior_path and not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the file that `msst make_records --prior` was given")
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != motion["prior"]["sha256"]:
+        raise ValueError("the records hold the prior of another file; give the file they were made with as --prior")
+    if path != kept:
+        with publish(kept) as temporary:
+            temporary.write_bytes(path.read_bytes())
+
+
 def transfer_weights(source: keras.Model, target: keras.Model) -> int:
-    """Copies every weight of `source` to the weight of the same path and shape in `target` (os -> st -> msst).
+    """Copies every weight of `source` to the weight of the same name and shape in `target` (os -> st -> msst).
 
     Returns:
       how many weights were copied.
@@ -76,10 +101,22 @@ def transfer_weights(source: keras.Model, target: keras.Model) -> int:
     Raises:
       ValueError: no weight fits.
     """
-    weights = {weight.path: weight for weight in source.weights}
-    fitting = [w for w in target.weights if w.path in weights and weights[w.path].shape == w.shape]
+    weights, fitting = _name_weights(source), 0
+    for name, weight in _name_weights(target).items():
+        if name in weights and weights[name].shape == weight.shape:
+            weight.assign(weights[name])
+            fitting += 1
     if not fitting:
         raise ValueError("no weight of the run to start from fits this model; do backbone and width agree?")
-    for weight in fitting:
-        weight.assign(weights[weight.path])
-    return len(fitting)
+    return fitting
+
+
+def _name_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Variable]:
+    """The weights by the names of the models and layers around them (Keras's own paths leave the models out)."""
+    names = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            names |= _name_weights(layer, f"{prefix}{layer.name}/")
+        else:
+            names |= {prefix + weight.path: weight for weight in layer.weights}
+    return names

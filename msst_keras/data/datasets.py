@@ -1,0 +1,245 @@
+"""Dataset trees to sequences: frames in order, masks paired to frames by number, read one at a time. The trees:
+
+davis (DAVIS-2016; the level 480p may be missing)
+    JPEGImages/480p/SEQUENCE/00000.jpg
+    Annotations/480p/SEQUENCE/00000.png
+    ImageSets/480p/train.txt, val.txt               the splits, when present
+fbms (FBMS-59: Trainingset is the split train, Testset the split val)
+    Trainingset/SEQUENCE/SEQUENCE_0001.jpg
+    Trainingset/SEQUENCE/GroundTruth/SEQUENCE_0001_gt.ppm   of some frames; .pgm or .png where there is no .ppm
+segtrackv2
+    JPEGImages/SEQUENCE/*.png
+    GroundTruth/SEQUENCE/*.png                      or a folder for each object, GroundTruth/SEQUENCE/1/*.png
+stills (DUTS, MSRA and the like; each image is a sequence of one frame)
+    image/NAME.jpg, mask/NAME.png                   or Image and Mask, or DUTS-TR-Image and DUTS-TR-Mask, or DUTS-TE-...
+folder (no masks)
+    *.jpg                                           one sequence, or SEQUENCE/*.jpg
+video (no masks)
+    NAME.mp4                                        the file itself or a folder of such files
+
+The number of a frame or mask is the last one in its file name (camel01_0020_gt.ppm: 20). Hidden files do not count.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msst_keras.data import images, layouts
+
+# What a user in whose tree nothing is found is told.
+_EXPECTED = {
+    "davis": "JPEGImages/480p/SEQUENCE/00000.jpg and Annotations/480p/SEQUENCE/00000.png",
+    "fbms": "Trainingset/SEQUENCE/*.jpg or Testset/SEQUENCE/*.jpg, with GroundTruth/ in each",
+    "segtrackv2": "JPEGImages/SEQUENCE/*.png and GroundTruth/SEQUENCE/[OBJECT/]*.png",
+    "stills": "images in image/ and masks of the same names in mask/",
+    "folder": "image files, or folders of image files",
+    "video": f"a video file, or a folder of them ({', '.join(layouts.VIDEO_SUFFIXES)})",
+}
+DATASETS = tuple(_EXPECTED)
+_FOLDERS = {"davis": layouts.davis, "fbms": layouts.fbms, "segtrackv2": layouts.segtrackv2, "folder": layouts.folder}
+_SPLIT_DATASETS = ("davis", "fbms")
+# Seconds (or a twentieth of the video, if that is more) that may be missing at its end: a container's length is no
+# promise, but a file cut off by a broken download misses more.
+_END_TOLERANCE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+    """A video: its frames in order and the masks of some or all of them.
+
+    Attributes:
+      name: of the sequence.
+      frame_paths: image files, in order; empty for a video.
+      mask_paths: frame index (0 to N - 1) -> mask files of that frame, to be united; no entry where there is no mask.
+      mask_rule: how the masks are read, one of `images.MASK_RULES`.
+      video_path: a video file in place of `frame_paths`.
+      video_length: the frames that the video file says it has: a good guess, 0 where it says nothing.
+      frame_rate: frames per second. Folders of frames do not say; DAVIS plays at 24.
+    """
+
+    name: str
+    frame_paths: tuple[Path, ...] = ()
+    mask_paths: Mapping[int, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
+    mask_rule: str = "nonzero"
+    video_path: Path | None = None
+    video_length: int = 0
+    frame_rate: float = 24.0
+
+    def __len__(self) -> int:
+        """The number of frames; for a video `video_length`."""
+        return self.video_length if self.video_path else len(self.frame_paths)
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """The name of each frame: its file's stem, or for a video "00000" and so on."""
+        if self.video_path:
+            return tuple(f"{index:05d}" for index in range(self.video_length))
+        return tuple(path.stem for path in self.frame_paths)
+
+    def read_frames(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
+        """Yields (name, encoded, frame) in order, one frame in memory at a time.
+
+        `frame` is uint8 (H, W, 3) RGB; `encoded` decodes to the same pixels: the file's own bytes where it is a JPEG or
+        an 8-bit RGB or grey PNG, else a PNG. A video's frames are encoded as JPEG, quality 95, and `frame` is what that
+        decodes to. A video's own rotation is applied, as players do.
+
+        Raises:
+          FileNotFoundError: a file has gone.
+          ValueError: an unreadable frame, frames of two sizes, or a video that ends before it should.
+        """
+        first = None
+        for name, encoded, frame in self._decode_video() if self.video_path else self._decode_files():
+            first = first or (name, frame.shape)
+            if frame.shape != first[1]:
+                place = self.video_path or self.frame_paths[0].parent
+                raise ValueError(
+                    f"{place}: frame {name} is {_size(frame.shape)}, but {first[0]} is {_size(first[1])}; "
+                    "the frames of a sequence must be of one size"
+                )
+            yield name, encoded, frame
+
+    def read_mask(self, index: int) -> np.ndarray | None:
+        """Reads the mask of frame `index`, all its objects united: bool (H, W), or None when that frame has none.
+
+        Raises:
+          FileNotFoundError: a file has gone.
+          ValueError: an unreadable mask, or one of another size than its frame.
+        """
+        if index not in self.mask_paths:
+            return None
+        masks = [images.read_mask(path, self.mask_rule) for path in self.mask_paths[index]]
+        size = images.read_image_size(self.frame_paths[index])
+        for path, mask in zip(self.mask_paths[index], masks, strict=True):
+            if mask.shape != size:
+                raise ValueError(
+                    f"{path}: this mask is {_size(mask.shape)}, but {self.frame_paths[index]} is {_size(size)}; "
+                    "bring them to one size"
+                )
+        return np.logical_or.reduce(masks)
+
+    def _decode_files(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
+        for path in self.frame_paths:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: this frame was there and has gone")
+            encoded = path.read_bytes()
+            frame = images.decode_frame(encoded, str(path))
+            yield path.stem, encoded if images.is_plain(encoded) else images.encode_png(frame), frame
+
+    def _decode_video(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
+        capture = _open_video(self.video_path)
+        try:
+            index, seconds = 0, 0.0
+            while (read := capture.read())[0]:
+                encoded = images.encode_jpeg(read[1][..., ::-1])
+                name = f"{index:05d}"
+                yield name, encoded, images.decode_frame(encoded, f"{self.video_path}, frame {name}")
+                index, seconds = index + 1, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        finally:
+            capture.release()
+        expected = self.video_length / self.frame_rate
+        if index < self.video_length and seconds < expected - max(_END_TOLERANCE, 0.05 * expected):
+            raise ValueError(
+                f"{self.video_path}: cut off or damaged: ends after {index} frames, {seconds:.1f} of {expected:.1f} s; "
+                "fetch or encode the video again"
+            )
+
+
+def find_sequences(
+    dataset: str, root: str | Path, split: str = "all", sequences: Iterable[str] | None = None
+) -> list[Sequence]:
+    """Finds the sequences of a dataset, sorted by name. File names are read and videos opened, images are not.
+
+    Args:
+      dataset: one of DATASETS.
+      root: the folder that holds the tree above; for "video" also a video file.
+      split: "train" or "val", which davis and fbms have, or "all".
+      sequences: names to find; None finds all.
+
+    Raises:
+      FileNotFoundError: a folder that the tree should have is missing.
+      ValueError: an unknown dataset, split or sequence; nothing found; frames whose order is not clear; a mask without a
+        frame; an unreadable video.
+    """
+    root = Path(root)
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not '{dataset}'")
+    if split not in layouts.SPLITS or (split != "all" and dataset not in _SPLIT_DATASETS):
+        raise ValueError(f"{dataset} has no split '{split}'; take {'train, val or ' * (dataset in _SPLIT_DATASETS)}all")
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: no such {'file or ' if dataset == 'video' else ''}folder")
+    found = _list_sequences(dataset, root, split)
+    names = [name for name, _ in found]
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{root}: two sequences are called {twice[0]}; rename one or convert them one by one")
+    wanted = set(names if sequences is None else sequences)
+    if wanted - set(names):
+        unknown, known = (", ".join(sorted(group)) for group in (wanted - set(names), names))
+        raise ValueError(f"{root}: no sequence {unknown} in split {split}; there are: {known}")
+    if not wanted:
+        raise ValueError(f"{root}: no sequence in split {split}; expected {_EXPECTED[dataset]}")
+    return [make() for name, make in sorted(found, key=lambda pair: pair[0]) if name in wanted]
+
+
+def find_flat_masks(root: str | Path) -> Sequence:
+    """A folder of masks and nothing else as one sequence, for scoring maps by name: the masks stand for the frames too.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no image in it.
+    """
+    root = Path(root)
+    masks = tuple(layouts.list_images(root))
+    if not masks:
+        raise ValueError(f"{root}: no masks here; expected image files")
+    return Sequence(root.resolve().name, masks, {i: (path,) for i, path in enumerate(masks)}, "half")
+
+
+def _list_sequences(dataset: str, root: Path, split: str) -> list[tuple[str, Callable[[], Sequence]]]:
+    """The name of each sequence and a function that makes it, so that those not asked for are not looked into."""
+    if dataset == "video":
+        return [(path.stem, functools.partial(_probe_video, path)) for path in layouts.list_videos(root)]
+    if dataset == "stills":
+        return [(image.stem, functools.partial(_still, image, mask)) for image, mask in layouts.pair_stills(root)]
+    return [(place.name, functools.partial(_folders, place)) for place in _FOLDERS[dataset](root, split)]
+
+
+def _folders(place: layouts.Place) -> Sequence:
+    return Sequence(place.name, *layouts.pair_masks(place), place.mask_rule)
+
+
+def _still(image: Path, mask: Path) -> Sequence:
+    return Sequence(image.stem, (image,), {0: (mask,)}, "half")
+
+
+def _probe_video(path: Path) -> Sequence:
+    """Opens a video and reads its first frame, so that an unreadable one is known before hours of work."""
+    capture = _open_video(path)
+    try:
+        if not capture.read()[0]:
+            raise ValueError(f"{path}: not one frame of this video can be read; fetch or encode it again")
+        length, frame_rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    finally:
+        capture.release()
+    known = {"frame_rate": frame_rate} if frame_rate > 0 else {}
+    return Sequence(path.stem, video_path=path, video_length=max(int(length), 0), **known)
+
+
+def _open_video(path: Path) -> cv2.VideoCapture:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such video file")
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise ValueError(f"{path}: not a readable video; expected a file that FFmpeg decodes (MP4, AVI, WebM, ...)")
+    return capture
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]}"

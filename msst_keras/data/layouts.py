@@ -1,0 +1,203 @@
+"""Where each dataset keeps frames and masks, and which belong together. `datasets` draws the trees."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+SPLITS = ("train", "val", "all")
+
+_STILLS_FOLDERS = (
+    ("image", "mask"),
+    ("Image", "Mask"),
+    ("DUTS-TR-Image", "DUTS-TR-Mask"),
+    ("DUTS-TE-Image", "DUTS-TE-Mask"),
+)
+
+# The official lists of DAVIS-2016, for trees without ImageSets.
+_DAVIS_SPLITS = {
+    "train": """bear bmx-bumps boat breakdance-flare bus car-turn dance-jump dog-agility drift-turn elephant flamingo
+        hike hockey horsejump-low kite-walk lucia mallard-fly mallard-water motocross-bumps motorbike paragliding rhino
+        rollerblade scooter-gray soccerball stroller surf swing tennis train""",
+    "val": """blackswan bmx-trees breakdance camel car-roundabout car-shadow cows dance-twirl dog drift-chicane
+        drift-straight goat horsejump-high kite-surf libby motocross-jump paragliding-launch parkour scooter-black
+        soapbox""",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one sequence lies: the folder of its frames, the folders of its masks (united), how the masks are read."""
+
+    name: str
+    frames_dir: Path
+    mask_dirs: tuple[Path, ...]
+    mask_rule: str
+
+
+def davis(root: Path, split: str) -> list[Place]:
+    """The sequences of a DAVIS tree. A split's names come from ImageSets when present, else from the official lists.
+
+    A tree without ImageSets may be a part of the dataset: the official names that it lacks are passed over. A name that
+    the tree's own list promises must be there.
+    """
+    frames, masks = root / "JPEGImages", root / "Annotations"
+    if (frames / "480p").is_dir():
+        frames, masks = frames / "480p", masks / "480p"
+    # A sequence of which one half is missing is found here and missed when its files are listed.
+    names = sorted({path.name for path in subfolders(frames) + subfolders(masks)})
+    if split != "all":
+        promised = _read_davis_list(root / "ImageSets" / "480p" / f"{split}.txt")
+        names = promised or [name for name in names if name in _DAVIS_SPLITS[split].split()]
+    return [Place(name, frames / name, (masks / name,), "nonzero") for name in names]
+
+
+def _read_davis_list(path: Path) -> list[str]:
+    """The sequence names of a list file: one name a line, or "/JPEGImages/480p/NAME/00000.jpg /Annotations/..."."""
+    if not path.is_file():
+        return []
+    firsts = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    return sorted({Path(first).parent.name if "/" in first else first for first in firsts})
+
+
+def fbms(root: Path, split: str) -> list[Place]:
+    """The sequences of an FBMS tree; "all" takes the sets that are there."""
+    folders = {"train": ["Trainingset"], "val": ["Testset"], "all": ["Trainingset", "Testset"]}[split]
+    present = [root / folder for folder in folders if (root / folder).is_dir()]
+    if not present:
+        raise FileNotFoundError(f"{root}: no folder {' or '.join(folders)} here; expected the tree of FBMS-59")
+    sequences = [path for folder in present for path in subfolders(folder)]
+    return [Place(path.name, path, (path / "GroundTruth",), "fbms") for path in sequences]
+
+
+def segtrackv2(root: Path, split: str) -> list[Place]:
+    """The sequences of a SegTrackV2 tree, which has no split (the paper trains on all of it)."""
+    frames, masks = root / "JPEGImages", root / "GroundTruth"
+    names = sorted({path.name for path in subfolders(frames) + subfolders(masks)})
+    return [Place(name, frames / name, _object_folders(masks / name), "half") for name in names]
+
+
+def _object_folders(folder: Path) -> tuple[Path, ...]:
+    objects = tuple(subfolders(folder)) if folder.is_dir() else ()
+    return (folder, *objects) if not objects or list_images(folder) else objects
+
+
+def folder(root: Path, split: str) -> list[Place]:
+    """A folder of frames, or the folders of frames in it; no masks."""
+    with_frames = [path for path in subfolders(root) if list_images(path)]
+    if not list_images(root):
+        return [Place(path.name, path, (), "nonzero") for path in with_frames]
+    if with_frames:
+        raise ValueError(f"{root}: holds frames and folders of frames ({with_frames[0].name}); give one or the other")
+    return [Place(root.resolve().name, root, (), "nonzero")]
+
+
+def pair_masks(place: Place) -> tuple[tuple[Path, ...], dict[int, tuple[Path, ...]]]:
+    """Orders a sequence's frames by number and pairs its masks to them by number, not by position.
+
+    Returns:
+      the frame files, and frame index (0 to N - 1) -> mask files.
+
+    Raises:
+      FileNotFoundError: a folder is missing.
+      ValueError: no frame, no mask where one is expected, a mask without its frame, or names whose order is not clear.
+    """
+    frames = _by_number(list_images(place.frames_dir))
+    if not frames:
+        raise ValueError(f"{place.frames_dir}: no frames here; expected image files")
+    index = {number: i for i, number in enumerate(frames)}
+    masks = collections.defaultdict(tuple)
+    for mask_dir in place.mask_dirs:
+        files = list_images(mask_dir)
+        for number, path in _by_number(_prefer_ppm(files) if place.mask_rule == "fbms" else files).items():
+            if number not in index:
+                raise ValueError(f"{path}: a mask without its frame; {place.frames_dir} has none of number {number}")
+            masks[index[number]] += (path,)
+    if place.mask_dirs and not masks:
+        raise ValueError(f"{place.mask_dirs[0]}: no masks here; frames without any are the dataset 'folder'")
+    return tuple(frames.values()), dict(masks)
+
+
+def pair_stills(root: Path) -> list[tuple[Path, Path]]:
+    """The (image, mask) pairs of a tree of stills, paired by name.
+
+    Raises:
+      FileNotFoundError: no such folders.
+      ValueError: an image without a mask, or a mask without an image.
+    """
+    names = next((names for names in _STILLS_FOLDERS if (root / names[0]).is_dir()), None)
+    if names is None:
+        raise FileNotFoundError(f"{root}: no folder {' or '.join(names[0] for names in _STILLS_FOLDERS)} here")
+    stills = list_images(root / names[0])
+    masks = {path.stem: path for path in list_images(root / names[1])}
+    alone = sorted({path.stem for path in stills} ^ masks.keys())
+    if alone:
+        raise ValueError(f"{root}: {alone[0]} is not in both {names[0]} and {names[1]}; each image needs its mask")
+    return [(path, masks[path.stem]) for path in stills]
+
+
+def _by_number(paths: list[Path]) -> dict[int, Path]:
+    """Number -> file, in ascending order, which must be the order of the names too."""
+    numbers = {}
+    last = None
+    for path in sorted(paths, key=_natural_key):
+        number = _number(path)
+        if number in numbers:
+            raise ValueError(f"{path}: the number {number} is that of {numbers[number].name} too; one file a number")
+        if last is not None and number < last:
+            raise ValueError(
+                f"{path}: the last number in this name is smaller than in {numbers[last].name}, which comes before it; "
+                "the last number must be the frame's"
+            )
+        numbers[number], last = path, number
+    return numbers
+
+
+def _number(path: Path) -> int:
+    found = re.findall("[0-9]+", path.stem)
+    if not found:
+        raise ValueError(f"{path}: no number in this name; frames and masks are ordered and paired by number")
+    return int(found[-1])
+
+
+def _natural_key(path: Path) -> list[str | int]:
+    """Text and numbers of a name in turn, so that 2 comes before 10."""
+    return [int(part) if part.isdigit() else part for part in re.split("([0-9]+)", path.stem)]
+
+
+def _prefer_ppm(paths: list[Path]) -> list[Path]:
+    """The FBMS masks among `paths`: no probability maps (..._PROB_gt.ppm), and nothing of a number that has a .ppm.
+
+    What lies beside the .ppm is a .pgm of the object's outline, or a copy.
+    """
+    paths = [path for path in paths if "PROB" not in path.stem]
+    ppm = [path for path in paths if path.suffix.lower() == ".ppm"]
+    numbers = {_number(path) for path in ppm}
+    return ppm + [path for path in paths if _number(path) not in numbers]
+
+
+def list_videos(root: Path) -> list[Path]:
+    """The video files in a folder, or the file itself."""
+    if root.is_file():
+        return [root]
+    return [path for path in _visible(root) if path.suffix.lower() in VIDEO_SUFFIXES]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files in a folder, sorted by name; files of other kinds and hidden ones (._1.jpg) do not count."""
+    return [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted by name, hidden ones left out."""
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _visible(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

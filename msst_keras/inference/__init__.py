@@ -1,0 +1,1 @@
+"""From a model's output to what people look at: streaming prediction, dense CRF refinement, overlays."""

@@ -1,0 +1,203 @@
+"""Saliency made visible: maps drawn over their frames, videos of them, and contact sheets."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from msst_keras.files import publish
+
+# What OpenCV's wheels can write on every system. Browsers play H.264, VP8, VP9 and AV1; of these the wheels can encode VP8
+# (not in MP4) and VP9: "avc1" opens only where the system brings H.264, and "mp4v" opens but no browser plays it. VP9
+# takes 0.3 s for a frame of 480x854 on one core, and OpenCV has no way to ask it for speed; Motion JPEG takes 0.005 s
+# and plays in desktop players.
+CODECS = {".mp4": "vp09", ".avi": "MJPG"}
+
+# The frame shows through the most salient pixels, and what is not salient is dimmed so that these stand out.
+_HEAT_OPACITY = 0.55
+_BACKGROUND_BRIGHTNESS = 0.6
+
+_LABEL_HEIGHT = 24
+_GAP = 4
+_PAPER = 255
+_INK = 0
+
+
+def overlay(frame: np.ndarray, saliency: np.ndarray, mask_threshold: float | None = 0.5) -> np.ndarray:
+    """Draws a saliency map over its frame.
+
+    The colours are cividis (dark blue to yellow), made to read the same with and without colour blindness; their
+    opacity follows the saliency, and what is not salient is dimmed.
+
+    Args:
+      frame: (H, W, 3) uint8, RGB.
+      saliency: (H, W) float32 in [0, 1].
+      mask_threshold: draws the outline of saliency >= mask_threshold; None draws none.
+
+    Returns:
+      (H, W, 3) uint8, RGB.
+
+    Raises:
+      ValueError: when an array has another shape or type, or a value is not in [0, 1] (NaN included).
+    """
+    _check_image(frame, "the frame", channels=(3,))
+    if not isinstance(saliency, np.ndarray) or saliency.shape != frame.shape[:2] or saliency.dtype != np.float32:
+        raise ValueError(
+            f"the saliency map must be a float32 array of its frame's size {frame.shape[:2]}, got {_describe(saliency)}"
+        )
+    lowest, highest = float(saliency.min()), float(saliency.max())
+    if not (lowest >= 0 and highest <= 1):  # also true for NaN
+        raise ValueError(f"the saliency map must lie in [0, 1], its values go from {lowest} to {highest}")
+    if mask_threshold is not None and not 0 <= mask_threshold <= 1:
+        raise ValueError(f"mask_threshold must lie in [0, 1], got {mask_threshold}")
+    levels = np.rint(saliency * 255).astype(np.uint8)
+    heat = cv2.applyColorMap(levels, cv2.COLORMAP_CIVIDIS)[..., ::-1]
+    opacity = _HEAT_OPACITY * saliency[..., None]
+    brightness = _BACKGROUND_BRIGHTNESS + (1 - _BACKGROUND_BRIGHTNESS) * saliency[..., None]
+    blended = np.rint((1 - opacity) * brightness * frame + opacity * heat).astype(np.uint8)
+    if mask_threshold is not None:
+        _draw_outline(blended, saliency >= mask_threshold)
+    return blended
+
+
+def _draw_outline(image: np.ndarray, mask: np.ndarray) -> None:
+    """Draws the mask's outline into the image: white within black, so that it shows on any ground."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, round(min(mask.shape) / 500))
+    cv2.drawContours(image, contours, -1, (0, 0, 0), thickness + 2)
+    cv2.drawContours(image, contours, -1, (255, 255, 255), thickness)
+
+
+class OverlayWriter:
+    """Writes frames to a video file, as a context manager; the file appears under its name only when it is whole.
+
+    Codecs store chroma at half size and want even sizes: an odd frame is padded by repeating its last row or column.
+
+    Args:
+      path: the video; its suffix chooses the codec: .mp4 is VP9, which browsers play, .avi is Motion JPEG, which is many
+        times faster to write.
+      frame_rate: frames per second.
+      size: (height, width) of every frame.
+
+    Raises:
+      ValueError: for another suffix, a frame rate or size that is not positive, and on entering or leaving the context
+        when OpenCV could not write the video or no frame was given.
+    """
+
+    def __init__(self, path: str | os.PathLike, frame_rate: float, size: tuple[int, int]):
+        self._path = Path(path)
+        if self._path.suffix.lower() not in CODECS:
+            raise ValueError(f"{self._path}: a video's name must end with {' or '.join(CODECS)}")
+        if not (math.isfinite(frame_rate) and frame_rate > 0):
+            raise ValueError(f"{self._path}: the frame rate must be a positive number, got {frame_rate}")
+        if min(size) < 1:
+            raise ValueError(f"{self._path}: the frame size must be positive, got {tuple(size)}")
+        self._frame_rate, self._size, self._num_frames = frame_rate, tuple(size), 0
+
+    def __enter__(self) -> OverlayWriter:
+        with contextlib.ExitStack() as stack:
+            self._unfinished_path = stack.enter_context(publish(self._path))
+            height, width = (length + length % 2 for length in self._size)
+            fourcc = cv2.VideoWriter_fourcc(*CODECS[self._path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self._unfinished_path), fourcc, self._frame_rate, (width, height))
+            if not self._writer.isOpened():
+                raise ValueError(f"{self._path}: OpenCV cannot open such a video for writing; try another folder or suffix")
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends a frame: (H, W, 3) uint8, RGB.
+
+        Raises:
+          ValueError: when the frame is not such an array or has another size than the video.
+        """
+        _check_image(frame, "a frame of the video", channels=(3,))
+        if frame.shape[:2] != self._size:
+            raise ValueError(f"{self._path}: every frame must be of the video's size {self._size}, got {frame.shape[:2]}")
+        height, width = self._size
+        even = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        self._writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+        self._num_frames += 1
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._writer.release()
+        if kind is not None:
+            self._stack.__exit__(kind, error, traceback)  # removes the unfinished file
+            return
+        with self._stack:
+            self._check_complete()
+
+    def _check_complete(self) -> None:
+        # OpenCV's writer reports neither a full disk nor a frame that the codec refused.
+        capture = cv2.VideoCapture(str(self._unfinished_path))
+        written = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if not self._num_frames or written != self._num_frames:
+            raise ValueError(
+                f"{self._path}: {self._num_frames} frames were given and {written} are in the video; "
+                "give at least one, and see that the disk is not full"
+            )
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str] | None = None, cell_height: int = 120
+) -> np.ndarray:
+    """Arranges images in a table, such as one row per frame with its frame, prior, map and mask.
+
+    Args:
+      rows: images (H, W, 3) uint8 RGB or (H, W) uint8 grey, of any sizes; every row has as many.
+      labels: a heading for each column, or None.
+      cell_height: every image is resized to this many pixels of height, its aspect ratio kept.
+
+    Returns:
+      (height, width, 3) uint8, RGB.
+
+    Raises:
+      ValueError: when there is no image, rows differ in length, the labels are not one per column, `cell_height` is not
+        positive, or an image is not such an array.
+    """
+    if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError(f"rows must be equally long and not empty, their lengths are {[len(row) for row in rows]}")
+    if labels is not None and len(labels) != len(rows[0]):
+        raise ValueError(f"labels must be one for each of the {len(rows[0])} columns, got {list(labels)}")
+    if cell_height < 1:
+        raise ValueError(f"cell_height must be at least 1 pixel, got {cell_height}")
+    cells = [[_cell(image, cell_height) for image in row] for row in rows]
+    widths = [max(cell.width for cell in column) for column in zip(*cells, strict=True)]
+    lefts = [_GAP + sum(widths[:column]) + _GAP * column for column in range(len(widths))]
+    top = _LABEL_HEIGHT if labels is not None else _GAP
+    sheet = Image.new("RGB", (lefts[-1] + widths[-1] + _GAP, top + len(rows) * (cell_height + _GAP)), (_PAPER,) * 3)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=_LABEL_HEIGHT // 2)
+    for label, left, width in zip(labels or (), lefts, widths, strict=False):
+        draw.text((left + width / 2, top / 2), label, fill=(_INK,) * 3, font=font, anchor="mm")
+    for row, row_cells in enumerate(cells):
+        for cell, left, width in zip(row_cells, lefts, widths, strict=True):
+            sheet.paste(cell, (left + (width - cell.width) // 2, top + row * (cell_height + _GAP)))
+    return np.array(sheet)
+
+
+def _cell(image: np.ndarray, height: int) -> Image.Image:
+    _check_image(image, "an image of the sheet", channels=(1, 3))
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    # Pillow's resampling averages when it shrinks; OpenCV's does so in one of its modes only.
+    return Image.fromarray(image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _check_image(image: np.ndarray, what: str, channels: tuple[int, ...]) -> None:
+    is_array = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size
+    if not is_array or (image.shape[2:] != (3,) and not (image.ndim == 2 and 1 in channels)):
+        expected = "(H, W, 3)" if 1 not in channels else "(H, W, 3) or (H, W)"
+        raise ValueError(f"{what} must be a {expected} uint8 array, got {_describe(image)}")
+
+
+def _describe(value: object) -> str:
+    """Shape and type of a wrong argument, for messages."""
+    return f"shape {value.shape} of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__

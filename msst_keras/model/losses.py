@@ -1,0 +1,109 @@
+"""The losses of section 3.2, from logits, per example and jointly."""
+
+from __future__ import annotations
+
+from keras import ops
+
+
+def weighted_cross_entropy(logits, labels, alpha="balanced", sample_weight=None):
+    """Eq. 7 of each example, divided by its number of pixels.
+
+    The paper sums over pixels; the mean differs by the factor 1 / (H * W) alone and keeps the size of a gradient, and
+    so the meaning of a learning rate, the same at every image size.
+
+    Args:
+        logits: (B, H, W, 1), any float type; computed in float32.
+        labels: (B, H, W, 1), 0 or 1, float or bool; 1 is salient.
+        alpha: Weight of salient pixels, non-salient ones weigh 1 - alpha; the paper gives no value. "balanced", the
+            default: the share of non-salient pixels of each image, so that both kinds weigh the same in all; .5 for an
+            image of one kind alone, whose loss would else be zero whatever is predicted. Or a number between 0 and 1.
+        sample_weight: None, or (B,): multiplies each example's loss.
+
+    Returns:
+        (B,) float32.
+
+    Raises:
+        ValueError: Shapes that differ, or another alpha.
+    """
+    logits, labels = _prepare(logits, labels)
+    if isinstance(alpha, str):
+        if alpha != "balanced":
+            raise ValueError(f'alpha must be "balanced" or a number between 0 and 1, found {alpha!r}.')
+        salient = ops.mean(labels, axis=(1, 2, 3), keepdims=True)
+        one_kind = ops.logical_or(salient <= 0, salient >= 1)
+        alpha = ops.where(one_kind, 0.5, 1 - salient)
+    elif not 0 < alpha < 1:
+        raise ValueError(f'alpha must be "balanced" or a number between 0 and 1, found {alpha!r}.')
+    # -log sigmoid(x) = softplus(-x), which neither overflows nor loses small values
+    pixels = alpha * labels * ops.softplus(-logits) + (1 - alpha) * (1 - labels) * ops.softplus(logits)
+    return _weigh(ops.mean(pixels, axis=(1, 2, 3)), sample_weight)
+
+
+def soft_iou_loss(logits, labels, sample_weight=None):
+    """1 - intersection / union of the probabilities and the labels of each example; not in the paper.
+
+    Balanced cross-entropy alone rewards halos round an object; this punishes them. One pixel is added to intersection
+    and union, so that an image without salient pixels has a loss that falls to 0 with its probabilities.
+
+    Args:
+        logits: (B, H, W, 1), any float type; computed in float32.
+        labels: (B, H, W, 1), 0 or 1, float or bool.
+        sample_weight: None, or (B,): multiplies each example's loss.
+
+    Returns:
+        (B,) float32 in 0..1.
+
+    Raises:
+        ValueError: Shapes that differ.
+    """
+    logits, labels = _prepare(logits, labels)
+    probabilities = ops.sigmoid(logits)
+    intersection = ops.sum(probabilities * labels, axis=(1, 2, 3))
+    union = ops.sum(probabilities + labels - probabilities * labels, axis=(1, 2, 3))
+    return _weigh(1 - (intersection + 1) / (union + 1), sample_weight)
+
+
+def joint_loss(outputs, labels, alpha="balanced", beta=0.1, region_weight=0.0, sample_weight=None):
+    """Eq. 8: L = L_f(S, G) + beta * L_r(R, G), the mean over the examples of a batch.
+
+    Args:
+        outputs: {"fused": (B, H, W, 1)[, "recurrent": (B, H, W, 1)]} logits, as the models of `build_msst` give.
+        labels: (B, H, W, 1), 0 or 1, float or bool.
+        alpha: See `weighted_cross_entropy`.
+        beta: Weight of the ConvLSTM's own loss, .1 in the paper.
+        region_weight: Adds that many `soft_iou_loss` to each cross-entropy; 0, the default, is the paper.
+        sample_weight: None, or (B,): multiplies each example's loss. The sum is divided by B, not by the sum of the
+            weights, which in a batch of one would cancel them; so replicas with equal shares of a batch average to it.
+
+    Returns:
+        {"loss", "loss_fused", "loss_recurrent"}: float32 scalars, the last before beta, and 0 where the outputs have no
+        "recurrent".
+
+    Raises:
+        ValueError: Shapes that differ, another alpha, or a negative beta or region_weight.
+    """
+    for name, value in {"beta": beta, "region_weight": region_weight}.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be a number from 0 up, found {value!r}.")
+
+    def mean_loss(logits):
+        loss = weighted_cross_entropy(logits, labels, alpha, sample_weight)
+        if region_weight:
+            loss = loss + region_weight * soft_iou_loss(logits, labels, sample_weight)
+        return ops.mean(loss)
+
+    fused = mean_loss(outputs["fused"])
+    recurrent = mean_loss(outputs["recurrent"]) if "recurrent" in outputs else ops.zeros((), "float32")
+    return {"loss": fused + beta * recurrent, "loss_fused": fused, "loss_recurrent": recurrent}
+
+
+def _prepare(logits, labels):
+    shapes = tuple(logits.shape), tuple(labels.shape)
+    fits = len(shapes[0]) == len(shapes[1]) == 4
+    if not fits or any(None not in pair and pair[0] != pair[1] for pair in zip(*shapes, strict=True)):
+        raise ValueError(f"Expected logits and labels of one shape (B, H, W, 1), found {shapes[0]} and {shapes[1]}.")
+    return ops.cast(logits, "float32"), ops.cast(labels, "float32")
+
+
+def _weigh(losses, sample_weight):
+    return losses if sample_weight is None else losses * ops.cast(sample_weight, "float32")

@@ -1,0 +1,175 @@
+"""The saliency networks of section 3.2: OS, ST and MSST.
+
+    frames ---------- spatial stream ----> X^s  (n = 2 maps at low resolution)  \\
+    frames + prior -- temporal stream ---> X^t  (n = 2 maps at low resolution)  /  encoder: one frame at a time
+    X^s, X^t of T frames -> upsampled, concatenated (Eq. 2) -> ConvLSTM -> O^T (Eq. 4)
+    S = W^s * X^s + W^t * X^t + O^T (Eq. 5), X^s and X^t of frame T                fuser: T frames at once
+
+OS is the spatial stream alone, ST the two streams without ConvLSTM; both look at frame T only.
+
+Alignment. Pooling with "same" padding makes a cell k of stride s begin at pixel k * s, also where s does not divide the
+frame. So maps are upsampled bilinearly, with half-pixel centres, by exactly s, and the far edges that lie outside the
+frame are cut off once, behind everything else. (A resize of the 21 cells of 321 pixels to 321 would move the far edge
+by 15 pixels.) The fuser needs no frame size for that: it gives maps of size cells * s, at least as large as the frame.
+
+Precision. Under a mixed policy these stay float32: the branches' 1-channel maps and their upsampling, the 1x1
+convolutions W^s, W^t and that of O^T, and the sum. So encoder and model give float32 under every policy.
+
+Start. The branches' maps begin as Gaussian of .01 (as FCN's and DeepLab's score layers), W^s and W^t as means over
+their maps, biases at 0: the first prediction is near .5, where a balanced loss begins, and every weight has a gradient.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from msst_keras.model.backbones import build_backbone, output_strides, scale_channels
+from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
+
+VARIANTS = ("os", "st", "msst")
+
+# Channels of a branch's 3x3 convolution (section 3.2).
+BRANCH_CHANNELS = 128
+# Channels of the ConvLSTM's state; the paper gives none. Twice the four maps it reads: the network is linear behind it,
+# so a single channel, bounded by 1, could not sum evidence over time. At full resolution 16 cost twice the time.
+LSTM_FILTERS = 8
+# The paper gives none; 3 is the size of all its other kernels with an extent.
+LSTM_KERNEL_SIZE = 3
+
+
+def build_msst(
+    variant: str = "msst",
+    backbone: str = "vgg16",
+    num_frames: int = 4,
+    output_stride: int = 16,
+    width: float = 1.0,
+    weights: str = "none",
+    lstm_filters: int = LSTM_FILTERS,
+    lstm_kernel_size: int = LSTM_KERNEL_SIZE,
+    name: str = "msst",
+) -> keras.Model:
+    """Builds a clip -> saliency network of any frame size.
+
+    Args:
+        variant: One of VARIANTS.
+        backbone: One of `backbones.BACKBONES`, for both streams.
+        num_frames: T, 4 in the paper. OS and ST take clips of any length, and frame T alone of them.
+        output_stride: Pixels per cell of the backbone's maps, one of `backbones.OUTPUT_STRIDES`.
+        width: Multiplies the channels of the backbone (at least 4) and of the branches (at least 8).
+        weights: "none", "imagenet" or a file, for both streams (see `backbones.build_backbone`).
+        lstm_filters: Channels of the ConvLSTM's state.
+        lstm_kernel_size: Odd.
+        name: Name of the model.
+
+    Returns:
+        A functional model. Input: {"frames": (B, T, H, W, 3) float32, R, G, B in 0..255, "prior": (B, T, H, W, 1)
+        float32 in 0..1}; OS has "frames" alone. Output, float32 logits for frame T: {"fused": (B, H, W, 1), S of Eq. 5,
+        "recurrent": (B, H, W, 1), O^T, the R of Eq. 8}; only MSST has "recurrent". `get_parts` gives its two parts.
+
+    Raises:
+        ValueError: An argument is none of these, or the weights do not fit.
+        FileNotFoundError: The weights file is missing.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}.")
+    if not isinstance(num_frames, int) or num_frames < 1:
+        raise ValueError(f"num_frames must be a positive whole number, found {num_frames!r}.")
+    strides = output_strides(backbone, output_stride)
+    encoder = _build_encoder(variant, backbone, output_stride, width, weights)
+    if variant == "msst":
+        fuser = _build_recurrent_fuser(strides, num_frames, lstm_filters, lstm_kernel_size)
+    else:
+        fuser = _build_fuser(strides, num_streams=1 if variant == "os" else 2)
+
+    length = num_frames if variant == "msst" else None
+    clip = {"frames": keras.Input((length, None, None, 3), name="frames")}
+    if variant != "os":
+        clip["prior"] = keras.Input((length, None, None, 1), name="prior")
+    if variant == "msst":
+        maps = encoder({key: MergeTime(dtype="float32")(value) for key, value in clip.items()})
+        maps = {key: SplitTime(num_frames, dtype="float32")(value) for key, value in maps.items()}
+    else:
+        maps = encoder({key: value[:, -1] for key, value in clip.items()})
+        maps = {key: keras.ops.expand_dims(value, axis=1) for key, value in maps.items()}
+    crop = CropToFrame(dtype="float32", name="crop")
+    outputs = {key: crop([value, clip["frames"]]) for key, value in fuser(maps).items()}
+    return keras.Model(clip, outputs, name=name)
+
+
+def get_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """The encoder and the fuser inside a model of `build_msst`; they share its weights.
+
+    Encoding each frame once and fusing the last T gives the model's output, but for the cut to H x W.
+
+    Returns:
+        encoder: {"frames": (B, H, W, 3), "prior": (B, H, W, 1)} (OS: "frames" alone) -> {"middle": (B, h, w, S),
+            "last": (B, h', w', S)} float32: X of Eq. 3 before upsampling, one map per stream (S = 2: spatial, temporal;
+            OS: 1) for each of the n = 2 scales, of the strides `backbones.output_strides` gives.
+        fuser: {"middle": (B, T, h, w, S), "last": (B, T, h', w', S)} -> the model's output at (h * stride, w * stride)
+            of the middle map. OS and ST take any T.
+    """
+    return model.get_layer("encoder"), model.get_layer("fuser")
+
+
+def _build_encoder(variant, backbone, output_stride, width, weights):
+    frames = keras.Input((None, None, 3), name="frames")
+    inputs, streams = {"frames": frames}, {"spatial": frames}
+    if variant != "os":
+        inputs["prior"] = keras.Input((None, None, 1), name="prior")
+        streams["temporal"] = keras.layers.Concatenate(dtype="float32")([frames, inputs["prior"]])
+    maps = {"middle": [], "last": []}
+    for stream, image in streams.items():
+        network = build_backbone(backbone, image.shape[-1], output_stride, width, weights, name=stream)
+        for scale, features in zip(maps, network(image), strict=True):
+            maps[scale].append(_branch(features, width, f"{stream}_{scale}"))
+    outputs = {
+        scale: keras.layers.Concatenate(dtype="float32")(branches) if len(branches) > 1 else branches[0]
+        for scale, branches in maps.items()
+    }
+    return keras.Model(inputs, outputs, name="encoder")
+
+
+def _branch(features, width, name):
+    """A branch of section 3.2: a 128-channel 3x3 convolution (ReLU), then a 1-channel 1x1 convolution (linear)."""
+    channels = scale_channels(BRANCH_CHANNELS, width, minimum=8)
+    x = keras.layers.Conv2D(
+        channels, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"{name}_features"
+    )(features)
+    initializer = keras.initializers.RandomNormal(stddev=0.01)
+    return keras.layers.Conv2D(1, 1, kernel_initializer=initializer, dtype="float32", name=f"{name}_map")(x)
+
+
+def _fuse_streams(maps, num_streams):
+    """W^s * X^s, W^t * X^t of Eq. 5 from the concatenated maps (B, H, W, S * n) of Eq. 2, without bias as there."""
+    num_scales = maps.shape[-1] // num_streams
+    return [
+        keras.layers.Conv2D(
+            1,
+            1,
+            use_bias=False,
+            kernel_initializer=keras.initializers.Constant(1 / num_scales),
+            dtype="float32",
+            name=f"fuse_{stream}",
+        )(maps[..., index * num_scales : (index + 1) * num_scales])
+        for index, stream in enumerate(("spatial", "temporal")[:num_streams])
+    ]
+
+
+def _build_fuser(strides, num_streams):
+    inputs = {scale: keras.Input((None, None, None, num_streams), name=scale) for scale in ("middle", "last")}
+    maps = UpsampleScales(strides, dtype="float32", name="upsample")([value[:, -1] for value in inputs.values()])
+    streams = _fuse_streams(maps, num_streams)
+    fused = keras.layers.Add(dtype="float32", name="sum")(streams) if num_streams > 1 else streams[0]
+    return keras.Model(inputs, {"fused": fused}, name="fuser")
+
+
+def _build_recurrent_fuser(strides, num_frames, lstm_filters, lstm_kernel_size):
+    inputs = {scale: keras.Input((num_frames, None, None, 2), name=scale) for scale in ("middle", "last")}
+    maps = [MergeTime(dtype="float32")(value) for value in inputs.values()]
+    maps = UpsampleScales(strides, dtype="float32", name="upsample")(maps)
+    maps = SplitTime(num_frames, dtype="float32")(maps)
+    state = ConvLSTM2D(lstm_filters, lstm_kernel_size, name="conv_lstm")(maps)
+    recurrent = keras.layers.Conv2D(1, 1, dtype="float32", name="recurrent_map")(state)
+    streams = _fuse_streams(maps[:, -1], num_streams=2)
+    fused = keras.layers.Add(dtype="float32", name="sum")([*streams, recurrent])
+    return keras.Model(inputs, {"fused": fused, "recurrent": recurrent}, name="fuser")

@@ -1,0 +1,135 @@
+"""The layers between the streams and the saliency map: time, size, and the ConvLSTM of Eq. 4.
+
+None of them needs to know height and width before a clip arrives.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="msst_keras")
+class ConvLSTM2D(keras.layers.ConvLSTM2D):
+    """Keras's ConvLSTM2D, "same" padding and last output only, for any height and width, also unknown ones.
+
+    Keras makes the initial state from the size the layer was built with, and so allows that size alone. Here the state
+    comes from the input; the numbers are the same.
+
+    Input (B, T, H, W, C), T known; output (B, H, W, filters) in (-1, 1): the hidden state behind step T.
+
+    Args:
+        filters: Channels of the state, at least 1.
+        kernel_size: Odd, since an even kernel would move the maps by half a pixel at every step.
+        **layer_options: name, dtype, trainable.
+
+    Raises:
+        ValueError: A size is not as said.
+    """
+
+    def __init__(self, filters: int, kernel_size: int, **layer_options):
+        for argument, value in {"filters": filters, "kernel_size": kernel_size}.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{argument} of ConvLSTM2D must be a positive whole number, found {value!r}.")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size of ConvLSTM2D must be odd, found {kernel_size}.")
+        unknown = set(layer_options) - {"name", "dtype", "trainable"}
+        if unknown:
+            raise ValueError(f"ConvLSTM2D takes name, dtype and trainable alone, found {', '.join(sorted(unknown))}.")
+        super().__init__(filters, kernel_size, padding="same", **layer_options)
+
+    def build(self, sequences_shape):
+        batch, time, *_, channels = sequences_shape
+        super().build((batch, time, 1, 1, channels))
+        # Keras's specs would hold every later call to the size of the first.
+        self.input_spec = self.cell.input_spec = None
+
+    def call(self, sequences, training=False):
+        batch, _, height, width, _ = ops.shape(sequences)
+        state = ops.zeros((batch, height, width, self.filters), dtype=self.compute_dtype)
+        return super().call(sequences, initial_state=[state, state], training=training)
+
+    def compute_output_shape(self, sequences_shape):
+        batch, _, height, width, _ = sequences_shape
+        return (batch, height, width, self.filters)
+
+    def get_config(self):
+        config = keras.layers.Layer.get_config(self)
+        return {**config, "filters": self.filters, "kernel_size": self.kernel_size[0]}
+
+
+@keras.saving.register_keras_serializable(package="msst_keras")
+class MergeTime(keras.layers.Layer):
+    """(B, T, H, W, C) -> (B * T, H, W, C)."""
+
+    def call(self, inputs):
+        _, _, *image_shape = ops.shape(inputs)
+        return ops.reshape(inputs, (-1, *image_shape))
+
+    def compute_output_shape(self, input_shape):
+        return (None, *input_shape[2:])
+
+
+@keras.saving.register_keras_serializable(package="msst_keras")
+class SplitTime(keras.layers.Layer):
+    """(B * T, H, W, C) -> (B, T, H, W, C), T being `num_frames`."""
+
+    def __init__(self, num_frames: int, **layer_options):
+        super().__init__(**layer_options)
+        self.num_frames = num_frames
+
+    def call(self, inputs):
+        _, *image_shape = ops.shape(inputs)
+        return ops.reshape(inputs, (-1, self.num_frames, *image_shape))
+
+    def compute_output_shape(self, input_shape):
+        return (None, self.num_frames, *input_shape[1:])
+
+    def get_config(self):
+        return {**super().get_config(), "num_frames": self.num_frames}
+
+
+@keras.saving.register_keras_serializable(package="msst_keras")
+class UpsampleScales(keras.layers.Layer):
+    """The upsampling of Eq. 3 and the concatenation of Eq. 2 and 6.
+
+    Maps [(B, h, w, S), ...], one array per scale, finest first, are upsampled bilinearly by `strides`, half-pixel
+    centres, and cut to the size of the finest: (B, h * stride, w * stride, S * n), ordered as in Eq. 2: all scales of
+    the first stream, then all of the second. Each stride must be a multiple of the first.
+    """
+
+    def __init__(self, strides: tuple[int, ...], **layer_options):
+        super().__init__(**layer_options)
+        self.strides = tuple(strides)
+
+    def call(self, inputs):
+        _, height, width, num_streams = ops.shape(inputs[0])
+        height, width = height * self.strides[0], width * self.strides[0]
+        maps = []
+        for scale, stride in zip(inputs, self.strides, strict=True):
+            _, rows, columns, _ = ops.shape(scale)
+            scale = ops.image.resize(scale, (rows * stride, columns * stride), data_format="channels_last")
+            maps.append(scale[:, :height, :width])
+        return ops.reshape(ops.stack(maps, axis=-1), (-1, height, width, num_streams * len(maps)))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, num_streams = input_shape[0]
+        size = (None if side is None else side * self.strides[0] for side in (height, width))
+        return (batch, *size, num_streams * len(self.strides))
+
+    def get_config(self):
+        return {**super().get_config(), "strides": self.strides}
+
+
+@keras.saving.register_keras_serializable(package="msst_keras")
+class CropToFrame(keras.layers.Layer):
+    """[map (B, at least H, at least W, C), frames (..., H, W, 3)] -> (B, H, W, C): the top left corner of the map."""
+
+    def call(self, inputs):
+        maps, frames = inputs
+        *_, height, width, _ = ops.shape(frames)
+        return maps[:, :height, :width]
+
+    def compute_output_shape(self, input_shape):
+        maps, frames = input_shape
+        return (maps[0], *frames[-3:-1], maps[-1])

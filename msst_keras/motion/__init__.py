@@ -1,0 +1,1 @@
+"""From frames to the motion prior (section 3.1): optical flow, superpixels of the flow map, scores of the superpixels."""

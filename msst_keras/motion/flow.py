@@ -1,0 +1,320 @@
+"""Optical flow between frames, its colours, and its magnitude as a prior (section 3.1).
+
+The paper names no flow method. Flow is made at `motion_size`, smaller than the frame, and rounded to FLOW_STEP: what this
+module gives is what records hold and what the exported graph is given, to the bit.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import cv2
+import numpy as np
+
+FLOW_STEP = 1 / 16  # pixels; flow files hold multiples of it in 16 bits
+MAX_FLOW = 2048  # pixels; 16 bits hold flow below it
+MIN_MOTION_SIZE = 32  # DIS fails on smaller maps or gives NaN, depending on their shape
+
+# A frame's flow leads `stride` frames ahead (forward) or back (backward), near that end of the sequence to its last or
+# first frame, and is divided by the number of frames it spans. The frame at the end has nowhere to lead: its flow is the
+# negated flow of the opposite direction to its neighbour.
+EDGE_RULE = "forward: last = -flow(last, last - 1); backward: first = -flow(first, second); one frame alone: zero"
+
+
+def _dis(preset: int, finest_scale: int, patch_stride: int) -> Callable:
+    method = cv2.DISOpticalFlow_create(preset)
+    method.setFinestScale(finest_scale)
+    method.setPatchStride(patch_stride)
+    return lambda first, second: method.calc(first, second, None)
+
+
+def _tvl1() -> Callable:
+    method = cv2.optflow.createOptFlow_DualTVL1()
+    return lambda first, second: method.calc(first, second, None)
+
+
+def _deepflow() -> Callable:
+    method = cv2.optflow.createOptFlow_DeepFlow()
+    return lambda first, second: method.calc(first, second, None)
+
+
+def _farneback() -> Callable:
+    return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 5, 15, 3, 5, 1.2, 0)
+
+
+# Milliseconds at 240x432 on one core, end-point error on Middlebury's RubberWhale, and max F of `magnitude_prior` over 73
+# frames of ten DAVIS sequences:
+#   dis        31 ms  .12 px  .73   OpenCV's medium preset, but carried to full resolution (finest scale 0 for 1: a third of
+#                                   the time, .22 px, .70) and with its patches 4 pixels apart for 3 (two thirds of the time)
+#   dis_fast    9 ms  .23 px  .70   the fast preset, one scale finer than it comes (2 ms, .44 px, .66)
+#   farneback  20 ms          .52
+#   deepflow  300 ms; tvl1 2 s
+_METHODS = {
+    "dis": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, finest_scale=0, patch_stride=4),
+    "dis_fast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_FAST, finest_scale=1, patch_stride=4),
+    "farneback": _farneback,
+    "tvl1": _tvl1,
+    "deepflow": _deepflow,
+}
+FLOW_METHODS = tuple(_METHODS)
+DIRECTIONS = ("forward", "backward")
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSettings:
+    """Everything that flow depends on; goes into record manifests and exported models.
+
+    Attributes:
+        method: One of FLOW_METHODS.
+        motion_size: (height, width) of flow maps. The default is half of DAVIS's 480x854 (16:9): flow takes a quarter of the
+            time, and a 512x512 network sees it through a stride of 16 anyhow.
+        direction: "forward", from frame t to t + stride, or "backward", from t to t - stride: no delay in a live stream.
+        stride: Frames that flow spans; flow is divided by it, so its unit is always pixels per frame. 2 or 3 help where the
+            frame rate is high and motion slow.
+
+    Raises:
+        ValueError: A value is none of these.
+    """
+
+    method: str = "dis"
+    motion_size: tuple[int, int] = (240, 432)
+    direction: str = "forward"
+    stride: int = 1
+
+    def __post_init__(self):
+        if self.method not in FLOW_METHODS:
+            raise ValueError(f"The flow method must be one of {', '.join(FLOW_METHODS)}, found {self.method!r}.")
+        size = tuple(self.motion_size)
+        if len(size) != 2 or not all(isinstance(side, int) and side >= MIN_MOTION_SIZE for side in size):
+            raise ValueError(
+                f"motion_size must be (height, width), whole numbers from {MIN_MOTION_SIZE} on, found {self.motion_size!r}."
+            )
+        object.__setattr__(self, "motion_size", size)
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"The flow direction must be forward or backward, found {self.direction!r}.")
+        if not (isinstance(self.stride, int) and self.stride >= 1):
+            raise ValueError(f"The flow stride must be a whole number of frames, 1 or more, found {self.stride!r}.")
+
+    def to_dict(self) -> dict:
+        """The settings as JSON values, with the rounding and the rule at the ends that flow was made with."""
+        settings = dataclasses.asdict(self)
+        return {**settings, "motion_size": list(self.motion_size), "rounding": FLOW_STEP, "edge_rule": EDGE_RULE}
+
+    @classmethod
+    def from_dict(cls, settings: dict) -> FlowSettings:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: Settings are missing or unknown, or the rounding or edge rule is not this program's.
+        """
+        expected = cls().to_dict()
+        if settings.keys() != expected.keys():
+            raise ValueError(f"Flow settings must have the keys {', '.join(expected)}, found {', '.join(settings)}.")
+        for key in ("rounding", "edge_rule"):
+            if settings[key] != expected[key]:
+                raise ValueError(
+                    f"Flow was made with {key} {settings[key]!r}, but this program's is {expected[key]!r}; make it again."
+                )
+        return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+
+
+class FlowEstimator:
+    """The flow of a sequence, frame by frame: `flows`, or `push` and `close` for a live stream.
+
+    Results depend on the frames and settings alone, not on the number of threads nor on what was computed before. Memory
+    does not grow with the sequence: `stride` + 1 reduced frames are held.
+    """
+
+    def __init__(self, settings: FlowSettings):
+        self.settings = settings
+        self._calculate = _METHODS[settings.method]()
+        self._start()
+
+    def _start(self):
+        self._frames = collections.deque(maxlen=self.settings.stride + 1)  # reduced; the newest last
+        self._frame_shape = None
+        self._num_frames = 0
+
+    def resize(self, frame: np.ndarray) -> np.ndarray:
+        """Reduces a frame to what flow is computed on.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+
+        Returns:
+            (h, w) uint8 grey at `motion_size`: grey first, then means over areas (INTER_AREA) where neither side grows, and
+            bilinear interpolation otherwise. The aspect ratio is not kept; flow is in pixels of the reduced frame.
+
+        Raises:
+            ValueError: The frame is none.
+        """
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise ValueError(f"A frame must be a uint8 (H, W, 3) RGB array, found {found}.")
+        height, width = self.settings.motion_size
+        shrinks = height <= frame.shape[0] and width <= frame.shape[1]
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """The flow from one frame to another, whatever lies between them.
+
+        Args:
+            first: (H, W, 3) uint8 RGB.
+            second: Of the same shape.
+
+        Returns:
+            (h, w, 2) float32, x then y, in pixels of `motion_size`, multiples of FLOW_STEP.
+
+        Raises:
+            ValueError: Bad frames, two sizes, or flow that 16 bits cannot hold.
+        """
+        first_grey, second_grey = self.resize(first), self.resize(second)
+        if first.shape != second.shape:
+            raise ValueError(f"Frames of one sequence must have one size, found {first.shape} and {second.shape}.")
+        return self._measure(first_grey, second_grey)
+
+    def flows(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the flow of each frame in order.
+
+        Args:
+            frames: The frames of one sequence, (H, W, 3) uint8 RGB.
+
+        Yields:
+            (h, w, 2) float32, x then y, pixels of `motion_size` per frame, multiples of FLOW_STEP.
+
+        Raises:
+            ValueError: See `between`.
+        """
+        stream = FlowEstimator(self.settings)  # of its own, so that it cannot meet frames pushed here
+        for frame in frames:
+            yield from stream.push(frame)
+        yield from stream.close()
+
+    def push(self, frame: np.ndarray) -> list[np.ndarray]:
+        """Takes the next frame and returns the flows that became known, in frame order.
+
+        Forward: none at first, then one each time, of the frame `stride` before. Backward: none for the first frame, two for
+        the second (the first frame's flow leads to it), then that of each frame at once.
+
+        Raises:
+            ValueError: See `between`.
+        """
+        grey = self.resize(frame)
+        if self._num_frames and frame.shape != self._frame_shape:
+            raise ValueError(
+                f"Frames of one sequence must have one size, found {self._frame_shape}, then {frame.shape} "
+                f"at frame {self._num_frames}."
+            )
+        self._frame_shape = frame.shape
+        self._frames.append(grey)
+        self._num_frames += 1
+        frames, stride = self._frames, self.settings.stride
+        if self._num_frames == 1:
+            return []
+        if self.settings.direction == "forward":
+            return [self._measure(frames[0], grey, stride)] if len(frames) > stride else []
+        # The oldest frame held is the one `stride` before, or the first of the sequence.
+        flows = [self._measure(frames[0], grey, -1)] if self._num_frames == 2 else []
+        return [*flows, self._measure(grey, frames[0], len(frames) - 1)]
+
+    def close(self) -> list[np.ndarray]:
+        """Ends the sequence and returns the flows that were still to come, in order; the estimator is then as new."""
+        frames, direction = list(self._frames), self.settings.direction
+        num_frames, stride = self._num_frames, self.settings.stride
+        self._start()
+        if num_frames == 1:
+            return [np.zeros((*self.settings.motion_size, 2), np.float32)]
+        if num_frames == 0 or direction == "backward":
+            return []
+        waiting = frames[-min(stride, num_frames) : -1]
+        flows = [self._measure(frame, frames[-1], len(waiting) - index) for index, frame in enumerate(waiting)]
+        return [*flows, self._measure(frames[-1], frames[-2], -1)]
+
+    def _measure(self, first: np.ndarray, second: np.ndarray, num_steps: int = 1) -> np.ndarray:
+        """Rounded flow per frame over `num_steps` frames, negative to negate it."""
+        flow = np.round(self._calculate(first, second) / np.float32(num_steps * FLOW_STEP)) * np.float32(FLOW_STEP)
+        if not (np.abs(flow) < MAX_FLOW).all():
+            raise ValueError(
+                f"Flow must be finite and below {MAX_FLOW} pixels, found {np.abs(flow).max()} "
+                f"by method {self.settings.method!r}; use a smaller motion_size or another method."
+            )
+        return flow + np.float32(0)  # no negative zeros
+
+
+def _make_color_wheel() -> np.ndarray:
+    corners = np.array([(1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 0)], np.float32)
+    steps = (15, 6, 4, 11, 13, 6)  # more colours where the eye tells more apart
+    parts = [a + (b - a) * np.arange(n)[:, None] / n for a, b, n in zip(corners, corners[1:], steps, strict=False)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+COLOR_WHEEL = _make_color_wheel()  # (55, 3) RGB in 0..1, Middlebury's
+
+
+def flow_to_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.ndarray:
+    """Colours of flow: hue is its direction, saturation its magnitude, white where nothing moves (Middlebury's wheel).
+
+    Unlike Middlebury's own program the wheel is closed (no seam where the angle wraps) and magnitudes above the largest are
+    shown as the largest.
+
+    Args:
+        flow: (H, W, 2) float32, x then y.
+        max_magnitude: The magnitude of full saturation, > 0. None takes the 99th percentile of the map, so that a few wrong
+            vectors cannot pale it, and at least 1 pixel, so that noise is not shown as motion.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: The flow is none.
+    """
+    flow = check_flow(flow)
+    x, y = flow[..., 0], flow[..., 1]
+    magnitude = np.hypot(x, y)
+    if max_magnitude is None:
+        max_magnitude = max(np.percentile(magnitude, 99), 1.0)
+    position = (np.arctan2(-y, -x) / np.pi + 1) / 2 * len(COLOR_WHEEL)
+    index = np.floor(position).astype(int)
+    share = (position - index)[..., None]
+    hue = COLOR_WHEEL[index % len(COLOR_WHEEL)] * (1 - share) + COLOR_WHEEL[(index + 1) % len(COLOR_WHEEL)] * share
+    saturation = np.minimum(magnitude / max_magnitude, 1)[..., None]
+    return np.round(255 * (1 - saturation * (1 - hue))).astype(np.uint8)
+
+
+def magnitude_prior(flow: np.ndarray) -> np.ndarray:
+    """The magnitude of residual flow as a motion prior: the baseline that a trained prior must beat.
+
+    Each component's median, the camera's motion, is removed; magnitudes are divided by their 99th percentile (by FLOW_STEP
+    where that is less: there all but a hundredth of the map stands still) and clipped to 1.
+
+    Args:
+        flow: (h, w, 2) float32, x then y, pixels per frame.
+
+    Returns:
+        (h, w) float32 in 0..1.
+
+    Raises:
+        ValueError: The flow is none.
+    """
+    flow = check_flow(flow)
+    residual = flow - np.median(flow, axis=(0, 1))
+    magnitude = np.hypot(residual[..., 0], residual[..., 1])
+    scale = max(np.percentile(magnitude, 99), FLOW_STEP)
+    return np.minimum(magnitude / scale, 1).astype(np.float32)
+
+
+def check_flow(flow: np.ndarray) -> np.ndarray:
+    """Returns `flow` as float32.
+
+    Raises:
+        ValueError: It is no finite (H, W, 2) float array.
+    """
+    flow = np.asarray(flow)
+    if flow.ndim != 3 or flow.shape[2] != 2 or not np.issubdtype(flow.dtype, np.floating):
+        raise ValueError(f"Flow must be a float (H, W, 2) array, x then y, found {flow.dtype} {flow.shape}.")
+    if not np.isfinite(flow).all():
+        raise ValueError("Flow must be finite, found NaN or infinity; mask unknown vectors first.")
+    return flow.astype(np.float32, copy=False)

@@ -1,0 +1,138 @@
+"""Clips out of records: which frames, in which order, and how they are augmented."""
+
+from __future__ import annotations
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from msst_keras.data import pipeline, records
+from msst_keras.data.pipeline import Augmentation
+from msst_keras.data.records import FrameRecord
+
+MOTION = {"flow": {"method": "dis"}, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}
+WHOLE = Augmentation(flip=False, min_scale=1.0)
+
+
+def png(image):
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda index: True):
+    """Sequences of frames whose every pixel is 10 * sequence + frame; the left half of each mask is salient."""
+    mask = np.zeros(size, np.uint8)
+    mask[:, : size[1] // 2] = 255
+    frames = []
+    for number, length in enumerate(lengths):
+        for index in range(length):
+            grey = np.full((*size, 3), 10 * number + index, np.uint8)
+            has_mask = labelled(index)
+            frames.append(
+                FrameRecord(
+                    f"s{number}", f"{index:05d}", index, *size, png(grey),
+                    png(mask) if has_mask else None, "fine" if has_mask else None, png(mask[::2, ::2] // 5 * 2),
+                )  # fmt: skip
+            )
+    records.write_shard(records.shard_path(folder, 0, 1), frames)
+    records.write_manifest(folder, records.build_manifest(folder, 1, {"motion": motion}))
+    return str(folder)
+
+
+def collect(dataset):
+    return [{name: value.numpy() for name, value in batch.items()} for batch in dataset]
+
+
+def train(index, *, first=0, last=4, num_frames=1, batch_size=2, sizes=((16, 24),), seed=0, augmentation=WHOLE):
+    return collect(pipeline.training_batches(index, num_frames, batch_size, sizes, seed, first, last, augmentation))
+
+
+def test_a_clip_ends_on_its_labelled_frame_and_repeats_the_first(tmp_path):
+    folder = make_folder(tmp_path / "a", [3, 6], labelled=lambda index: index in (1, 5))
+    index = pipeline.index_clips([folder], 4, with_prior=True)
+    assert index.names == ("s0/1", "s1/1", "s1/5")
+    (batch,) = collect(pipeline.validation_batches(index, 4, 8, (16, 24)))
+    np.testing.assert_array_equal(batch["frames"][:, :, 0, 0, 0], [[0, 0, 0, 1], [10, 10, 10, 11], [12, 13, 14, 15]])
+    assert batch["frames"].dtype == np.float32 and batch["frames"].shape == (3, 4, 16, 24, 3)
+
+
+def test_frame_prior_and_mask_stay_aligned_under_flips_and_crops(tmp_path):
+    folder = make_folder(tmp_path / "a", [1])
+    index = pipeline.index_clips([folder], 1, with_prior=True)
+    augmentation = Augmentation(flip=True, min_scale=0.5)
+    batches = train(index, last=20, batch_size=1, augmentation=augmentation, sizes=((32, 48),))
+    flipped = 0
+    for batch in batches:
+        mask, prior = batch["mask"][0, :, :, 0], batch["prior"][0, 0, :, :, 0]
+        assert set(np.unique(mask)) <= {0.0, 1.0}
+        edge = np.abs(np.diff(mask[16]))
+        away = np.ones(48, bool)
+        if edge.any():  # the prior is half as fine as the mask: look away from the edge
+            away[max(0, edge.argmax() - 5) : edge.argmax() + 7] = False
+        np.testing.assert_allclose(prior[16][away], mask[16][away] * 102 / 255, atol=1e-6)
+        flipped += mask[16, -1] == 1
+    assert 3 < flipped < 17
+
+
+def test_every_epoch_has_every_clip_once_in_another_order(tmp_path):
+    index = pipeline.index_clips([make_folder(tmp_path / "a", [5, 5])], 1, with_prior=True)
+    clips = np.concatenate([batch["clip"] for batch in train(index, last=10)]).reshape(2, 10)
+    assert sorted(clips[0]) == sorted(clips[1]) == list(range(10))
+    assert list(clips[0]) != list(clips[1]) and list(clips[0]) != list(range(10))
+    other = np.concatenate([batch["clip"] for batch in train(index, last=5, seed=1)])
+    assert list(other) != list(clips[0])
+
+
+def test_starting_at_a_step_gives_the_batches_of_the_whole_run(tmp_path):
+    index = pipeline.index_clips([make_folder(tmp_path / "a", [5, 7])], 2, with_prior=True)
+    options = {"num_frames": 2, "sizes": ((16, 24), (32, 32)), "augmentation": Augmentation()}
+    whole, rest = train(index, last=9, **options), train(index, first=4, last=6, **options)
+    assert len({batch["frames"].shape for batch in whole}) == 2  # both sizes occur
+    for expected, found in zip(whole[4:6], rest, strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(expected[name], found[name])
+
+
+def test_two_folders_are_one_set(tmp_path):
+    folders = [make_folder(tmp_path / name, [2]) for name in ("a", "b")]
+    assert pipeline.find_record_folders([str(tmp_path / "*"), folders[0]]) == folders
+    index = pipeline.index_clips(folders, 1, with_prior=True)
+    assert len(index) == 4 and len(index.paths) == 2
+    assert list(index.path_ids) == [0, 0, 1, 1]
+
+
+def test_validation_sees_each_clip_once_also_in_a_short_batch(tmp_path):
+    index = pipeline.index_clips([make_folder(tmp_path / "a", [5])], 1, with_prior=True)
+    batches = collect(pipeline.validation_batches(index, 1, 2, (16, 24)))
+    assert [list(batch["clip"]) for batch in batches] == [[0, 1], [2, 3], [4]]
+
+
+def test_resizing_is_what_the_exported_model_does(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+    frame = FrameRecord("a", "0", 0, 40, 70, png(noise[..., ::-1]), png(noise[..., 0]), "fine", png(noise[:9, :9, 1]))
+    records.write_shard(records.shard_path(tmp_path, 0, 1), [frame])
+    records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": MOTION}))
+    (batch,) = train(pipeline.index_clips([str(tmp_path)], 1, with_prior=True), last=1, batch_size=1, sizes=((33, 21),))
+    expected = keras.ops.image.resize(noise[None].astype("float32"), (33, 21), antialias=True)
+    np.testing.assert_allclose(batch["frames"][0], expected, atol=1e-3)
+
+
+def test_bad_records_and_arguments_are_refused(tmp_path):
+    plain = make_folder(tmp_path / "plain", [1])
+    bare = make_folder(tmp_path / "bare", [1], motion={**MOTION, "prior": {"kind": "none"}})
+    other = make_folder(tmp_path / "other", [1], motion={**MOTION, "flow": {"method": "farneback"}})
+    with pytest.raises(ValueError, match="bare holds no motion prior"):
+        pipeline.index_clips([bare], 1, with_prior=True)
+    assert pipeline.index_clips([plain, bare], 1, with_prior=False).motion is None
+    with pytest.raises(ValueError, match="other was made with other motion settings"):
+        pipeline.index_clips([plain, other], 1, with_prior=True)
+    with pytest.raises(ValueError, match="num_frames must be at least 1"):
+        pipeline.index_clips([plain], 0, with_prior=True)
+    with pytest.raises(ValueError, match="no frame has a label"):
+        pipeline.index_clips([make_folder(tmp_path / "none", [2], labelled=lambda i: False)], 1, with_prior=True)
+    with pytest.raises(ValueError, match="plain holds no flow"):
+        pipeline.index_flow([plain])
+    with pytest.raises(FileNotFoundError, match="no record folder matches"):
+        pipeline.find_record_folders([str(tmp_path / "nothing*")])
+    with pytest.raises(ValueError, match="min_scale must lie in"):
+        Augmentation(min_scale=0)

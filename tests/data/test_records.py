@@ -1,0 +1,127 @@
+"""The record contract: bytes, round trips, manifest, and each error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import tensorflow as tf
+
+from msst_keras.data import records
+from msst_keras.data.records import FrameRecord
+
+RECORD = FrameRecord("a", "00000", 0, 2, 3, b"frame", b"mask", "fine", b"prior", b"flow")
+
+
+def write_folder(folder, shards, description=None):
+    for number, shard in enumerate(shards):
+        records.write_shard(records.shard_path(folder, number, len(shards)), shard)
+    manifest = records.build_manifest(folder, len(shards), description or {"motion": {}})
+    records.write_manifest(folder, manifest)
+    return manifest
+
+
+def test_a_record_survives_encoding():
+    assert records.decode_record(records.encode_record(RECORD)) == RECORD
+
+
+def test_absent_parts_stay_absent():
+    bare = FrameRecord("a", "00000", 0, 2, 3, b"frame")
+    assert records.decode_record(records.encode_record(bare)) == bare
+    example = tf.train.Example.FromString(records.encode_record(bare))
+    assert "mask" not in example.features.feature
+
+
+def test_large_records_are_valid_examples():
+    # Lengths of one, two, three and four bytes in the outer message.
+    for size in (10, 200, 20_000, 3_000_000):
+        record = dataclasses.replace(RECORD, frame=b"x" * size)
+        example = tf.train.Example.FromString(records.encode_record(record))
+        assert example.features.feature["frame"].bytes_list.value[0] == record.frame
+
+
+def test_bytes_are_in_the_order_of_the_table():
+    encoded = records.encode_record(RECORD)
+    keys = ("version", "sequence", "name", "index", "height", "width", "frame", "mask", "label_kind", "prior", "flow")
+    positions = [encoded.index(b"\n" + bytes([len(key)]) + key.encode()) for key in keys]
+    assert positions == sorted(positions)
+
+
+def test_offsets_of_the_manifest_lead_to_the_frames(tmp_path):
+    frames = [dataclasses.replace(RECORD, index=i, name=f"{i:05d}", frame=b"x" * (100 * i)) for i in range(3)]
+    frames[1] = dataclasses.replace(frames[1], mask=None, label_kind=None)
+    manifest = write_folder(tmp_path, [frames, [dataclasses.replace(RECORD, sequence="b")]])
+    assert manifest["sequences"]["a"]["labelled"] == {"0": "fine", "2": "fine"}
+    assert (manifest["num_frames"], manifest["num_labelled"]) == (4, 3)
+    content = (tmp_path / manifest["shards"][0]["name"]).read_bytes()
+    for frame, offset in zip(frames, manifest["sequences"]["a"]["offsets"], strict=True):
+        length = int.from_bytes(content[offset : offset + 8], "little")
+        assert records.decode_record(content[offset + 12 : offset + 12 + length]) == frame
+    assert records.read_manifest(tmp_path) == json.loads((tmp_path / "manifest.json").read_text())
+
+
+def test_another_format_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FORMAT_VERSION", 2)
+    write_folder(tmp_path, [[RECORD]])
+    encoded = records.encode_record(RECORD)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="format version 2, but this program reads version 1"):
+        records.read_manifest(tmp_path)
+    with pytest.raises(ValueError, match="x.tfrecord: record format version 2"):
+        records.decode_record(encoded, "x.tfrecord")
+
+
+def test_what_is_no_record_is_refused():
+    with pytest.raises(ValueError, match="no tf.train.Example"):
+        records.decode_record(b"\xff\xff\xff", "x.tfrecord")
+    features = {"version": tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))}
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    with pytest.raises(ValueError, match="without the key 'sequence'"):
+        records.decode_record(example.SerializeToString(), "x.tfrecord")
+
+
+@pytest.mark.parametrize("position", [3, 14, 60])
+def test_a_flipped_bit_is_noticed(tmp_path, position):
+    write_folder(tmp_path, [[RECORD]])
+    path = records.shard_path(tmp_path, 0, 1)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="corrupt after byte 0"):
+        list(records.scan_shard(path))
+
+
+def test_damaged_folders_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no record folder"):
+        records.read_manifest(tmp_path)
+    write_folder(tmp_path, [[RECORD]])
+    path = records.shard_path(tmp_path, 0, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="bytes, but the manifest says"):
+        records.read_manifest(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="this shard is missing"):
+        records.read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        records.read_manifest(tmp_path)
+
+
+def test_a_frame_twice_or_a_sequence_in_two_shards_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="frame 0 of 'a' is out of order or there twice"):
+        write_folder(tmp_path / "twice", [[RECORD, RECORD]])
+    with pytest.raises(ValueError, match="out of order or there twice"):
+        write_folder(tmp_path / "two", [[RECORD], [dataclasses.replace(RECORD, index=1)]])
+    with pytest.raises(ValueError, match="no frame at all"):
+        write_folder(tmp_path / "empty", [[]])
+
+
+def test_a_shard_appears_only_when_whole(tmp_path):
+    def broken():
+        yield RECORD
+        raise ValueError("the input ends here")
+
+    with pytest.raises(ValueError, match="ends here"):
+        records.write_shard(tmp_path / "shard", broken())
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,72 @@
+"""Tests of the files and the table of an evaluation."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS, Evaluator
+from msst_keras.evaluation.report import format_table, write_results
+
+MASK = np.array([[True, True, False, False]])
+
+
+def _result(protocol="paper", level=255):
+    evaluator = Evaluator(PROTOCOLS[protocol])
+    evaluator.add("swan, black", "0", MASK * np.uint8(level), MASK)
+    evaluator.add("bear", "0", np.zeros((1, 4), np.uint8), MASK)
+    evaluator.add("bear", "1", np.full((1, 4), 51, np.uint8), MASK)
+    return evaluator.result()
+
+
+def test_json_holds_the_result(tmp_path):
+    result = _result()
+    write_results(result, tmp_path / "new" / "folder")
+    assert json.loads((tmp_path / "new" / "folder" / "metrics.json").read_text()) == result
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["metrics.csv", "metrics.json"]
+
+
+def test_csv_has_a_row_per_sequence_and_the_dataset_last(tmp_path):
+    result = _result()
+    write_results(result, tmp_path)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["sequence", *SCALARS]
+    assert [row[0] for row in rows] == ["bear", "swan, black", "dataset"]
+    expected = [result["sequences"]["bear"], result["sequences"]["swan, black"], result]
+    for row, scalars in zip(rows, expected, strict=True):
+        assert row[1:] == ["" if scalars[name] is None else repr(scalars[name]) for name in SCALARS]
+    assert float(rows[2][1]) == pytest.approx((0 + 0.5 + 0.5) / 3)
+
+
+def test_writing_again_replaces_the_files(tmp_path):
+    write_results(_result(), tmp_path)
+    write_results(_result(level=51), tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["mae"] == pytest.approx((0.4 + 0.5 + 0.5) / 3)
+
+
+def test_a_number_that_json_cannot_hold_leaves_the_old_files(tmp_path):
+    write_results(_result(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_results({**_result(level=51), "mae": float("nan")}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_table():
+    black = {"protocol": "davis16", "num_frames": 1376, "num_sequences": 20, **dict.fromkeys(SCALARS), "mae": 0.0814}
+    ours = {**black, "protocol": "paper", "mae": 0.03249, "max_f": 0.8, "s_measure": 1, "weighted_f": 0.75}
+    assert format_table({"all black": black, "ours": ours}).splitlines() == [
+        "method     protocol  sequences  frames     MAE   max F       S  weighted F",
+        "---------  --------  ---------  ------  ------  ------  ------  ----------",
+        "all black  davis16          20    1376  0.0814       -       -           -",
+        "ours       paper            20    1376  0.0325  0.8000  1.0000      0.7500",
+    ]
+
+
+def test_table_of_nothing():
+    with pytest.raises(ValueError, match="no method to tabulate"):
+        format_table({})

@@ -1,0 +1,83 @@
+"""The command itself: exit statuses, the list of jobs, help, and one sentence per error.
+
+Every job is a process of its own, as a user runs it (two jobs may have flags of one name, so they cannot share one).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from msst_keras import cli
+
+JOBS = ("demo", "evaluate", "export", "make_records", "predict", "train", "train_prior")
+
+
+def msst(*arguments, program=("-m", "msst_keras")):
+    return subprocess.run([sys.executable, *program, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_alone_it_lists_the_jobs_one_line_each():
+    result = msst()
+    assert result.returncode == 0
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.startswith("  ")}
+    assert tuple(lines) == JOBS
+    assert all(line.rstrip().endswith(".") for line in lines.values())
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_explains_its_flags(job):
+    result = msst(job, "--helpshort")
+    assert result.returncode == 0
+    assert f"msst {job} --" in result.stdout and "default:" in result.stdout
+
+
+def test_wrong_flags_exit_with_2():
+    for arguments, message in (
+        (["nothing"], "there is no job 'nothing'; the jobs are demo, evaluate"),
+        (["train"], "--records must have a value"),
+        (["evaluate", "--protocol=mine"], "value should be one of <paper|pysodmetrics>"),
+        (["train", "--batch_size=0"], "--batch_size=0"),
+        (["make_records", "--motion_size=240"], "must be HEIGHTxWIDTH in pixels, such as 240x432, not '240'"),
+        (["demo", "data"], "unexpected argument 'data'"),
+    ):
+        result = msst(*arguments)
+        assert (result.returncode, result.stdout) == (2, ""), arguments
+        assert message in " ".join(result.stderr.split()) and "Traceback" not in result.stderr
+
+
+def test_an_input_at_fault_is_one_sentence_and_1(tmp_path):
+    result = msst("make_records", "--dataset=davis", f"--root={tmp_path}/none", f"--output_dir={tmp_path}/out")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == f"msst make_records: {tmp_path}/none: no such folder"
+    assert "Traceback" not in result.stderr and not (tmp_path / "out").exists()
+    result = msst(
+        "make_records", "--dataset=davis", f"--root={tmp_path}/none", f"--output_dir={tmp_path}/out", "--debug"
+    )
+    assert result.returncode == 1 and "Traceback" in result.stderr
+
+
+def test_a_program_is_the_job():
+    path = Path(cli.__file__).parent.parent / "tools" / "evaluate.py"
+    if not path.exists():
+        pytest.skip("the package is installed without its clone")
+    helped, failed = msst("--help", program=(str(path),)), msst("--flag", program=(str(path),))
+    assert helped.returncode == 0 and "--predictions" in helped.stdout
+    assert failed.returncode == 2 and failed.stderr.startswith("evaluate.py: ")
+
+
+def test_flags_are_written_as_a_flagfile(tmp_path):
+    program = (
+        "import sys; from msst_keras import cli; from msst_keras.tools import train; from absl import flags; "
+        "flags.FLAGS(sys.argv); print(cli.flags_text(train.main), end='')"
+    )
+    arguments = ["--records=a,b", "--run_dir=run", "--image_sizes=33x44,55x66", "--noflip"]
+    first = msst(*arguments, program=("-c", program))
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "flags.txt").write_text(first.stdout)
+    second = msst(f"--flagfile={tmp_path}/flags.txt", program=("-c", program))
+    assert second.stdout == first.stdout
+    assert {"--records=a,b", "--noflip", "--image_sizes=33x44,55x66", "--seed=0"} <= set(first.stdout.splitlines())

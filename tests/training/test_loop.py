@@ -1,0 +1,149 @@
+"""The loop learns, logs, goes on where it was to the bit, and stops when it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from msst_keras.model.msst import build_msst, get_parts
+from msst_keras.training import loop, run
+
+SETTINGS = {"variant": "msst", "backbone": "vgg16", "num_frames": 2, "width": 0.0625, "output_stride": 16}
+
+
+def make_model(seed=0):
+    keras.utils.set_random_seed(seed)
+    return build_msst(**SETTINGS)
+
+
+def batch_of(step, poison=None):
+    generator = np.random.default_rng(step)
+    mask = np.zeros((1, 32, 32, 1), "float32")
+    left = 4 * (step % 4)
+    mask[:, 8:24, left : left + 12] = 1
+    frames = generator.uniform(0, 50, (1, 2, 32, 32, 3)).astype("float32") + 200 * mask[:, None]
+    prior = np.repeat(mask[:, None], 2, axis=1)
+    if step == poison:
+        mask[:] = np.nan
+    return {"frames": frames, "prior": prior, "mask": mask, "clip": np.array([step % 4])}
+
+
+def make_batches(num_steps, poison=None):
+    def batches(first):
+        return (
+            {name: tf.constant(value) for name, value in batch_of(step, poison).items()}
+            for step in range(first, num_steps)
+        )
+
+    return batches
+
+
+def read_log(run_dir):
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def test_training_learns_and_leaves_its_files(tmp_path):
+    run.write_run(tmp_path, {"model": SETTINGS, "motion": None, "image_size": [32, 32]})
+    model = make_model()
+    calls = []
+
+    def validate():
+        calls.append(1)
+        return {"mae": 0.5}
+
+    options = loop.TrainingOptions(steps=30, checkpoint_every=10, validate_every=15)
+    result = loop.train(model, make_batches(30), ("a", "b", "c", "d"), tmp_path, options, validate)
+    lines = read_log(tmp_path)
+    assert [line["step"] for line in lines] == list(range(30))
+    assert {"loss", "loss_fused", "loss_recurrent", "learning_rate", "clips_per_second", "input_wait"} <= lines[0].keys()
+    first, last = (np.mean([line["loss"] for line in part]) for part in (lines[:3], lines[-3:]))
+    assert last < 0.6 * first
+    assert result["mae"] == 0.5 and len(calls) == 2
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert list(tmp_path.glob("events.out.tfevents*"))
+    restored = run.load_model(tmp_path)
+    for expected, found in zip(model.weights, restored.weights, strict=True):
+        np.testing.assert_array_equal(expected, found)
+
+
+def test_a_run_stopped_by_a_signal_goes_on_to_the_bit(tmp_path):
+    options = loop.TrainingOptions(steps=8, checkpoint_every=100)
+    whole = make_model()
+    loop.train(whole, make_batches(8), ("a",) * 4, tmp_path / "whole", options)
+
+    def interrupted_batches(first):
+        for step, batch in enumerate(make_batches(8)(first), first):
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with pytest.raises(loop.Interrupted, match="SIGTERM after step 4"):
+        loop.train(make_model(), interrupted_batches, ("a",) * 4, tmp_path / "parts", options)
+    with (tmp_path / "parts" / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # as a kill may leave it
+    resumed = make_model(seed=1)
+    loop.train(resumed, make_batches(8), ("a",) * 4, tmp_path / "parts", options)
+    assert [line["loss"] for line in read_log(tmp_path / "parts")] == [
+        line["loss"] for line in read_log(tmp_path / "whole")
+    ]
+    for expected, found in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(expected, found)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_clips_and_keeps_the_checkpoint(tmp_path):
+    options = loop.TrainingOptions(steps=6, checkpoint_every=2)
+    with pytest.raises(ValueError, match="the loss of step 3 is nan; its clips are d"):
+        loop.train(make_model(), make_batches(6, poison=3), ("a", "b", "c", "d"), tmp_path, options)
+    assert tf.train.latest_checkpoint(str(tmp_path / "checkpoints")).endswith("ckpt-2")
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_another_model_in_the_run_directory_is_refused(tmp_path):
+    settings = {"model": SETTINGS, "motion": None, "image_size": (32, 32)}
+    run.write_run(tmp_path, settings)
+    run.write_run(tmp_path, settings)
+    with pytest.raises(ValueError, match="holds a run whose model differ"):
+        run.write_run(tmp_path, {**settings, "model": {**SETTINGS, "width": 1.0}})
+    with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
+        run.load_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not a run directory"):
+        run.read_run(tmp_path / "other")
+
+
+def test_weights_pass_from_one_variant_to_the_next():
+    keras.utils.set_random_seed(3)
+    spatial, both = build_msst("os", width=0.0625), build_msst("st", width=0.0625)
+    copied = run.transfer_weights(spatial, both)
+    assert copied == len(spatial.weights)
+    streams = [get_parts(model)[0].get_layer("spatial").weights for model in (spatial, both)]
+    for expected, found in zip(*streams, strict=True):
+        np.testing.assert_array_equal(expected, found)
+    with pytest.raises(ValueError, match="no weight of the run"):
+        run.transfer_weights(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), both)
+
+
+def test_the_prior_of_the_records_is_kept(tmp_path):
+    import hashlib
+
+    prior = tmp_path / "prior.keras"
+    prior.write_bytes(b"weights")
+    motion = {"prior": {"kind": "network", "sha256": hashlib.sha256(b"weights").hexdigest()}}
+    run_dir = tmp_path / "run"
+    with pytest.raises(ValueError, match="give the file they were made with as --prior"):
+        run.keep_prior(run_dir, motion, None)
+    run.keep_prior(run_dir, motion, prior)
+    assert (run_dir / "prior.keras").read_bytes() == b"weights"
+    run.keep_prior(run_dir, motion, None)  # a resumed run has it already
+    prior.write_bytes(b"others")
+    with pytest.raises(ValueError, match="the prior of another file"):
+        run.keep_prior(run_dir, motion, prior)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        run.keep_prior(run_dir, motion, tmp_path / "nothing.keras")
+    run.keep_prior(tmp_path / "other", {"prior": {"kind": "magnitude"}}, None)
+    assert not (tmp_path / "other").exists()

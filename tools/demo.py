@@ -1,0 +1,120 @@
+"""The whole job on generated videos: records, prior, training, evaluation, export, prediction, overlay.
+
+  msst demo --output_dir=demo
+
+Every command that it runs is printed: the same ones do the job on your own data. Started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from msst_keras import cli
+
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Folder for everything that the demo makes.")
+_STEPS = flags.DEFINE_integer("steps", 300, "Training steps of the network.", lower_bound=1)
+_PRIOR_STEPS = flags.DEFINE_integer("prior_steps", 150, "Training steps of the motion prior.", lower_bound=1)
+
+_NUM_SEQUENCES, _NUM_VAL, _NUM_FRAMES = 56, 8, 10
+_IMAGE_SIZE, _MOTION_SIZE = "128x192", "96x144"
+
+
+def main() -> int | None:
+    """Runs the jobs one after the other, then draws the contact sheet."""
+    from msst_keras.data import datasets, synthetic
+
+    started = time.monotonic()
+    out = Path(_OUTPUT_DIR.value)
+    data, prior, run_dir, model, maps = out / "videos", out / "prior.keras", out / "run", out / "saved_model", out / "maps"
+    if not data.exists():
+        print(f"Generating {_NUM_SEQUENCES} videos of {_NUM_FRAMES} frames in {data}", flush=True)
+        size = tuple(map(int, _IMAGE_SIZE.split("x")))
+        synthetic.write_davis(data, _NUM_SEQUENCES, _NUM_FRAMES, size, seed=0, num_val=_NUM_VAL)
+    val = datasets.find_sequences("davis", data, "val")
+    overlay = out / f"{val[0].name}.mp4"
+    convert = ["make_records", "--dataset=davis", f"--root={data}", f"--motion_size={_MOTION_SIZE}"]
+    narrow = ["--width=0.125", "--weights=none"]
+    frames = [str(data / "JPEGImages" / "480p" / sequence.name) for sequence in val]
+    jobs = [
+        [*convert, "--split=train", f"--output_dir={out}/records/flow", "--prior=none", "--store_flow"],
+        ["train_prior", f"--records={out}/records/flow", f"--output={prior}", *narrow, f"--steps={_PRIOR_STEPS.value}"],
+        [*convert, "--split=train", f"--output_dir={out}/records/train", f"--prior={prior}"],
+        [*convert, "--split=val", f"--output_dir={out}/records/val", f"--prior={prior}"],
+        ["train", f"--records={out}/records/train", f"--val_records={out}/records/val", f"--prior={prior}", *narrow,
+         f"--run_dir={run_dir}", f"--image_sizes={_IMAGE_SIZE}", "--batch_size=4", "--region_weight=1",
+         f"--steps={_STEPS.value}"],
+        ["export", f"--run_dir={run_dir}", f"--output_dir={model}", "--version=1"],
+        ["predict", f"--model={model}", f"--input={frames[0]}", f"--output_dir={maps}/msst", f"--overlay={overlay}"],
+        ["predict", f"--model={model}", f"--input={','.join(frames)}", f"--output_dir={maps}/msst"],
+    ]  # fmt: skip
+    done = {"train_prior": prior, "export": model / "1"}  # these jobs refuse to write what is there already
+    for job, *arguments in jobs:
+        if not (job in done and done[job].exists()) and (status := _run(job, *arguments)):
+            return status
+    _write_baselines(val, maps)
+    status = _run(
+        "evaluate", f"--predictions={maps}/msst", f"--ground_truth={data}", "--split=val",
+        f"--output_dir={out}/results", f"--compare=all_black:{maps}/all_black,flow_magnitude:{maps}/flow_magnitude",
+    )  # fmt: skip
+    if status:
+        return status
+    sheet = _draw_sheet(val, maps, out / "contact_sheet.png")
+    print(f"\nDone in {time.monotonic() - started:.0f} s.\nPictures: {sheet}, {overlay}, and the maps in {maps}/msst")
+    for method in ("", "flow_magnitude", "all_black"):
+        result = json.loads((out / "results" / method / "metrics.json").read_text())
+        scores = ", ".join(f"{name} {result[key]:.3f}" for name, key in _SCORES.items())
+        print(f"{method or 'msst':15s} {scores} ({result['num_frames']} frames, protocol {result['protocol']})")
+
+
+_SCORES = {"MAE": "mae", "max F": "max_f", "S": "s_measure"}
+
+
+def _run(job: str, *arguments: str) -> int:
+    """Runs `msst JOB ...` as a process of its own and returns its exit status."""
+    print(f"\n$ {shlex.join(['msst', job, *arguments])}", flush=True)
+    return subprocess.run([sys.executable, "-m", "msst_keras", job, *arguments], check=False).returncode
+
+
+def _write_baselines(sequences, maps: Path) -> None:
+    """Maps that need no network: all black, and the magnitude of the flow without the camera's."""
+    import cv2
+    import numpy as np
+
+    from msst_keras.data import images
+    from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+
+    settings = FlowSettings(motion_size=tuple(map(int, _MOTION_SIZE.split("x"))))
+    for sequence in sequences:
+        names, _, frames = zip(*sequence.read_frames(), strict=True)
+        for name, frame, flow in zip(names, frames, FlowEstimator(settings).flows(frames), strict=True):
+            magnitude = cv2.resize(magnitude_prior(flow), frame.shape[1::-1])
+            images.write_map(maps / "flow_magnitude" / sequence.name / f"{name}.png", magnitude)
+            images.write_map(maps / "all_black" / sequence.name / f"{name}.png", np.zeros_like(magnitude))
+
+
+def _draw_sheet(sequences, maps: Path, path: Path) -> Path:
+    """Frame, flow magnitude, map and mask of the middle frame of each sequence."""
+    from msst_keras.data import images
+    from msst_keras.files import publish
+    from msst_keras.inference.overlay import contact_sheet
+
+    rows, labels = [], ["frame", "flow magnitude", "saliency map", "mask"]
+    for sequence in sequences:
+        index = len(sequence.frame_paths) // 2
+        name, frame = sequence.frame_names[index], images.read_frame(sequence.frame_paths[index])
+        found = [images.read_map(maps / method / sequence.name / f"{name}.png") for method in ("flow_magnitude", "msst")]
+        rows.append([frame, *((255 * grey).astype("uint8") for grey in (*found, sequence.read_mask(index)))])
+    with publish(path) as temporary:
+        temporary.write_bytes(images.encode_png(contact_sheet(rows, labels, cell_height=128)))
+    return path
+
+
+if __name__ == "__main__":
+    cli.run(main)

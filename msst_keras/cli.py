@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,6 +61,7 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
     if rest:
         _fail(program, f"unexpected argument '{rest[0]}'; every input is a flag (--name=value)", 2)
     logging.getLogger("absl").setLevel(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on its CPU kernels drown ours
     try:
         sys.exit(job_main() or 0)
     except (ValueError, OSError) as error:

@@ -61,12 +61,14 @@ def main() -> None:
 def _motion():
     from msst_keras.data.convert import MotionOptions
     from msst_keras.motion.flow import FlowSettings
-    from msst_keras.motion.prior import MagnitudePrior, load_prior
 
     flow = FlowSettings(_FLOW.value, _MOTION_SIZE.value, _DIRECTION.value, _STRIDE.value)
-    if _PRIOR.value in ("none", "magnitude"):
-        prior = MagnitudePrior() if _PRIOR.value == "magnitude" else None
-        return MotionOptions(flow, None, prior, {"kind": _PRIOR.value}, _STORE_FLOW.value)
+    if _PRIOR.value == "none":
+        return MotionOptions(flow, None, None, {"kind": "none"}, _STORE_FLOW.value)
+    from msst_keras.motion.prior import MagnitudePrior, load_prior
+
+    if _PRIOR.value == "magnitude":
+        return MotionOptions(flow, None, MagnitudePrior(), {"kind": "magnitude"}, _STORE_FLOW.value)
     prior = load_prior(_PRIOR.value)
     for flag in (_FLOW, _MOTION_SIZE, _DIRECTION, _STRIDE):
         setting = {"flow": "method", "flow_direction": "direction", "flow_stride": "stride"}.get(flag.name, flag.name)

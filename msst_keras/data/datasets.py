@@ -45,6 +45,7 @@ _EXPECTED = {
 DATASETS = tuple(_EXPECTED)
 _FOLDERS = {"davis": layouts.davis, "fbms": layouts.fbms, "segtrackv2": layouts.segtrackv2, "folder": layouts.folder}
 _SPLIT_DATASETS = ("davis", "fbms")
+_MAX_NAMES = 60  # in an error: all of DAVIS, but not the thousands of stills
 # Seconds (or a twentieth of the video, if that is more) that may be missing at its end: a container's length is no
 # promise, but a file cut off by a broken download misses more.
 _END_TOLERANCE = 0.5
@@ -126,8 +127,6 @@ class Sequence:
 
     def _decode_files(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
         for path in self.frame_paths:
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: this frame was there and has gone")
             encoded = path.read_bytes()
             frame = images.decode_frame(encoded, str(path))
             yield path.stem, encoded if images.is_plain(encoded) else images.encode_png(frame), frame
@@ -164,8 +163,8 @@ def find_sequences(
 
     Raises:
       FileNotFoundError: a folder that the tree should have is missing.
-      ValueError: an unknown dataset, split or sequence; nothing found; frames whose order is not clear; a mask without a
-        frame; an unreadable video.
+      ValueError: an unknown dataset, split or sequence; nothing found; frames whose order is not clear; a mask without
+        its frame; an unreadable video.
     """
     root = Path(root)
     if dataset not in DATASETS:
@@ -180,11 +179,12 @@ def find_sequences(
     if twice:
         raise ValueError(f"{root}: two sequences are called {twice[0]}; rename one or convert them one by one")
     wanted = set(names if sequences is None else sequences)
-    if wanted - set(names):
-        unknown, known = (", ".join(sorted(group)) for group in (wanted - set(names), names))
-        raise ValueError(f"{root}: no sequence {unknown} in split {split}; there are: {known}")
-    if not wanted:
+    if not names:
         raise ValueError(f"{root}: no sequence in split {split}; expected {_EXPECTED[dataset]}")
+    unknown = sorted(wanted - set(names))
+    if unknown:
+        known = ", ".join(sorted(names)[:_MAX_NAMES]) + ", ..." * (len(names) > _MAX_NAMES)
+        raise ValueError(f"{root}: no sequence {', '.join(unknown)} in split {split}; there are {known}")
     return [make() for name, make in sorted(found, key=lambda pair: pair[0]) if name in wanted]
 
 

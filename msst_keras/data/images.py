@@ -26,9 +26,9 @@ FLOW_STEP = 1 / 16  # pixels; half the bytes of 1/64 px, and far below what any 
 MAX_PIXELS = 89_478_485
 
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
+_JPEG_FORMATS = ("JPEG", "MPO")  # MPO: the JPEG of a camera that holds a second picture
 _FRAME_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
 _FLO_MAGIC = b"PIEH"
 _FLO_UNKNOWN = 1e9  # Middlebury: flow above this is unknown
 _FLOW_OFFSET = 2**15
@@ -66,8 +66,7 @@ def decode_frame(encoded: bytes, name: str) -> np.ndarray:
 def is_plain(encoded: bytes) -> bool:
     """Whether any decoder makes of these bytes what `decode_frame` does: RGB or grey JPEG, or 8-bit RGB or grey PNG."""
     image = Image.open(io.BytesIO(encoded))
-    plain_format = image.format in ("JPEG", "MPO", "PNG")  # MPO: a JPEG of a camera that holds a second picture
-    return plain_format and image.mode in ("L", "RGB") and not image.has_transparency_data
+    return image.format in (*_JPEG_FORMATS, "PNG") and image.mode in ("L", "RGB") and not image.has_transparency_data
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -261,9 +260,17 @@ def _decode(encoded: bytes, name: str) -> Image.Image:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{name}: cut off or damaged ({error}); make or fetch the file again") from None
-    if image.format == "PNG" and _PNG_END not in encoded:  # Pillow does not mind, TensorFlow does
+    if not _has_end(encoded, image.format):  # Pillow does not mind when all pixels are there, TensorFlow does
         raise ValueError(f"{name}: cut off or damaged (no end); make or fetch the file again")
     return image
+
+
+def _has_end(encoded: bytes, image_format: str) -> bool:
+    if image_format == "PNG":
+        return b"IEND\xaeB`\x82" in encoded
+    if image_format in _JPEG_FORMATS:  # an end of image after the last start of a scan
+        return encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
+    return True
 
 
 def _drop_alpha(image: Image.Image, name: str) -> Image.Image:

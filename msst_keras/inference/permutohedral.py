@@ -22,8 +22,8 @@ from scipy import sparse
 # within 10 % of each other, all points at once take half as long again).
 _BLOCK = 16_384
 
-# pydensecrf locates four points at a time and fills the last four up with zero features. Such a point carries no
-# value, but its vertices take part in the blur, which shows in small dark frames: we fill up likewise to build the
+# pydensecrf (on x86) locates four points at a time and fills the last four up with zero features. Such a point carries
+# no value, but its vertices take part in the blur, which shows in small dark frames: we fill up likewise to build the
 # same lattice.
 _POINTS_AT_A_TIME = 4
 
@@ -48,8 +48,8 @@ class PermutohedralLattice:
         filler = np.zeros((dimension, -self.num_points % _POINTS_AT_A_TIME), np.float32)
         if filler.size:
             features = np.concatenate([features, filler], axis=1)
-        lowest, steps = _key_layout(features)
-        keys, corners, weights = _find_vertices(features, lowest, steps)
+        steps = _key_steps(features)
+        keys, corners, weights = _find_vertices(features, steps)
         corners, weights = corners[: self.num_points], weights[: self.num_points]
         self.num_vertices = len(keys)
         starts = np.arange(0, corners.size + 1, dimension + 1, dtype=np.int32)
@@ -112,34 +112,29 @@ def _elevate(features: np.ndarray) -> np.ndarray:
     return elevated
 
 
-def _key_layout(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lays out vertex keys: the first d coordinates of a vertex as the digits of one int64 number.
+def _key_steps(features: np.ndarray) -> np.ndarray:
+    """Lays out vertex keys: the first d coordinates of a vertex (they fix the last) as the digits of one int64 number.
 
     Returns:
-      lowest: (d, 1) int64, the lowest first d coordinates of an origin, divided by d + 1.
-      steps: (d + 1,) int64, what a step of one in each coordinate adds to a key; 0 for the last, which the others fix.
+      (d + 1,) int64, what a step of one in each coordinate adds to a key; 0 for the last.
     """
     dimension = len(features)
     scales = np.array(_elevation_scales(dimension), np.float64)
     matrix = np.triu(np.ones((dimension, dimension))) * scales  # features -> the first d elevated coordinates
     matrix -= np.diag(np.arange(1, dimension) * scales[:-1], -1)
-    low, high = features.min(axis=1).astype(np.float64), features.max(axis=1).astype(np.float64)
-    positive, negative = np.maximum(matrix, 0), np.minimum(matrix, 0)
-    # Three to either side leave room for rounding, for the other corners and for the neighbours in the blur.
-    lowest = np.floor((positive @ low + negative @ high) / (dimension + 1)) - 3
-    highest = np.ceil((positive @ high + negative @ low) / (dimension + 1)) + 3
-    counts = (highest - lowest + 1) * (dimension + 1)
-    if np.prod(counts) > 2.0**62:
-        extents = ", ".join(f"{extent:.3g}" for extent in high - low)
-        raise ValueError(f"features that span {extents} standard deviations overflow 64-bit keys: use wider Gaussians")
-    steps = np.cumprod(np.append(1, counts[:0:-1].astype(np.int64)))[::-1]
-    return lowest.astype(np.int64)[:, None], np.append(steps, 0)
+    extents = features.max(axis=1) - features.min(axis=1).astype(np.float64)
+    # Four times d + 1 to either side leave room for rounding, the other corners and the neighbours in the blur. Digits
+    # may be negative: what counts is that two vertices differ by less than a digit's range.
+    ranges = np.ceil(np.abs(matrix) @ extents) + 8 * (dimension + 1)
+    if np.prod(ranges) > 2.0**62:
+        spans = ", ".join(f"{extent:.3g}" for extent in extents)
+        raise ValueError(f"features that span {spans} standard deviations overflow 64-bit keys: use wider Gaussians")
+    steps = np.cumprod(np.append(1, ranges[:0:-1].astype(np.int64)))[::-1]
+    return np.append(steps, 0)
 
 
-def _find_vertices(
-    features: np.ndarray, lowest: np.ndarray, steps: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds the lattice vertices around each point, given the layout of `_key_layout`.
+def _find_vertices(features: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Finds the lattice vertices around each point, given the steps of `_key_steps`.
 
     Returns:
       keys: (V,) int64, sorted, one per vertex.
@@ -153,7 +148,7 @@ def _find_vertices(
     for start in range(0, num_points, _BLOCK):
         block = slice(start, start + _BLOCK)
         origin, ranks, residuals = _locate(_elevate(features[:, block]))
-        origins[block] = steps[:-1] * (dimension + 1) @ (origin[:-1] - lowest).astype(np.int64)
+        origins[block] = steps * (dimension + 1) @ origin.astype(np.int64)
         subsets[block] = _corner_subsets(ranks)
         weights[block] = _barycentric(residuals)
 
@@ -182,7 +177,7 @@ def _locate(elevated: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns:
       origin: (d + 1, n) float32, whole numbers: the simplex's origin divided by d + 1.
       ranks: (d + 1, n) int8, the position of each direction in the falling order of the residuals.
-      residuals: (d + 1, n) float32, (elevated - origin) / (d + 1).
+      residuals: (d + 1, n) float32, elevated / (d + 1) - origin.
     """
     num_corners = len(elevated)
     up, down = np.float32(num_corners), np.float32(1) / np.float32(num_corners)
@@ -241,7 +236,7 @@ def _find_neighbours(keys: np.ndarray, steps: np.ndarray) -> Iterator[tuple[np.n
 
     Args:
       keys: (V,) int64, sorted.
-      steps: (d + 1,) int64 of `_key_layout`.
+      steps: (d + 1,) int64 of `_key_steps`.
 
     Yields:
       (V + 1,) and (V + 1,) intp, indices into the vertices; V where there is no neighbour, and for the zero vertex V.

@@ -114,9 +114,9 @@ def build_backbone(
         raise ValueError(
             f'Pre-trained weights need width 1, found width {width!r}; set width to 1 or weights to "none".'
         )
+    layers = {} if weights == "none" else vgg16_weights.read_vgg16(weights)
     model = _build_vgg16(channels, output_stride, width, name)
-    if weights != "none":
-        _load_vgg16(model, weights)
+    _load_vgg16(model, layers, weights)
     return model
 
 
@@ -155,8 +155,8 @@ def _build_vgg16(channels, output_stride, width, name):
     return keras.Model(image, [middle, last], name=name)
 
 
-def _load_vgg16(model, weights):
-    for name, (kernel, bias) in vgg16_weights.read_vgg16(weights).items():
+def _load_vgg16(model, layers, source):
+    for name, (kernel, bias) in layers.items():
         layer = model.get_layer(name)
         if name == "block1_conv1":
             if model.input_shape[-1] == 4:
@@ -164,6 +164,6 @@ def _load_vgg16(model, weights):
             kernel = kernel[:, :, ::-1]  # the file's B, G, R to R, G, B: once here instead of once an image
         if kernel.shape != tuple(layer.kernel.shape):
             raise ValueError(
-                f"{weights}: expected a kernel {tuple(layer.kernel.shape)} for {name}, found {kernel.shape}."
+                f"{source}: expected a kernel {tuple(layer.kernel.shape)} for {name}, found {kernel.shape}."
             )
         layer.set_weights([kernel, bias / PIXEL_STD])

@@ -87,7 +87,7 @@ def build_msst(
         clip["prior"] = keras.Input((length, None, None, 1), name="prior")
     if variant == "msst":
         maps = encoder({key: MergeTime(dtype="float32")(value) for key, value in clip.items()})
-        maps = {key: SplitTime(num_frames, dtype="float32")(value) for key, value in maps.items()}
+        maps = {key: SplitTime(num_frames, dtype="float32", name=key)(value) for key, value in maps.items()}
     else:
         maps = encoder({key: value[:, -1] for key, value in clip.items()})
         maps = {key: keras.ops.expand_dims(value, axis=1) for key, value in maps.items()}

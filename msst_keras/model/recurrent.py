@@ -107,10 +107,13 @@ class UpsampleScales(keras.layers.Layer):
         height, width = height * self.strides[0], width * self.strides[0]
         maps = []
         for scale, stride in zip(inputs, self.strides, strict=True):
+            # Two matrix products, not keras.ops.image.resize: that refuses sizes unknown when the graph is made.
             _, rows, columns, _ = ops.shape(scale)
-            scale = ops.image.resize(scale, (rows * stride, columns * stride), data_format="channels_last")
-            maps.append(scale[:, :height, :width])
-        return ops.reshape(ops.stack(maps, axis=-1), (-1, height, width, num_streams * len(maps)))
+            scale = ops.matmul(_interpolation(rows, stride), ops.transpose(scale, (0, 3, 1, 2)))
+            scale = ops.matmul(scale, ops.transpose(_interpolation(columns, stride)))
+            maps.append(scale[..., :height, :width])
+        maps = ops.reshape(ops.stack(maps, axis=2), (-1, num_streams * len(maps), height, width))
+        return ops.transpose(maps, (0, 2, 3, 1))
 
     def compute_output_shape(self, input_shape):
         batch, height, width, num_streams = input_shape[0]
@@ -119,6 +122,14 @@ class UpsampleScales(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "strides": self.strides}
+
+
+def _interpolation(num_cells, stride):
+    """(num_cells * stride, num_cells) float32: the weight of each cell in each pixel, pixels at the rim of one cell."""
+    pixels = (ops.cast(ops.arange(num_cells * stride), "float32") + 0.5) / stride - 0.5
+    pixels = ops.clip(pixels, 0.0, ops.cast(num_cells - 1, "float32"))
+    cells = ops.cast(ops.arange(num_cells), "float32")
+    return ops.maximum(1 - ops.abs(pixels[:, None] - cells[None]), 0.0)
 
 
 @keras.saving.register_keras_serializable(package="msst_keras")

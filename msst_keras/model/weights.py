@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -99,17 +100,24 @@ def _read_file(path):
     if not path.is_file():
         raise FileNotFoundError(f"Expected a VGG16 weights file at {path}, found none; check the path.")
     try:
-        if path.suffix == ".npz":
-            with np.load(path) as archive:
-                return _pair((name.rpartition("/")[0], archive[name]) for name in archive.files)
-        source = path
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                source = io.BytesIO(archive.read("model.weights.h5"))
-        with h5py.File(source, "r") as file:
-            return _pair(_walk(file, ""))
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        arrays = list(_read_npz(path) if path.suffix == ".npz" else _read_hdf5(path))
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as a {path.suffix} weights file ({error}); save it again.") from error
+    return _pair(arrays, path)
+
+
+def _read_npz(path):
+    with np.load(path) as archive:
+        yield from ((name.rpartition("/")[0], archive[name]) for name in archive.files)
+
+
+def _read_hdf5(path):
+    source = path
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            source = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(source, "r") as file:
+        yield from _walk(file, "")
 
 
 def _walk(group, layer):
@@ -125,7 +133,7 @@ def _walk(group, layer):
         yield from _walk(item, names[0] if names else layer)
 
 
-def _pair(arrays):
+def _pair(arrays, path):
     """Gathers (layer name, array) into layer name -> (kernel, bias)."""
     found: dict[str, list[np.ndarray]] = {}
     for layer, array in arrays:
@@ -136,8 +144,8 @@ def _pair(arrays):
         if len(pair) != 2 or pair[1].ndim != 1:
             shapes = ", ".join(str(array.shape) for array in pair)
             raise ValueError(
-                f"The weights file must hold one kernel and one bias for layer {layer}, found arrays of shape "
-                f"{shapes}; give the file of a single VGG16."
+                f"{path}: expected one kernel and one bias of layer {layer}, found arrays of shape {shapes}; "
+                "give the file of a single VGG16."
             )
         layers[layer] = tuple(pair)
     return layers

@@ -1,29 +1,227 @@
-"""exp"""
+"""The motion prior (section 3.1): flow and its superpixels to a map of how salient the motion is.
+
+    flow (B, h, w, 2) -> colours -> backbone -> deep features ─┐
+    superpixels (B, h, w, M) ──────────────────────────────────┴> means over regions and contexts -> 300 -> 300 -> score
+                                                    scores of M levels, painted back and averaged (Eq. 1) -> (B, h, w, 1)
+
+The deep features are those of MDF (the paper's [16]) but for one thing: MDF runs its network on three windows cut around each
+region; here it runs once on the map, and a region's features are means over the cells of the same three contexts. Hundreds
+of regions thus cost one pass.
+
+Written with keras and keras.ops alone. Batch, height and width are free.
+"""
+
 from __future__ import annotations
-import dataclasses, keras
+
+import zipfile
+from pathlib import Path
+
+import keras
 from keras import ops
+
 from msst_keras.model.backbones import build_backbone
 from msst_keras.motion import regions
+from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.superpixels import SuperpixelSettings
 
+HIDDEN_UNITS = 300  # of each of the two hidden layers: the "three-layer neural network (300 neurons)" of section 3.1
+_OUTPUT_STRIDE = 16
+
+
+@keras.saving.register_keras_serializable(package="msst_keras")
 class MotionPrior(keras.Model):
-    def __init__(self, sp=SuperpixelSettings(), width=.125, stride=16, residual=True, pixels=True, norm="layer", hidden=300, feats="both"):
-        super().__init__()
-        self.sp=sp; self.stride=stride; self.residual=residual; self.pixels=pixels; self.feats=feats
-        self.bb=build_backbone("vgg16",3,stride,width,"none","bb")
-        C={"both":sum(o.shape[-1] for o in self.bb.outputs),"middle":self.bb.outputs[0].shape[-1],"last":self.bb.outputs[1].shape[-1],"none":0}[feats]+3
-        self.norm=keras.layers.LayerNormalization() if norm=="layer" else None
-        self.normkind=norm
-        self.h=[keras.layers.Dense(hidden,"relu",kernel_initializer="he_normal") for _ in range(2)]; self.o=keras.layers.Dense(1)
-    def score(self,x,training=False):
-        img=regions.color_flow(x["flow"],self.residual)
-        f=self.bb(img,training=training)
-        f={"both":lambda:ops.concatenate(f,-1),"middle":lambda:f[0],"last":lambda:f[1],"none":lambda:f[0][...,:0]}[self.feats]()
-        img=(img-127.5)/58. if self.pixels else img*0
-        p,a=regions.pool_regions(img,f,self.stride,x["superpixels"],self.sp.max_regions)
-        if self.norm: p=self.norm(p)
-        for l in self.h: p=l(p)
-        return self.o(p)[...,0],a
-    def call(self,x,training=False):
-        l,a=self.score(x,training)
-        return regions.paint_scores(ops.sigmoid(l),x["superpixels"])
+    """Scores of superpixels by their deep features, averaged over the segmentations (Eq. 1).
+
+    Inputs: {"flow": (B, h, w, 2) float32, x then y, pixels per frame; "superpixels": (B, h, w, M) int32, labels below
+    `max_regions`}. Output: (B, h, w, 1) float32 in 0..1, multiples of 1/255 as records hold it; unrounded if `training`.
+
+    Features are both outputs of the backbone and the colours themselves. Its middle output keeps detail, its last sees most
+    of the map; ImageNet files without classifier leave the convolutions behind the last output random, and such features
+    alone would carry less. The colours are there because superpixels can be smaller than the 16 pixels of a cell: trained
+    briefly on generated motion without them, the prior's error is half as large again.
+
+    One `.keras` file holds the weights and all settings.
+
+    Attributes:
+        flow_settings: How the flow it was trained on is made.
+        superpixel_settings: How its superpixels are.
+        backbone_weights: What the backbone started from.
+    """
+
+    def __init__(
+        self,
+        flow: FlowSettings | dict | None = None,
+        superpixels: SuperpixelSettings | dict | None = None,
+        backbone: str = "vgg16",
+        width: float = 1.0,
+        backbone_weights: str = "none",
+        train_backbone: bool | None = None,
+        remove_median: bool = True,
+        classifier_per_level: bool = False,
+        **model_options,
+    ):
+        """Makes an untrained prior.
+
+        Args:
+            flow: Settings or their `to_dict`; None for the defaults, here and below.
+            superpixels: Likewise; `num_levels` and `max_regions` are built in.
+            backbone, width: See `build_backbone`.
+            backbone_weights: "none", "imagenet" or a file; see `build_backbone`.
+            train_backbone: Whether the backbone is trained with the classifier. None, the default, trains one without
+                weights and leaves one with weights as it is: then the features are MDF's, learned on ImageNet.
+            remove_median: Whether the median flow, the camera's motion, is removed before the map is coloured. The paper does
+                not say. True: it spares the network learning what moves from what else moves, and trains in half the steps.
+            classifier_per_level: True is the letter of Eq. 1, a classifier S^j per segmentation. False shares one, which
+                sees M times the samples and may be smaller than its training set.
+
+        Raises:
+            ValueError: An argument is out of range.
+            FileNotFoundError: The weights file is missing.
+        """
+        # In float32 under every policy: bfloat16 has no room for flow. The layers inside follow the policy.
+        super().__init__(dtype="float32", **model_options)
+        self.flow_settings = _read_settings(FlowSettings, flow)
+        self.superpixel_settings = _read_settings(SuperpixelSettings, superpixels)
+        self.backbone_weights = backbone_weights
+        self._options = {
+            "backbone": backbone,
+            "width": width,
+            "train_backbone": backbone_weights == "none" if train_backbone is None else bool(train_backbone),
+            "remove_median": remove_median,
+            "classifier_per_level": classifier_per_level,
+        }
+        self.backbone = build_backbone(backbone, 3, _OUTPUT_STRIDE, width, backbone_weights, name="backbone")
+        self.backbone.trainable = self._options["train_backbone"]
+        num_features = regions.NUM_CONTEXTS * (3 + sum(output.shape[-1] for output in self.backbone.outputs))
+        num_classifiers = self.superpixel_settings.num_levels if classifier_per_level else 1
+        self.classifiers = [_build_classifier(num_features) for _ in range(num_classifiers)]
+        self.built = True
+
+    def score_regions(self, inputs: dict, training: bool = False):
+        """Scores before the sigmoid.
+
+        Args:
+            inputs: See the class.
+            training: Passed to the layers.
+
+        Returns:
+            Logits and the number of pixels of each region, both (B, M, max_regions) float32. Regions without pixels have
+            meaningless logits.
+
+        Raises:
+            ValueError: The inputs have the wrong names, ranks or number of levels.
+        """
+        _check_inputs(inputs, self.superpixel_settings.num_levels)
+        flow, superpixels = inputs["flow"], ops.cast(inputs["superpixels"], "int32")
+        colors = regions.color_flow(flow, self._options["remove_median"])
+        features = ops.concatenate(self.backbone(colors, training=training), axis=-1)
+        max_regions = self.superpixel_settings.max_regions
+        pooled, areas = regions.pool_regions(colors / 127.5 - 1, features, _OUTPUT_STRIDE, superpixels, max_regions)
+        if len(self.classifiers) == 1:
+            logits = self.classifiers[0](pooled, training=training)
+        else:
+            levels = [classify(pooled[:, m : m + 1], training=training) for m, classify in enumerate(self.classifiers)]
+            logits = ops.concatenate(levels, axis=1)
+        return ops.cast(logits[..., 0], "float32"), areas
+
+    def call(self, inputs, training=False):
+        logits, _ = self.score_regions(inputs, training)
+        prior = regions.paint_scores(ops.sigmoid(logits), ops.cast(inputs["superpixels"], "int32"))
+        return prior if training else _round(prior)
+
+    def get_config(self):
+        settings = {"flow": self.flow_settings.to_dict(), "superpixels": self.superpixel_settings.to_dict()}
+        return {"name": self.name, **settings, **self._options, "backbone_weights": self.backbone_weights}
+
+    @classmethod
+    def from_config(cls, config):
+        # The weights come from the file that holds the configuration; where they once came from may be out of reach.
+        prior = cls(**{**config, "backbone_weights": "none"})
+        prior.backbone_weights = config["backbone_weights"]
+        return prior
+
+
+@keras.saving.register_keras_serializable(package="msst_keras")
+class MagnitudePrior(keras.Model):
+    """The residual magnitude of flow, `flow.magnitude_prior`, behind the interface of MotionPrior; nothing is trained.
+
+    Inputs: {"flow": (B, h, w, 2) float32}; "superpixels" may be there and are ignored. Output: (B, h, w, 1) float32 in 0..1,
+    multiples of 1/255; unrounded if `training`.
+    """
+
+    superpixel_settings = None
+
+    def __init__(self, flow: FlowSettings | dict | None = None, **model_options):
+        super().__init__(dtype="float32", **model_options)
+        self.flow_settings = _read_settings(FlowSettings, flow)
+        self.built = True
+
+    def call(self, inputs, training=False):
+        _check_inputs(inputs)
+        prior = regions.residual_magnitude(inputs["flow"])
+        return prior if training else _round(prior)
+
+    def get_config(self):
+        return {"name": self.name, "flow": self.flow_settings.to_dict()}
+
+
+def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior:
+    """Loads a prior that was saved with `prior.save(path)`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds no motion prior.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such motion prior; `msst train_prior` writes one.")
+    no_prior = f"{path}: expected a motion prior, a .keras file that `msst train_prior` wrote"
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{no_prior}; found no .keras file.")
+    try:
+        prior = keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ValueError(f"{no_prior}; Keras cannot load it: {str(error).splitlines()[0]}") from error
+    if not isinstance(prior, MotionPrior | MagnitudePrior):
+        raise ValueError(f"{no_prior}; found a {type(prior).__name__}.")
+    return prior
+
+
+def _build_classifier(num_features: int) -> keras.Sequential:
+    layers = keras.layers
+    classifier = keras.Sequential(
+        [
+            # Activations of the backbones differ in size, and by image; regions are compared by what stands out in them.
+            layers.LayerNormalization(),
+            layers.Dense(HIDDEN_UNITS, activation="relu", kernel_initializer="he_normal"),
+            layers.Dense(HIDDEN_UNITS, activation="relu", kernel_initializer="he_normal"),
+            layers.Dense(1),
+        ],
+        name="classifier",
+    )
+    classifier.build((None, None, None, num_features))
+    return classifier
+
+
+def _read_settings(kind, settings):
+    if settings is None:
+        return kind()
+    return settings if isinstance(settings, kind) else kind.from_dict(settings)
+
+
+def _check_inputs(inputs: dict, num_levels: int | None = None):
+    if "flow" not in inputs or len(inputs["flow"].shape) != 4 or inputs["flow"].shape[-1] != 2:
+        found = inputs["flow"].shape if "flow" in inputs else "none"
+        raise ValueError(f"The prior's input 'flow' must be (B, h, w, 2), found {found}.")
+    if num_levels is None:
+        return
+    shape = inputs["superpixels"].shape if "superpixels" in inputs else ()
+    if len(shape) != 4 or shape[-1] != num_levels:
+        raise ValueError(
+            f"This prior's input 'superpixels' must be (B, h, w, {num_levels}), found {tuple(shape) or 'none'}; "
+            "segment the flow with the prior's own superpixel settings."
+        )
+
+
+def _round(prior):
+    return ops.round(prior * 255) / 255

@@ -1,0 +1,289 @@
+"""Image files: what is read back, what other decoders make of the same bytes, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from msst_keras.data import images
+
+
+def make_photo(height=48, width=67, channels=3, seed=0):
+    """A smooth uint8 image whose edges are sharp enough to show differences between JPEG decoders."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 11, channels)).astype(np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
+
+
+def encode(image, image_format="PNG", **options):
+    """Bytes of a Pillow image or an array."""
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_pixels_are_those_of_opencv_and_tensorflow(subsampling, progressive):
+    import tensorflow as tf
+
+    for array in (make_photo(), make_photo(channels=1)[..., 0]):
+        encoded = encode(array, "JPEG", quality=80, subsampling=subsampling, progressive=progressive)
+        ours = images.decode_frame(encoded, "frame")
+        opencv = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        tensorflow = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+        np.testing.assert_array_equal(ours, opencv)
+        np.testing.assert_array_equal(ours, tensorflow)
+
+
+def test_jpeg_pixels_of_real_frames_are_those_of_opencv(real_data):
+    for path in sorted((real_data / "davis16/JPEGImages/480p").glob("*/00010.jpg")):
+        np.testing.assert_array_equal(images.read_frame(path), cv2.imread(str(path))[..., ::-1])
+
+
+def test_bytes_that_are_plain_give_tensorflow_the_same_pixels():
+    import tensorflow as tf
+
+    photo = make_photo()
+    palette = Image.fromarray(photo).quantize(16)
+    opaque = np.dstack([photo, np.full((48, 67), 255, np.uint8)])
+    cases = [  # encoded, whether plain
+        (encode(photo), True),
+        (encode(photo[..., 0]), True),
+        (encode(photo, "JPEG"), True),
+        (encode(photo, "MPO", save_all=True, append_images=[Image.fromarray(photo[::-1])]), True),  # two pictures
+        (encode(photo, "BMP"), False),
+        (encode(palette), False),
+        (encode(opaque), False),
+    ]
+    for encoded, plain in cases:
+        assert images.is_plain(encoded) == plain
+        if plain:
+            decoded = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+            np.testing.assert_array_equal(images.decode_frame(encoded, "frame"), decoded)
+
+
+def test_grey_palette_and_opaque_frames_become_rgb():
+    grey = np.array([[0, 7], [128, 255]], np.uint8)
+    expected = np.stack([grey] * 3, axis=2)
+    opaque = np.dstack([expected, np.full((2, 2), 255, np.uint8)])
+    for encoded in (encode(grey), encode(opaque), encode(Image.fromarray(grey).convert("P"))):
+        np.testing.assert_array_equal(images.decode_frame(encoded, "frame"), expected)
+
+
+def test_exif_orientation_is_not_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    encoded = encode(make_photo(), "JPEG", exif=exif)
+    np.testing.assert_array_equal(
+        images.decode_frame(encoded, "frame"),
+        cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[..., ::-1],
+    )
+
+
+def test_frames_that_8_bit_rgb_cannot_represent_are_refused(tmp_path):
+    transparent = np.full((4, 4, 4), 255, np.uint8)
+    transparent[1, 1, 3] = 254
+    grey16 = encode(np.full((4, 4), 40000, np.uint16))
+    colour16 = cv2.imencode(".png", np.full((4, 4, 3), 40000, np.uint16))[1].tobytes()
+    for encoded, message in [
+        (encode(transparent), "holiday.png: expected an opaque image, found transparent pixels"),
+        (grey16, "holiday.png: expected 8 bits a channel, found 16"),
+        (colour16, "holiday.png: expected 8 bits a channel, found 16"),
+        (encode(Image.new("CMYK", (4, 4)), "JPEG"), "holiday.png: a frame must be 8-bit RGB or grey, .* mode CMYK"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            images.decode_frame(encoded, "holiday.png")
+    palette = Image.fromarray(make_photo()).quantize(16)
+    with pytest.raises(ValueError, match="transparent"):
+        images.decode_frame(encode(palette, transparency=0), "palette.png")
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "BMP"])
+def test_files_cut_off_anywhere_are_refused(image_format):
+    encoded = encode(make_photo(width=68), image_format)
+    for length in (len(encoded) // 2, len(encoded) - 60, len(encoded) - 2):  # the last cuts off JPEG's end marker alone
+        with pytest.raises(ValueError, match="^cut.jpg: cut off or damaged"):
+            images.decode_frame(encoded[:length], "cut.jpg")
+
+
+def test_files_that_are_no_images_or_missing(tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(ValueError, match="text.jpg: not a readable image; expected one of JPEG, PNG"):
+        images.read_frame(tmp_path / "text.jpg")
+    with pytest.raises(ValueError, match="empty: not a readable image"):
+        images.decode_frame(b"", "empty")
+    for read in (images.read_frame, images.read_map, images.read_flow, lambda path: images.read_mask(path, "half")):
+        with pytest.raises(FileNotFoundError, match="nothing.png: no such file"):
+            read(tmp_path / "nothing.png")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        images.read_frame(tmp_path)
+
+
+@pytest.mark.parametrize("side", [9500, 16384])  # Pillow warns of the first and refuses the second
+def test_sizes_that_would_fill_the_memory_are_refused(side):
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    encoded = encode(Image.new("1", (1, 1)))
+    bomb = encoded[:8] + chunk + encoded[8 + len(chunk) :]
+    with pytest.raises(ValueError, match="bomb.png: .*pixels"):
+        images.decode_frame(bomb, "bomb.png")
+    flow = images.encode_flow_png(np.zeros((1, 1, 2)))
+    with pytest.raises(ValueError, match=f"{side}x{side} pixels, more than the limit of 89478485"):
+        images.decode_flow_png(flow[:16] + struct.pack(">II", side, side) + flow[24:], "flow.png")
+
+
+def test_the_size_is_read_from_the_header(tmp_path):
+    (tmp_path / "frame.png").write_bytes(encode(make_photo())[:100])
+    assert images.read_image_size(tmp_path / "frame.png") == (48, 67)
+
+
+def test_mask_rules_on_values_computed_by_hand(tmp_path):
+    def read(image, rule, name="mask.png", image_format="PNG"):
+        (tmp_path / name).write_bytes(encode(image, image_format))
+        return images.read_mask(tmp_path / name, rule).astype(int).tolist()
+
+    indices = Image.fromarray(np.array([[0, 1, 38]], np.uint8)).convert("P")
+    indices.putpalette([0, 0, 0, 128, 0, 0] + [0, 0, 0] * 254)  # index 38 is drawn black
+    assert read(indices, "nonzero") == [[0, 1, 1]]
+    assert read(np.array([[0, 1, 255]], np.uint8), "nonzero") == [[0, 1, 1]]
+    assert read(np.array([[[0, 0, 0], [0, 0, 9], [9, 0, 0]]], np.uint8), "nonzero") == [[0, 1, 1]]
+    assert read(np.array([[0, 127, 128, 255]], np.uint8), "half") == [[0, 0, 1, 1]]
+    assert read(np.array([[False, True]]), "half") == [[0, 1]]
+    assert read(np.zeros((1, 2), np.uint8), "half") == [[0, 0]]
+    colours = np.array([[[255, 255, 255], [0, 255, 255], [0, 0, 0], [255, 255, 254]]], np.uint8)
+    assert read(colours, "fbms", "gt.ppm", "PPM") == [[0, 1, 1, 1]]
+    assert read(np.array([[0, 85, 255]], np.uint8), "fbms", "gt.pgm", "PPM") == [[0, 1, 1]]
+
+
+def test_masks_that_contradict_their_rule_are_refused(tmp_path):
+    path = tmp_path / "mask.png"
+    path.write_bytes(encode(np.array([[0, 1]], np.uint8)))
+    with pytest.raises(ValueError, match="mask.png: expected a mask of 0 to 255, found nothing above 1"):
+        images.read_mask(path, "half")
+    path.write_bytes(encode(np.array([[127, 255]], np.uint8)))
+    with pytest.raises(ValueError, match="mask.png: expected black .* outline drawing"):
+        images.read_mask(path, "fbms")
+    path.write_bytes(encode(Image.new("CMYK", (2, 2)), "JPEG"))
+    with pytest.raises(ValueError, match="a mask must be an 8-bit image, this is of mode CMYK"):
+        images.read_mask(path, "nonzero")
+    with pytest.raises(ValueError, match="mask rule must be one of nonzero, half, fbms, not 'any'"):
+        images.read_mask(path, "any")
+
+
+def test_fbms_outlines_are_told_from_masks(real_data):
+    folder = real_data / "fbms/Trainingset/camel01/GroundTruth"
+    assert images.read_mask(folder / "camel01_0001_gt.ppm", "fbms").sum() == 16619
+    with pytest.raises(ValueError, match="outline drawing"):
+        images.read_mask(folder / "camel01_0001_gt.pgm", "fbms")
+
+
+def test_png_round_trip_and_jpeg_closeness():
+    photo = make_photo()
+    np.testing.assert_array_equal(images.decode_frame(images.encode_png(photo), "frame"), photo)
+    np.testing.assert_array_equal(images.decode_frame(images.encode_png(photo[..., 0]), "frame")[..., 1], photo[..., 0])
+    decoded = images.decode_frame(images.encode_jpeg(photo), "frame").astype(int)
+    assert np.abs(decoded - photo).mean() < 4  # most of it from colours at half the resolution
+    assert len(images.encode_jpeg(photo, quality=30)) < len(images.encode_jpeg(photo)) / 2
+
+
+def test_arrays_of_the_wrong_kind_are_not_encoded():
+    with pytest.raises(ValueError, match=r"uint8 \(H, W\) or \(H, W, 3\), not float32 \(4, 4\)"):
+        images.encode_png(np.zeros((4, 4), np.float32))
+    with pytest.raises(ValueError, match=r"not uint8 \(4, 4, 2\)"):
+        images.encode_png(np.zeros((4, 4, 2), np.uint8))
+    with pytest.raises(ValueError, match=r"a frame must be uint8 \(H, W, 3\), not uint8 \(4, 4\)"):
+        images.encode_jpeg(np.zeros((4, 4), np.uint8))
+
+
+def test_map_round_trip(tmp_path):
+    levels = np.arange(256, dtype=np.float32).reshape(16, 16) / 255
+    images.write_map(tmp_path / "maps/a.png", levels + np.float32(0.4 / 255) * (levels < 1))
+    read = images.read_map(tmp_path / "maps/a.png")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, levels)
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.png"]
+
+
+def test_maps_that_are_none(tmp_path):
+    path = tmp_path / "map.png"
+    for saliency in (np.array([[0, 1.01]]), np.array([[-0.01, 1]]), np.array([[np.nan, 1]])):
+        with pytest.raises(ValueError, match=r"map.png: a map must lie in \[0, 1\], found"):
+            images.write_map(path, saliency)
+    with pytest.raises(ValueError, match=r"map.png: a map must be \(H, W\), not \(1, 2, 1\)"):
+        images.write_map(path, np.zeros((1, 2, 1)))
+    assert not path.exists()
+    path.write_bytes(encode(make_photo()))
+    with pytest.raises(ValueError, match="map.png: a map must be 8-bit grey, this is of mode RGB"):
+        images.read_map(path)
+
+
+def make_flow():
+    flow = np.random.default_rng(1).normal(0, 5, (6, 9, 2)).astype(np.float32)
+    flow[0, 0], flow[1, 2] = (-2048, 2047.9375), np.nan
+    return flow
+
+
+def test_flow_png_holds_the_rounded_flow():
+    flow = make_flow()
+    decoded = images.decode_flow_png(images.encode_flow_png(flow), "flow.png")
+    assert decoded.dtype == np.float32
+    np.testing.assert_array_equal(decoded, images.round_flow(flow))
+    assert np.nanmax(np.abs(decoded - flow)) <= images.FLOW_STEP / 2
+    np.testing.assert_array_equal(images.decode_flow_png(images.encode_flow_png(decoded), "flow.png"), decoded)
+
+
+def test_flow_png_channels_are_x_y_and_steps_per_pixel():
+    encoded = images.encode_flow_png(np.array([[[1.0, -2.0], [np.nan, 0]]]))
+    blue_green_red = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert blue_green_red.tolist() == [[[16, 2**15 - 32, 2**15 + 16], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("name", ["flow.flo", "flow.png"])
+def test_flow_file_round_trip(tmp_path, name):
+    flow = make_flow()
+    images.write_flow(tmp_path / name, flow)
+    expected = flow if name.endswith("flo") else images.round_flow(flow)
+    np.testing.assert_array_equal(images.read_flow(tmp_path / name), expected)
+
+
+def test_middlebury_flow_is_read_as_opencv_reads_it(real_data):
+    path = real_data / "flow/rubberwhale/flow10.flo"
+    ours, opencv = images.read_flow(path), cv2.readOpticalFlow(str(path))
+    known = np.abs(opencv).max(axis=2) < 1e9
+    np.testing.assert_array_equal(ours[known], opencv[known])
+    assert 0 < np.isnan(ours).any(axis=2).sum() == (~known).sum()
+
+
+def test_flow_that_does_not_fit_is_refused(tmp_path):
+    for value in (2048, -2048.1, np.inf):
+        with pytest.raises(ValueError, match=r"flow must lie in \[-2048, 2048\) px, found"):
+            images.encode_flow_png(np.full((2, 2, 2), value))
+    for write in (images.encode_flow_png, lambda flow: images.write_flow(tmp_path / "a.flo", flow)):
+        with pytest.raises(ValueError, match=r"flow must be \(H, W, 2\), x then y, not \(2, 2\)"):
+            write(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="flow files are .flo or .png, not '.npy'"):
+        images.write_flow(tmp_path / "flow.npy", make_flow())
+
+
+def test_damaged_flow_files_are_refused(tmp_path):
+    path = tmp_path / "flow.flo"
+    images.write_flow(path, make_flow())
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[:7], b"PNGX" + whole[4:], whole[:4] + struct.pack("<ii", -9, -6) + whole[12:]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="flow.flo: expected 'PIEH'.* damaged"):
+            images.read_flow(path)
+    encoded = images.encode_flow_png(make_flow())
+    with pytest.raises(ValueError, match="f.png: cut off or damaged"):
+        images.decode_flow_png(encoded[:-30], "f.png")
+    with pytest.raises(ValueError, match="f.png: a flow PNG has 16 bits and three channels"):
+        images.decode_flow_png(encode(make_photo()), "f.png")
+    kitti = cv2.imencode(".png", np.full((2, 2, 3), 1, np.uint16))[1].tobytes()
+    with pytest.raises(ValueError, match="f.png: the third channel .* must be 16 .* found 1; KITTI"):
+        images.decode_flow_png(kitti, "f.png")

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from msst_keras.model import backbones
+from msst_keras.model import weights as vgg16_weights
+from msst_keras.model.backbones import PIXEL_STD, build_backbone, output_strides, scale_channels
+
+# Keras 3.15 itself saves weights by a call that NumPy 2.4 deprecates.
+saves_weights = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+# Section 3.2: VGG16's five blocks, its last pooling removed, dilated convolutions in the last two blocks.
+# layer: (kernel, dilation)
+CONVOLUTIONS = {
+    "block1_conv1": ((3, 3, 3, 64), 1),
+    "block1_conv2": ((3, 3, 64, 64), 1),
+    "block2_conv1": ((3, 3, 64, 128), 1),
+    "block2_conv2": ((3, 3, 128, 128), 1),
+    "block3_conv1": ((3, 3, 128, 256), 1),
+    "block3_conv2": ((3, 3, 256, 256), 1),
+    "block3_conv3": ((3, 3, 256, 256), 1),
+    "block4_conv1": ((3, 3, 256, 512), 1),
+    "block4_conv2": ((3, 3, 512, 512), 1),
+    "block4_conv3": ((3, 3, 512, 512), 1),
+    "block5_conv1": ((3, 3, 512, 512), 2),
+    "block5_conv2": ((3, 3, 512, 512), 2),
+    "block5_conv3": ((3, 3, 512, 512), 2),
+    "fc6": ((3, 3, 512, 1024), 6),
+    "fc7": ((1, 1, 1024, 1024), 1),
+}
+POOLINGS = ["block1_pool", "block2_pool", "block3_pool", "block4_pool"]
+
+
+@pytest.fixture(scope="module")
+def full_backbone():
+    return build_backbone()
+
+
+@pytest.fixture(scope="module")
+def vgg16():
+    """A VGG16 without classifier, its biases large enough to count beside pixels."""
+    keras.utils.set_random_seed(1)
+    model = keras.applications.VGG16(weights=None, include_top=False)
+    for layer in model.layers:
+        if layer.weights:
+            layer.bias.assign(np.linspace(-20, 40, layer.filters))
+    return model
+
+
+def as_arrays(model):
+    return {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+
+
+def write_npz(path, layers):
+    arrays = {}
+    for name, (kernel, bias) in layers.items():
+        arrays |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
+    np.savez(path, **arrays)
+    return path
+
+
+def test_vgg16_stream_has_the_parameters_of_the_paper(full_backbone):
+    found = {
+        layer.name: (tuple(layer.kernel.shape), layer.dilation_rate[0])
+        for layer in full_backbone.layers
+        if layer.weights
+    }
+    assert found == CONVOLUTIONS
+    for name, (kernel, _) in CONVOLUTIONS.items():
+        layer = full_backbone.get_layer(name)
+        assert tuple(layer.bias.shape) == kernel[-1:]
+        assert (layer.strides, layer.padding, layer.activation) == ((1, 1), "same", keras.activations.relu)
+    pools = [layer for layer in full_backbone.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+    assert [layer.name for layer in pools] == POOLINGS
+    assert all((layer.pool_size, layer.strides, layer.padding) == ((2, 2), (2, 2), "same") for layer in pools)
+
+
+def test_initial_weights_keep_the_size_of_features(full_backbone):
+    for name, (kernel, _) in CONVOLUTIONS.items():
+        layer = full_backbone.get_layer(name)
+        np.testing.assert_allclose(np.std(layer.kernel), np.sqrt(2 / np.prod(kernel[:3])), rtol=0.05)
+        assert not np.any(layer.bias)
+
+
+def test_stride_8_follows_deeplab():
+    model = build_backbone(output_stride=8, width=1 / 16)
+    pool = model.get_layer("block4_pool")
+    assert (pool.pool_size, pool.strides) == ((3, 3), (1, 1))
+    assert model.get_layer("block5_conv1").dilation_rate == (2, 2)
+    assert model.get_layer("fc6").dilation_rate == (12, 12)
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("size", [(97, 131), (64, 48), (5, 33)])
+def test_outputs_cover_any_image_at_their_stride(output_stride, size):
+    model = build_backbone(output_stride=output_stride, width=1 / 16)
+    outputs = model(np.full((1, *size, 3), 200, np.float32))
+    for output, stride, channels in zip(outputs, output_strides("vgg16", output_stride), (32, 64), strict=True):
+        assert tuple(output.shape) == (1, -(-size[0] // stride), -(-size[1] // stride), channels)
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_mirrored_images_give_mirrored_maps(output_stride):
+    """With mirror-symmetric kernels, only a layer that shifts its map (an even window at stride 1) breaks this."""
+    keras.utils.set_random_seed(2)
+    model = build_backbone(output_stride=output_stride, width=1 / 16)
+    for layer in model.layers:
+        if layer.weights:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel + kernel[:, ::-1], bias])
+    image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    for straight, mirrored in zip(model(image), model(image[:, :, ::-1]), strict=True):
+        straight, mirrored = np.asarray(straight), np.asarray(mirrored)
+        np.testing.assert_allclose(straight, mirrored[:, :, ::-1], atol=1e-4 * straight.max())
+
+
+def test_pixels_are_centred_and_scaled_and_the_prior_spans_a_colour_channel():
+    model = build_backbone(channels=4, width=1 / 16)
+    image = np.array([123.68 + 58, 116.779, 103.939 - 58, 1, 123.68, 116.779, 103.939, 0], np.float32)
+    found = model.get_layer("pixels")(image.reshape(1, 1, 2, 4))
+    np.testing.assert_allclose(np.ravel(found), [1, 0, -1, 255 / 58, 0, 0, 0, 0], atol=1e-6)
+
+
+def test_pixels_stay_float32_under_a_mixed_policy():
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_backbone(width=1 / 16)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    pixel = keras.Model(model.input, model.get_layer("pixels").output)(np.full((1, 1, 1, 3), 100.25, np.float32))
+    np.testing.assert_allclose(np.ravel(pixel), (100.25 - np.array(backbones.RGB_MEAN)) / 58, rtol=1e-5)
+
+
+def test_width_scales_channels():
+    assert [scale_channels(64, 1 / 16), scale_channels(64, 0.01), scale_channels(3, 1.5, 1)] == [4, 4, 5]
+    assert scale_channels(128, 1 / 32, minimum=8) == 8
+    assert build_backbone(width=0.25).get_layer("fc6").kernel.shape == (3, 3, 128, 256)
+
+
+@saves_weights
+def test_vgg16_file_gives_the_features_of_vgg16(vgg16, tmp_path):
+    """End to end on RGB input: mean, channel order and the scaled biases, against Keras's own VGG16."""
+    path = write_npz(tmp_path / "vgg16.npz", as_arrays(vgg16))
+    model = build_backbone(weights=str(path))
+    image = np.random.default_rng(0).uniform(0, 255, (1, 32, 48, 3)).astype(np.float32)
+    reference = keras.Model(vgg16.input, vgg16.get_layer("block4_pool").output)
+    expected = np.asarray(reference(keras.applications.vgg16.preprocess_input(image.copy())))
+    middle = np.asarray(model(image)[0])
+    assert expected.max() > 50
+    np.testing.assert_allclose(middle * PIXEL_STD, expected, rtol=1e-3, atol=expected.max() * 1e-5)
+
+
+@saves_weights
+@pytest.mark.parametrize("name", ["model.h5", "legacy.h5", "model.weights.h5", "model.keras", "arrays.npz"])
+def test_every_file_format_is_read(vgg16, tmp_path, name):
+    path = tmp_path / name
+    if name == "legacy.h5":  # weights alone, as the files keras.applications downloads
+        with h5py.File(path, "w") as file:
+            for layer, (kernel, bias) in as_arrays(vgg16).items():
+                file[f"{layer}/{layer}_W_1:0"], file[f"{layer}/{layer}_b_1:0"] = kernel, bias
+    elif name == "arrays.npz":
+        write_npz(path, as_arrays(vgg16))
+    elif name == "model.weights.h5":
+        vgg16.save_weights(path)
+    else:
+        vgg16.save(path)
+    found = vgg16_weights.read_vgg16(path)
+    assert sorted(found) == sorted(as_arrays(vgg16))
+    for layer, arrays in as_arrays(vgg16).items():
+        for expected, array in zip(arrays, found[layer], strict=True):
+            np.testing.assert_array_equal(array, expected)
+
+
+def test_an_optimizer_in_the_file_is_no_layer(vgg16, tmp_path):
+    with h5py.File(tmp_path / "trained.h5", "w") as file:
+        for layer, (kernel, bias) in as_arrays(vgg16).items():
+            file[f"model_weights/{layer}/kernel"], file[f"model_weights/{layer}/bias"] = kernel, bias
+            file[f"optimizer_weights/{layer}/kernel"] = np.zeros_like(kernel)
+    found = vgg16_weights.read_vgg16(tmp_path / "trained.h5")
+    np.testing.assert_array_equal(found["block3_conv2"][0], as_arrays(vgg16)["block3_conv2"][0])
+
+
+def test_classifier_is_decimated():
+    channels, filters = 2, 8
+    kernel = np.arange(7 * 7 * channels * filters, dtype=np.float32).reshape(7 * 7 * channels, filters)
+    dense = np.arange(filters * filters, dtype=np.float32).reshape(filters, filters)
+    bias = np.arange(filters, dtype=np.float32)
+    fc6, fc7 = vgg16_weights.decimate_classifier((kernel, bias), (dense, bias + 10))
+    assert fc6[0].shape == (3, 3, channels, 2)
+    for (row, column, channel, out), value in np.ndenumerate(fc6[0]):
+        assert value == (((3 * row * 7) + 3 * column) * channels + channel) * filters + 4 * out
+    np.testing.assert_array_equal(fc6[1], [0, 4])
+    np.testing.assert_array_equal(fc7[0], [[[[0, 4], [32, 36]]]])
+    np.testing.assert_array_equal(fc7[1], [10, 14])
+
+
+def test_classifier_fills_fc6_and_fc7_and_the_prior_gets_a_gaussian(monkeypatch):
+    shapes = {name: kernel for name, (kernel, _) in CONVOLUTIONS.items()}
+    layers = {name: (np.full(shape, 0.5, np.float32), np.full(shape[-1], 29.0)) for name, shape in shapes.items()}
+    monkeypatch.setattr(vgg16_weights, "read_vgg16", lambda weights: layers)
+    model = build_backbone(channels=4, weights="imagenet")
+    for name in ("block1_conv2", "fc6", "fc7"):
+        kernel, bias = model.get_layer(name).get_weights()
+        assert (kernel == 0.5).all() and (bias == 0.5).all()
+    kernel, bias = model.get_layer("block1_conv1").get_weights()
+    assert kernel.shape == (3, 3, 4, 64) and not bias.any()
+    np.testing.assert_allclose([kernel.mean(), kernel.std()], [0, np.sqrt(2 / 36)], atol=0.015)
+
+
+def test_imagenet_weights_are_those_keras_downloads(vgg16, monkeypatch):
+    asked = []
+    monkeypatch.setattr(keras.applications, "VGG16", lambda **arguments: asked.append(arguments) or vgg16)
+    found = vgg16_weights.read_vgg16("imagenet")
+    assert asked == [{"weights": "imagenet"}]
+    np.testing.assert_array_equal(found["block5_conv3"][0], as_arrays(vgg16)["block5_conv3"][0])
+
+
+def test_failed_download_is_told(monkeypatch):
+    def fail(**arguments):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "VGG16", fail)
+    with pytest.raises(ValueError, match="could not be downloaded .*URL fetch failure.*pass the path"):
+        build_backbone(weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "vgg19"}, "backbone must be one of vgg16, found 'vgg19'"),
+        ({"output_stride": 32}, r"output_stride must be one of \(16, 8\), found 32"),
+        ({"channels": 5}, r"channels must be 3 \(RGB\) or 4 .* found 5"),
+        ({"width": 0}, "width must be a positive number.* found 0"),
+        ({"width": float("nan")}, "width must be a positive number.* found nan"),
+        ({"width": 0.5, "weights": "imagenet"}, "Pre-trained weights need width 1, found width 0.5"),
+        ({"weights": "vgg16.pt"}, "a VGG16 file ending in .h5, .keras, .npz, found vgg16.pt"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_backbone(**arguments)
+
+
+def test_missing_file_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Expected a VGG16 weights file at .*none.h5, found none"):
+        build_backbone(weights=str(tmp_path / "none.h5"))
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no weights file"])
+@pytest.mark.parametrize("name", ["broken.h5", "broken.keras", "broken.npz"])
+def test_unreadable_file_is_told(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} cannot be read as a .* weights file"):
+        vgg16_weights.read_vgg16(path)
+
+
+def small_layers():
+    layers = {name: (np.zeros((3, 3, 1, 1)), np.zeros(1)) for name in vgg16_weights.CONVOLUTIONS}
+    return layers | {"fc1": (np.zeros((49, 4)), np.zeros(4)), "fc2": (np.zeros((4, 4)), np.zeros(4))}
+
+
+def test_missing_layers_are_named(tmp_path):
+    layers = small_layers()
+    del layers["block3_conv2"], layers["fc2"]
+    path = write_npz(tmp_path / "part.npz", layers)
+    with pytest.raises(ValueError, match="part.npz is not a whole VGG16: .* found none for block3_conv2, fc2;"):
+        vgg16_weights.read_vgg16(path)
+
+
+def test_classifier_of_another_size_is_refused(tmp_path):
+    path = write_npz(tmp_path / "small.npz", small_layers())
+    with pytest.raises(ValueError, match=r"found \(49, 4\) and \(4, 4\); leave both out"):
+        vgg16_weights.read_vgg16(path)
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path):
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        for network in ("spatial", "temporal"):
+            file[f"{network}/block1_conv1/kernel"] = np.zeros((3, 3, 3, 64))
+            file[f"{network}/block1_conv1/bias"] = np.zeros(64)
+    with pytest.raises(
+        ValueError, match="two.h5: expected one kernel and one bias of layer block1_conv1, found arrays"
+    ):
+        vgg16_weights.read_vgg16(tmp_path / "two.h5")
+
+
+def test_kernel_of_another_shape_is_refused(tmp_path):
+    layers = {name: pair for name, pair in small_layers().items() if not name.startswith("fc")}
+    path = write_npz(tmp_path / "thin.npz", layers)
+    with pytest.raises(ValueError, match=r"expected a kernel \(3, 3, 3, 64\) for block1_conv1, found \(3, 3, 1, 1\)"):
+        build_backbone(weights=str(path))

@@ -47,10 +47,9 @@ def main() -> None:
     index, flow_settings = pipeline.index_flow(pipeline.find_record_folders(_RECORDS.value))
     superpixels = SuperpixelSettings(num_levels=_NUM_LEVELS.value)
     keras.utils.set_random_seed(_SEED.value)
-    train_backbone = _WEIGHTS.value == "none" if _TRAIN_BACKBONE.value is None else _TRAIN_BACKBONE.value
     prior = MotionPrior(
         FlowSettings.from_dict(flow_settings), superpixels, backbone=_BACKBONE.value, width=_WIDTH.value,
-        weights=_WEIGHTS.value, classifier_per_level=_PER_LEVEL.value, train_backbone=train_backbone,
+        backbone_weights=_WEIGHTS.value, train_backbone=_TRAIN_BACKBONE.value, classifier_per_level=_PER_LEVEL.value,
     )  # fmt: skip
 
     def batches():
@@ -58,7 +57,7 @@ def main() -> None:
             labels = np.stack([segment(flow, superpixels) for flow in batch["flow"]])
             yield {"flow": batch["flow"], "superpixels": labels, "mask": batch["mask"] > 0.5}
 
-    report = train_prior(batches(), prior, _STEPS.value, _LEARNING_RATE.value)
+    report = train_prior(batches(), prior, _STEPS.value, _LEARNING_RATE.value, _SEED.value)
     with publish(_OUTPUT.value) as temporary:
         prior.save(temporary)
     print(f"{_OUTPUT.value}: {json.dumps(report)}")

@@ -1,4 +1,4 @@
-"""What a generated scene is made of: textures cut from photographs, smooth shapes, and the paths of camera and objects.
+"""What a generated scene is made of: textures, smooth shapes, and the paths of camera and objects.
 
 A scene is a list of layers from back to front. A layer is a plane with a texture and (but for the background) a shape;
 an affine map per frame takes its points to image points. Points are x, y; the world is the background's plane, where a
@@ -8,19 +8,14 @@ unit is a pixel at zoom 1. Lengths in `SceneOptions` are in image heights, so th
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable
 
-import cv2
 import numpy as np
-import skimage.data
 
-# What scikit-image has in its wheel, is public domain or CC0, and is well textured.
-_PHOTOS = (
-    *("astronaut", "chelsea", "coffee", "immunohistochemistry", "rocket"),
-    *("brick", "camera", "coins", "grass", "gravel"),  # grey; they are tinted
-)
-_MIN_CONTRAST = 30  # standard deviation of grey levels; on plain sky nobody sees motion
+from msst_keras.data.textures import PHOTOS, cut_background, cut_patch
+
 _STEERING_ZONE = 0.55  # of half the view: objects beyond it turn back, those on the edge of the view are hard to tell
+_FOLLOWING = 0.15  # of the way to its object is what a following camera moves in a frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +101,8 @@ class Layer:
 
     Attributes:
       kind: "background", "distractor", "object" (the only one that is labelled) or "occluder".
-      texture: uint8 (h, w, 3) RGB, continued beyond its edges by reflection.
-      origin: (2,) the texture point, x and y, at the plane's origin.
+      texture: uint8 (h, w, 3) RGB, `textures.TEXTURE_SCALE` pixels per unit, continued beyond its edges by reflection.
+      origin: (2,) the texture's point, x and y, at the plane's origin.
       shape: its outline; None covers everything.
       maps: float64 (T + 1, 2, 3), plane to image of each frame and of the frame that would follow.
     """
@@ -124,13 +119,14 @@ def make_scene(
 ) -> list[Layer]:
     """Draws a scene: its layers from back to front."""
     height, width = image_size
-    photos = list(rng.permutation(_PHOTOS))  # the background's is used for nothing else
-    texture, origin = _cut_background(rng, photos.pop(), image_size)
+    photos = list(rng.permutation(PHOTOS))  # the background's is used for nothing else
+    texture, origin = cut_background(rng, photos.pop(), image_size)
     camera, paths = _move(rng, num_frames, image_size, options)
 
     def add(kind: str, half_axes: np.ndarray, path: np.ndarray) -> None:
         shape = _draw_shape(rng, half_axes)
-        texture = _cut_patch(rng, photos[rng.integers(len(photos))], shape, vivid=kind == "distractor")
+        side = int(np.ceil(2 * shape.reach)) + 3
+        texture = cut_patch(rng, photos[rng.integers(len(photos))], side, vivid=kind == "distractor")
         maps = np.stack([compose(view, step) for view, step in zip(camera, path, strict=True)])
         layers.append(Layer(kind, texture, (np.array(texture.shape[1::-1]) - 1) / 2, shape, maps))
 
@@ -169,8 +165,8 @@ def _similarity(scale: float, angle: float, place: np.ndarray) -> np.ndarray:
     return np.array([[cosine, -sine, place[0]], [sine, cosine, place[1]]])
 
 
-def _draw_wave(rng: np.random.Generator, max_rate: float):
-    """A smooth function of time that starts near 0 and never changes faster than `max_rate` per frame."""
+def _draw_wave(rng: np.random.Generator, max_rate: float) -> Callable[[int], float]:
+    """A smooth function of time that starts at 0 and never changes faster than `max_rate` per frame."""
     period, phase = rng.uniform(40, 120), rng.uniform(0, 2 * np.pi)
     amplitude = max_rate * period / (2 * np.pi)
     return lambda time: amplitude * (np.sin(2 * np.pi * time / period + phase) - np.sin(phase))
@@ -196,7 +192,7 @@ class _Camera:
         direction = self._direction + self._turn(time)
         self._target = self._target + self._speed * np.array([np.cos(direction), np.sin(direction)])
         if self._follows and first_object is not None:
-            self._target = self._target + 0.08 * (first_object - self._target)
+            self._target = self._target + _FOLLOWING * (first_object - self._target)
 
 
 class _Walker:
@@ -260,63 +256,3 @@ def _draw_shape(rng: np.random.Generator, half_axes: np.ndarray) -> Shape:
     sizes = rng.uniform(0, 1, 5) / np.arange(2, 7)
     sizes *= rng.uniform(0.1, 0.45) / sizes.sum()
     return Shape(half_axes, sizes * np.exp(1j * rng.uniform(0, 2 * np.pi, 5)))
-
-
-@functools.cache
-def _load_photo(name: str) -> np.ndarray:
-    photo = getattr(skimage.data, name)()
-    return photo if photo.ndim == 3 else np.dstack([photo] * 3)
-
-
-def _recolour(rng: np.random.Generator, image: np.ndarray, max_turn: int) -> np.ndarray:
-    """Turns the hue of a colour image by up to `max_turn` degrees and tints a grey one: earth, leaves, stone."""
-    if not np.array_equal(image[..., 0], image[..., 2]):
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        turn = int(rng.integers(-max_turn, max_turn, endpoint=True)) // 2  # OpenCV's hue has 180 steps
-        hsv[..., 0] = (hsv[..., 0].astype(int) + turn) % 180
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return np.rint(image * rng.uniform((0.85, 0.88, 0.6), (1, 1, 0.9))).astype(np.uint8)
-
-
-def _cut_background(rng: np.random.Generator, name: str, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph larger than the view, and the point of it in the middle of the first view, which lies within it."""
-    photo = _load_photo(name)
-    size = np.array(photo.shape[1::-1])
-    view = np.array(image_size[::-1])
-    factor = (view / size).max() * rng.uniform(1.2, 2)
-    texture = _resize(photo, np.ceil(size * factor).astype(int))
-    places = [view / 2 + (texture.shape[1::-1] - view) * rng.random(2) for _ in range(10)]
-
-    def contrast(place: np.ndarray) -> float:
-        left, top = (place - view / 2).astype(int)
-        return texture[top : top + view[1], left : left + view[0]].std()
-
-    place = next((place for place in places if contrast(place) > _MIN_CONTRAST), max(places, key=contrast))
-    texture = _recolour(rng, texture, max_turn=20)
-    if rng.random() < 0.5:
-        return np.ascontiguousarray(texture[:, ::-1]), np.array([texture.shape[1] - 1 - place[0], place[1]])
-    return texture, place
-
-
-def _cut_patch(rng: np.random.Generator, name: str, shape: Shape, vivid: bool) -> np.ndarray:
-    """A square piece of a photograph that covers the shape; `vivid`: of strong contrast and colour."""
-    photo = _load_photo(name)
-    side = int(np.ceil(2 * shape.reach)) + 3
-    patches = []
-    for _ in range(10):
-        cut = int(min(min(photo.shape[:2]) * rng.uniform(0.35, 0.9), 6 * side))  # more would average all detail away
-        top, left = (int(rng.integers(length - cut, endpoint=True)) for length in photo.shape[:2])
-        patches.append(_resize(photo[top : top + cut, left : left + cut], (side, side)))
-        if patches[-1].std() > _MIN_CONTRAST:
-            break
-    patch = _recolour(rng, max(patches, key=np.std), max_turn=60)
-    if not vivid:
-        return patch
-    strong = cv2.normalize(patch, None, 0, 255, cv2.NORM_MINMAX)
-    colour = rng.permutation([1.0, rng.uniform(0.2, 0.9), 0.15])
-    return np.rint(0.4 * strong + 0.6 * strong.max(axis=2, keepdims=True) * colour).astype(np.uint8)
-
-
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    shrinks = size[0] < image.shape[1]
-    return cv2.resize(image, tuple(map(int, size)), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

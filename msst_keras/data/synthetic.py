@@ -1,8 +1,8 @@
 """Generated sequences with exact masks and exact flow, and the same on disk as a DAVIS tree.
 
 Photographs move over one another: a background under a moving camera, objects with paths of their own, patches that
-catch the eye but stay on the background, and a foreground that hides them at times (see `scenes`). Nothing is estimated: a
-mask says whose shape holds the pixel's centre, and flow is where the next frame's map takes the point that a pixel shows.
+catch the eye but stay on the background, and a foreground that hides them at times (see `scenes`). Nothing is
+estimated: a mask says whose shape holds the pixel's centre, and flow leads to where the next frame has the same point.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from msst_keras.data import images
 from msst_keras.data.scenes import Layer, SceneOptions, compose, invert, make_scene
+from msst_keras.data.textures import TEXTURE_SCALE
 from msst_keras.files import publish
 
 
@@ -85,7 +86,7 @@ def write_davis(
       ValueError: an argument is out of range, or `root` holds sequences already.
     """
     if not 0 <= num_val <= num_sequences or num_sequences < 1:
-        raise ValueError(f"expected 0 <= num_val <= num_sequences and a sequence or more, not {num_val}, {num_sequences}")
+        raise ValueError(f"expected 0 <= num_val <= num_sequences >= 1, not {num_val} and {num_sequences}")
     frames_dir, masks_dir = (Path(root) / folder / "480p" for folder in ("JPEGImages", "Annotations"))
     if frames_dir.is_dir() and any(frames_dir.iterdir()):
         raise ValueError(f"{frames_dir} holds sequences already; choose another folder or remove it")
@@ -138,11 +139,11 @@ def _find_box(layer: Layer, t: int, image_size: tuple[int, int]) -> tuple[slice,
 
 def _sample(layer: Layer, t: int, rows: slice, columns: slice) -> np.ndarray:
     """The layer's texture as frame t sees it in a box of the image, uint8 (h, w, 3), regardless of the shape."""
-    to_texture = invert(layer.maps[t])
+    to_texture = invert(layer.maps[t]) * TEXTURE_SCALE
     to_texture[:, 2] += layer.origin + to_texture[:, :2] @ [columns.start, rows.start]
     return cv2.warpAffine(
         layer.texture, to_texture, (columns.stop - columns.start, rows.stop - rows.start),
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101,
     )  # fmt: skip
 
 

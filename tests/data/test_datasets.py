@@ -275,6 +275,9 @@ def test_videos_that_cannot_be_read_are_refused(tmp_path, capfd):
     (video,) = datasets.find_sequences("video", path)
     with pytest.raises(ValueError, match=r"clip.avi: cut off or damaged: ends after \d+ frames, \d.\d of 10.0 s"):
         list(video.read_frames())
+    path.write_bytes(path.read_bytes()[:5700])  # the header alone
+    with pytest.raises(ValueError, match="clip.avi: not one frame of this video can be read"):
+        datasets.find_sequences("video", path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="clip.avi: no such video file"):
         list(video.read_frames())

@@ -1,4 +1,4 @@
-"""Generated sequences: frames, masks and flow must agree with one another, and scenes must hold what their options say."""
+"""Generated sequences: frames, masks and flow agree with one another, and scenes hold what their options say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msst_keras.data import datasets, images, scenes, synthetic
+from msst_keras.data import datasets, images, scenes, synthetic, textures
 from msst_keras.data.scenes import SceneOptions
 from msst_keras.data.synthetic import generate_sequence, write_davis
 
@@ -35,32 +35,38 @@ def flow_against_background(sequence, t):
 @pytest.mark.parametrize("seed", range(4))
 def test_flow_leads_to_the_same_texture_in_the_next_frame(seed):
     sequence = generate_sequence(seed, 8, SIZE, BUSY)
+    # Detail of the size of a pixel, which no resampling keeps, is smoothed away.
+    frames = [cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 0.8) for frame in sequence.frames]
     compared = set()
     for t in range(7):
-        target = PIXELS + sequence.flow[t]
-        warped = cv2.remap(sequence.frames[t + 1], target, None, cv2.INTER_CUBIC)
-        error = np.abs(warped.astype(float) - sequence.frames[t]).mean(axis=2)
-        still_error = np.abs(sequence.frames[t + 1].astype(float) - sequence.frames[t]).mean(axis=2)
-        for layer in range(len(sequence.kinds)):
-            # Two pixels from the outline, where layers blend, in this frame and in the next.
-            here, there = (cv2.erode((v == layer).astype(np.uint8), np.ones((5, 5))) for v in sequence.visible[t : t + 2])
-            both = (here > 0) & (cv2.remap(there, target, None, cv2.INTER_NEAREST) > 0)
-            if both.sum() > 50:
-                compared.add(sequence.kinds[layer])
-                assert error[both].mean() < 0.5 * still_error[both].mean() + 1
-                assert error[both].mean() < 5
+
+        def error(*shift, t=t):
+            warped = cv2.remap(frames[t + 1], PIXELS + sequence.flow[t] + np.float32(shift), None, cv2.INTER_CUBIC)
+            return np.abs(warped - frames[t]).mean(axis=2)
+
+        errors = error(0, 0)
+        off = [error(*shift) for shift in ((0.4, 0), (-0.4, 0), (0, 0.4), (0, -0.4))]
+        for layer, kind in enumerate(sequence.kinds):
+            # Three pixels from the outline, where layers blend, in this frame and in the next.
+            here, there = (cv2.erode(np.uint8(v == layer), np.ones((7, 7))) for v in sequence.visible[t : t + 2])
+            both = (here > 0) & (cv2.remap(there, PIXELS + sequence.flow[t], None, cv2.INTER_NEAREST) > 0)
+            if both.sum() > 200:
+                compared.add(kind)
+                assert errors[both].mean() < 2
+                assert errors[both].mean() < min(other[both].mean() for other in off)
     assert {"background", "object"} <= compared
 
 
 def test_camera_translation_is_the_flow():
     speed = 0.02
-    options = SceneOptions(**{**STILL_CAMERA, "camera_speed": (speed, speed)}, num_objects=(0, 0), num_distractors=(1, 1))
-    sequence = generate_sequence(5, 4, SIZE, options)
+    camera = {**STILL_CAMERA, "camera_speed": (speed, speed)}
+    sequence = generate_sequence(5, 4, SIZE, SceneOptions(**camera, num_objects=(0, 0), num_distractors=(1, 1)))
     motion = sequence.flow[:, 0, 0]
     np.testing.assert_allclose(np.linalg.norm(motion, axis=1), speed * SIZE[0], rtol=1e-5)
     np.testing.assert_allclose(sequence.flow, np.broadcast_to(motion[:, None, None], sequence.flow.shape), atol=1e-5)
-    shift = cv2.phaseCorrelate(*(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY).astype(float) for f in sequence.frames[:2]))[0]
-    np.testing.assert_allclose(shift, motion[0], atol=0.15)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in sequence.frames[:2]]
+    aligned = cv2.findTransformECC(*grey, np.eye(2, 3, dtype=np.float32), cv2.MOTION_TRANSLATION)[1]
+    np.testing.assert_allclose(aligned, [[1, 0, motion[0, 0]], [0, 1, motion[0, 1]]], atol=0.1)
     assert not sequence.masks.any() and "distractor" in sequence.kinds
 
 
@@ -155,7 +161,8 @@ def test_tiny_objects_are_tiny():
 
 def test_shape_depth_by_hand():
     ellipse = scenes.Shape(np.array([4.0, 2.0]), np.zeros(3, complex))
-    np.testing.assert_allclose(ellipse.depth(np.array([0.0, 4, 0, 8]), np.array([0.0, 0, -2, 0])), [1, 0, 0, -1], atol=1e-12)
+    depth = ellipse.depth(np.array([0.0, 4, 0, 8]), np.array([0.0, 0, -2, 0]))
+    np.testing.assert_allclose(depth, [1, 0, 0, -1], atol=1e-12)
     lobed = scenes.Shape(np.array([1.0, 1.0]), np.array([0.25, 0.5j]))  # 1 + .25 cos(2a) - .5 sin(3a)
     angle = np.array([0.0, np.pi / 2, np.pi / 6])
     radius = np.array([1.25, 1.25, 1 + 0.125 - 0.5])
@@ -173,14 +180,15 @@ def test_affine_maps_by_hand():
 
 def test_the_same_seed_gives_the_same_sequence_in_another_process():
     program = (
-        "import hashlib; from msst_keras.data.synthetic import generate_sequence; g = generate_sequence(3, 2, (48, 64));"
+        "import hashlib; from msst_keras.data.synthetic import generate_sequence;"
+        "g = generate_sequence(3, 2, (48, 64));"
         "print(hashlib.sha256(g.frames.tobytes() + g.masks.tobytes() + g.flow.tobytes()).hexdigest())"
     )
     np.random.seed(0)
     sequence = generate_sequence(3, 2, (48, 64))
-    ours = hashlib.sha256(sequence.frames.tobytes() + sequence.masks.tobytes() + sequence.flow.tobytes()).hexdigest()
+    content = sequence.frames.tobytes() + sequence.masks.tobytes() + sequence.flow.tobytes()
     theirs = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
-    assert ours == theirs
+    assert hashlib.sha256(content).hexdigest() == theirs
     assert np.random.randint(10**6) == np.random.RandomState(0).randint(10**6)  # the global generator is not touched
 
 
@@ -189,9 +197,9 @@ def test_photographs_need_no_network(monkeypatch):
         raise AssertionError("tried to reach the network")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    scenes._load_photo.cache_clear()
-    for name in scenes._PHOTOS:
-        assert scenes._load_photo(name).shape[2] == 3
+    textures._load_photo.cache_clear()
+    for name in textures.PHOTOS:
+        assert textures._load_photo(name).shape[2] == 3
 
 
 def test_davis_tree_is_read_back(tmp_path):
@@ -231,7 +239,7 @@ def test_arguments_out_of_range():
         with pytest.raises(ValueError, match="expected frames of 32x32 or more, 1 or more of them, not"):
             generate_sequence(0, num_frames, size)
     for num_sequences, num_val in ((0, 0), (2, 3), (2, -1)):
-        with pytest.raises(ValueError, match="expected 0 <= num_val <= num_sequences and a sequence or more"):
+        with pytest.raises(ValueError, match="expected 0 <= num_val <= num_sequences >= 1, not"):
             write_davis("nowhere", num_sequences, 1, SIZE, 0, num_val=num_val)
     with pytest.raises(ValueError, match="object_speed must be at least 0 and in order, not"):
         SceneOptions(object_speed=(0.02, 0.01))

@@ -17,7 +17,9 @@ JOBS = ("demo", "evaluate", "export", "make_records", "predict", "train", "train
 
 
 def msst(*arguments, program=("-m", "msst_keras")):
-    return subprocess.run([sys.executable, *program, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, *program, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_alone_it_lists_the_jobs_one_line_each():

@@ -2,7 +2,8 @@
 
   msst demo --output_dir=demo
 
-Every command that it runs is printed: the same ones do the job on your own data. Started again, it goes on where it was.
+Every command that it runs is printed: the same ones do the job on your own data. Started again, it goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Folder for everything t
 _STEPS = flags.DEFINE_integer("steps", 300, "Training steps of the network.", lower_bound=1)
 _PRIOR_STEPS = flags.DEFINE_integer("prior_steps", 150, "Training steps of the motion prior.", lower_bound=1)
 
-_NUM_SEQUENCES, _NUM_VAL, _NUM_FRAMES = 56, 8, 10
+_NUM_VIDEOS = flags.DEFINE_integer("num_videos", 56, "Videos to generate.", lower_bound=2)
+_NUM_VAL = flags.DEFINE_integer("num_val", 8, "Of these, videos that are held out to score on.", lower_bound=1)
+
+_NUM_FRAMES = 10
 _IMAGE_SIZE, _MOTION_SIZE = "128x192", "96x144"
 
 
@@ -33,32 +37,45 @@ def main() -> int | None:
 
     started = time.monotonic()
     out = Path(_OUTPUT_DIR.value)
-    data, prior, run_dir, model, maps = out / "videos", out / "prior.keras", out / "run", out / "saved_model", out / "maps"
+    data, prior, run_dir, model, maps = (
+        out / "videos",
+        out / "prior.keras",
+        out / "run",
+        out / "saved_model",
+        out / "maps",
+    )
     if not data.exists():
-        print(f"Generating {_NUM_SEQUENCES} videos of {_NUM_FRAMES} frames in {data}", flush=True)
+        print(f"Generating {_NUM_VIDEOS.value} videos of {_NUM_FRAMES} frames in {data}", flush=True)
         size = tuple(map(int, _IMAGE_SIZE.split("x")))
         with publish(data) as folder:
-            synthetic.write_davis(folder, _NUM_SEQUENCES, _NUM_FRAMES, size, seed=0, num_val=_NUM_VAL)
+            synthetic.write_davis(folder, _NUM_VIDEOS.value, _NUM_FRAMES, size, seed=0, num_val=_NUM_VAL.value)
     val = datasets.find_sequences("davis", data, "val")
     overlay = out / f"{val[0].name}.mp4"
     convert = ["make_records", "--dataset=davis", f"--root={data}", f"--motion_size={_MOTION_SIZE}"]
     narrow = ["--width=0.125", "--weights=none"]
     frames = [str(data / "JPEGImages" / "480p" / sequence.name) for sequence in val]
-    jobs = [
-        [*convert, "--split=train", f"--output_dir={out}/records/flow", "--prior=none", "--store_flow"],
-        ["train_prior", f"--records={out}/records/flow", f"--output={prior}", *narrow, f"--steps={_PRIOR_STEPS.value}"],
-        [*convert, "--split=train", f"--output_dir={out}/records/train", f"--prior={prior}"],
-        [*convert, "--split=val", f"--output_dir={out}/records/val", f"--prior={prior}"],
-        ["train", f"--records={out}/records/train", f"--val_records={out}/records/val", f"--prior={prior}", *narrow,
-         f"--run_dir={run_dir}", f"--image_sizes={_IMAGE_SIZE}", "--batch_size=4", "--region_weight=1",
-         f"--steps={_STEPS.value}"],
-        ["export", f"--run_dir={run_dir}", f"--output_dir={model}", "--version=1"],
-        ["predict", f"--model={model}", f"--input={frames[0]}", f"--output_dir={maps}/msst", f"--overlay={overlay}"],
-        ["predict", f"--model={model}", f"--input={','.join(frames)}", f"--output_dir={maps}/msst"],
-    ]  # fmt: skip
-    done = {"train_prior": prior, "export": model / "1"}  # these jobs refuse to write what is there already
-    for job, *arguments in jobs:
-        if not (job in done and done[job].exists()) and (status := _run(job, *arguments)):
+    jobs = {  # what is there when the job is done -> the job
+        out / "records/flow/manifest.json": [
+            *convert, "--split=train", f"--output_dir={out}/records/flow", "--prior=none", "--store_flow"],
+        prior: [
+            "train_prior", f"--records={out}/records/flow", f"--output={prior}", *narrow,
+            f"--steps={_PRIOR_STEPS.value}"],
+        out / "records/train/manifest.json": [
+            *convert, "--split=train", f"--output_dir={out}/records/train", f"--prior={prior}"],
+        out / "records/val/manifest.json": [
+            *convert, "--split=val", f"--output_dir={out}/records/val", f"--prior={prior}"],
+        run_dir / "result.json": [
+            "train", f"--records={out}/records/train", f"--val_records={out}/records/val", f"--prior={prior}", *narrow,
+            f"--run_dir={run_dir}", f"--image_sizes={_IMAGE_SIZE}", "--output_stride=8", "--batch_size=4",
+            "--region_weight=1", f"--steps={_STEPS.value}"],
+        model / "1": ["export", f"--run_dir={run_dir}", f"--output_dir={model}", "--version=1"],
+        overlay: ["predict", f"--model={model}", f"--input={frames[0]}", f"--output_dir={maps}/msst",
+                  f"--overlay={overlay}"],
+        maps / "msst" / val[-1].name: [
+            "predict", f"--model={model}", f"--input={','.join(frames[1:])}", f"--output_dir={maps}/msst"],
+    }  # fmt: skip
+    for path, command in jobs.items():
+        if not path.exists() and (status := _run(*command)):
             return status
     _write_baselines(val, maps)
     status = _run(
@@ -111,7 +128,9 @@ def _draw_sheet(sequences, maps: Path, path: Path) -> Path:
     for sequence in sequences:
         index = len(sequence.frame_paths) // 2
         name, frame = sequence.frame_names[index], images.read_frame(sequence.frame_paths[index])
-        found = [images.read_map(maps / method / sequence.name / f"{name}.png") for method in ("flow_magnitude", "msst")]
+        found = [
+            images.read_map(maps / method / sequence.name / f"{name}.png") for method in ("flow_magnitude", "msst")
+        ]
         rows.append([frame, *((255 * grey).astype("uint8") for grey in (*found, sequence.read_mask(index)))])
     with publish(path) as temporary:
         temporary.write_bytes(images.encode_png(contact_sheet(rows, labels, cell_height=128)))

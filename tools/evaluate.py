@@ -3,7 +3,8 @@
   msst evaluate --predictions=maps --ground_truth=DAVIS --protocol=paper --output_dir=results
   msst evaluate --predictions=maps --ground_truth=DAVIS --output_dir=results --compare=black:maps_black,flow:maps_flow
 
-Maps are 8-bit grey PNGs named PREDICTIONS/SEQUENCE/FRAME.png, as `msst predict` writes them (flat: PREDICTIONS/NAME.png).
+Maps are 8-bit grey PNGs named PREDICTIONS/SEQUENCE/FRAME.png, as `msst predict` writes them (flat:
+PREDICTIONS/NAME.png).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _LAYOUT = flags.DEFINE_enum(
 )
 _SPLIT = flags.DEFINE_enum("split", "all", ["train", "val", "all"], "Which official part of the dataset.")
 _SEQUENCES = flags.DEFINE_list("sequences", None, "Only these sequences, comma-separated.")
-_PROTOCOL = flags.DEFINE_enum("protocol", "paper", ["paper", "pysodmetrics"], "The rules; numbers of two do not compare.")
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol", "paper", ["paper", "pysodmetrics"], "The rules; numbers of two do not compare."
+)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for metrics.json and metrics.csv.")
 _COMPARE = flags.DEFINE_list(
     "compare", [], "NAME:DIR,...: other methods' maps, scored beside; their files go to OUTPUT_DIR/NAME."

@@ -1,6 +1,6 @@
 """Exports a run as a SavedModel with its motion prior inside, for predict, query and TF Serving.
 
-  msst export --run_dir=runs/msst --output_dir=saved_models/msst
+msst export --run_dir=runs/msst --output_dir=saved_models/msst
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from msst_keras.tools._flags import define_size
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "saved_models/NAME; the model goes to NAME/VERSION.")
 _IMAGE_SIZE = define_size("image_size", None, "The network's input size; by default the last one it was trained with.")
-_VERSION = flags.DEFINE_integer("version", None, "Number of the version; by default one more than there is.", lower_bound=1)
+_VERSION = flags.DEFINE_integer(
+    "version", None, "Number of the version; by default one more than there is.", lower_bound=1
+)
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16"],
     "What the network computes in. float32 runs well everywhere; bfloat16 only where the hardware multiplies it.",

@@ -16,10 +16,13 @@ from absl import flags
 from msst_keras import cli
 
 _MODEL = flags.DEFINE_string("model", None, "Folder of a SavedModel: saved_models/NAME (the newest) or NAME/VERSION.")
-_INPUT = flags.DEFINE_list("input", None, "Video files, folders of frames, or folders of such folders, comma-separated.")
+_INPUT = flags.DEFINE_list(
+    "input", None, "Video files, folders of frames, or folders of such folders, comma-separated."
+)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the maps.")
 _CRF = flags.DEFINE_bool("crf", False, "Refine each map with the dense CRF, as the paper does in testing.")
 _THRESHOLD = flags.DEFINE_float("threshold", None, "Write masks (0 and 255) of the maps above it.", 0.0, 1.0)
+_FLOW_DIR = flags.DEFINE_string("flow_dir", None, "FLOW_DIR/SEQUENCE/FRAME.flo, for a model made with such flow.")
 _OVERLAY = flags.DEFINE_string("overlay", None, "Also write the frames with their maps laid over as this MP4 video.")
 flags.mark_flags_as_required(["model", "input", "output_dir"])
 
@@ -51,6 +54,7 @@ def main() -> None:
 def _predict(model, sequence, output_dir: Path) -> int:
     """Writes the maps of a sequence; folder and overlay appear when they are whole. Returns how many maps."""
     from msst_keras.data import images
+    from msst_keras.data.flow_files import read_flows
     from msst_keras.files import publish
     from msst_keras.inference import crf, overlay
     from msst_keras.inference.stream import stream_maps
@@ -61,12 +65,18 @@ def _predict(model, sequence, output_dir: Path) -> int:
         folder = stack.enter_context(publish(output_dir))
         folder.mkdir()
         video = None
-        maps = stream_maps(model, ((name, frame) for name, _, frame in sequence.read_frames()))
+        flows = None
+        if _FLOW_DIR.value:
+            size = tuple(model.settings["motion"]["flow"]["motion_size"]) if model.settings["motion"] else (1, 1)
+            flows = read_flows(_FLOW_DIR.value, sequence.name, sequence.frame_names, size)
+        maps = stream_maps(model, ((name, frame) for name, _, frame in sequence.read_frames()), flows)
         for name, frame, saliency in progress(maps, len(sequence) or None, sequence.name):
             if _CRF.value:
                 saliency = crf.refine(frame, saliency)
             if _OVERLAY.value:
-                video = video or stack.enter_context(overlay.OverlayWriter(_OVERLAY.value, sequence.frame_rate, frame.shape[:2]))
+                if video is None:
+                    writer = overlay.OverlayWriter(_OVERLAY.value, sequence.frame_rate, frame.shape[:2])
+                    video = stack.enter_context(writer)
                 video.write(overlay.overlay(frame, saliency))
             if _THRESHOLD.value is not None:
                 saliency = (saliency > _THRESHOLD.value).astype("float32")

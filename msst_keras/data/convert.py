@@ -1,7 +1,7 @@
 """Sequences, flow and prior to record folders: the one place where they meet.
 
-A shard is made at a time and published by rename, then the manifest; started again after an interruption, only the missing
-shards are made. The bytes depend on the input and the options alone.
+A shard is made at a time and published by rename, then the manifest; started again after an interruption, only the
+missing shards are made. The bytes depend on the input and the options alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,10 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import images, records
-from msst_keras.data import datasets as layouts
+from msst_keras.data import datasets, flow_files, images, records
 from msst_keras.files import publish
-from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow import FROM_FILES, FlowEstimator, FlowSettings
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 from msst_keras.progress import progress
 
@@ -35,8 +35,10 @@ class MotionOptions:
       flow: how flow is made.
       superpixels: how superpixels are; None when the prior needs none.
       prior: a model of `msst_keras.motion.prior`; None stores no prior.
-      prior_description: {"kind": "none"|"magnitude"|"network", ...} for the manifest, with what tells one prior from another.
+      prior_description: {"kind": "none"|"magnitude"|"network", ...} for the manifest, with what tells one prior from
+        another.
       store_flow: whether the flow is stored too.
+      flow_dir: where the flow is read from when its method is "files" (see `flow_files`).
     """
 
     flow: FlowSettings
@@ -44,6 +46,7 @@ class MotionOptions:
     prior: keras.Model | None
     prior_description: dict
     store_flow: bool = False
+    flow_dir: str | Path | None = None
 
     def to_dict(self) -> dict:
         """The manifest's "motion"."""
@@ -56,7 +59,7 @@ class MotionOptions:
 
 
 def convert(
-    sequences: Sequence[layouts.Sequence],
+    sequences: Sequence[datasets.Sequence],
     output_dir: str | Path,
     motion: MotionOptions,
     description: dict,
@@ -110,13 +113,16 @@ def convert(
 
 def _hash_plan(sequences, description: dict, num_shards: int) -> str:
     """A hash of everything that the bytes of the shards depend on, but for the contents of the input files."""
-    inputs = {s.name: [s.frame_names, {i: [p.name for p in paths] for i, paths in s.mask_paths.items()}] for s in sequences}
+    inputs = {
+        s.name: [s.frame_names, {i: [p.name for p in paths] for i, paths in s.mask_paths.items()}] for s in sequences
+    }
     text = json.dumps([records.FORMAT_VERSION, description, num_shards, inputs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_done(output_dir: Path, plan: str) -> bool:
-    """Whether the folder holds all of the plan's records; makes it ready to take them (or the missing ones) otherwise."""
+    """Whether the folder holds all of the plan's records; makes it ready to take them (or the missing ones)
+    otherwise."""
     other = f"{output_dir} holds other records (of other inputs or flags); choose another --output_dir or remove it"
     if (output_dir / records.MANIFEST_NAME).exists():
         if records.read_manifest(output_dir).get("plan") != plan:
@@ -137,8 +143,8 @@ def _is_done(output_dir: Path, plan: str) -> bool:
 
 def _frame_records(sequence, motion: MotionOptions, compute_prior, label_kind) -> Iterator[records.FrameRecord]:
     """The records of a sequence in order, holding only the frames whose flow is not known yet."""
+    flows = _start_flow(sequence, motion)
     waiting = collections.deque()
-    estimator = FlowEstimator(motion.flow) if motion.prior is not None or motion.store_flow else None
 
     def make(flow: np.ndarray | None) -> records.FrameRecord:
         index, name, encoded, size = waiting.popleft()
@@ -153,10 +159,31 @@ def _frame_records(sequence, motion: MotionOptions, compute_prior, label_kind) -
 
     for index, (name, encoded, frame) in enumerate(sequence.read_frames()):
         waiting.append((index, name, encoded, frame.shape[:2]))
-        for flow in estimator.push(frame) if estimator else [None]:
-            yield make(flow)
-    for flow in estimator.close() if estimator else []:
-        yield make(flow)
+        yield from map(make, flows.push(frame))
+    yield from map(make, flows.close())
+
+
+def _start_flow(sequence, motion: MotionOptions) -> FlowEstimator | _GivenFlow:
+    """What gives the flow of a sequence as its frames are pushed: none, files, or a method."""
+    if motion.prior is None and not motion.store_flow:
+        return _GivenFlow(itertools.repeat(None))
+    if motion.flow.method == FROM_FILES:
+        frame_names, size = sequence.frame_names, motion.flow.motion_size
+        return _GivenFlow(flow_files.read_flows(motion.flow_dir, sequence.name, frame_names, size))
+    return FlowEstimator(motion.flow)
+
+
+class _GivenFlow:
+    """Flow that needs no computing, with the interface of `FlowEstimator`."""
+
+    def __init__(self, flows: Iterator[np.ndarray | None]):
+        self._flows = flows
+
+    def push(self, frame: np.ndarray) -> list[np.ndarray | None]:
+        return [next(self._flows)]
+
+    def close(self) -> list[np.ndarray]:
+        return []
 
 
 def _make_prior_function(motion: MotionOptions):

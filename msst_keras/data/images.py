@@ -66,7 +66,7 @@ def decode_frame(encoded: bytes, name: str) -> np.ndarray:
 def is_plain(encoded: bytes) -> bool:
     """Whether any decoder makes of these bytes what `decode_frame` does: RGB or grey JPEG, or 8-bit RGB or grey PNG."""
     image = Image.open(io.BytesIO(encoded))
-    return image.format in (*_JPEG_FORMATS, "PNG") and image.mode in ("L", "RGB") and not image.has_transparency_data
+    return image.format in (*_JPEG_FORMATS, "PNG") and image.mode in ("L", "RGB")
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -248,6 +248,8 @@ def _open(encoded: bytes, name: str) -> Image.Image:
         raise ValueError(f"{name}: not a readable image; expected one of {', '.join(_FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name}: {error}") from None
+    except (OSError, SyntaxError, ValueError) as error:  # a header that ends early
+        raise ValueError(f"{name}: cut off or damaged ({error}); make or fetch the file again") from None
     _check_size(*image.size, name)
     if image.format == "PNG" and encoded[24] == 16:  # of which Pillow would silently drop eight
         raise ValueError(f"{name}: expected 8 bits a channel, found 16; convert the file")

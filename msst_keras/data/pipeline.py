@@ -2,8 +2,8 @@
 
 There is one global order of clips. Example number i (counted over the whole training) is clip
 `shuffle(seed, epoch)(i mod n)` of epoch i div n, augmented by numbers drawn from (seed, i) alone. Step s takes the
-examples s * batch_size and following. Starting at step s is therefore free (nothing before it is read) and gives the very
-batches of an uninterrupted run.
+examples s * batch_size and following. Starting at step s is therefore free (nothing before it is read) and gives the
+very batches of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -155,11 +155,13 @@ def training_batches(
 
     Returns:
       a dataset of dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (where
-      the index has one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into `index`.
+      the index has one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into
+      `index`.
     """
     sizes = np.asarray(image_sizes, np.int32)
     size_ids = np.random.default_rng(seed).integers(len(sizes), size=last_step)
-    # One draw per step from one generator: a pure function of (seed, step), since a longer training draws the same prefix.
+    # One draw per step from one generator: a pure function of (seed, step), since a longer training draws the same
+    # prefix.
 
     def load(example):
         epoch, position = example // len(index), example % len(index)
@@ -186,14 +188,12 @@ def validation_batches(
     return dataset.batch(batch_size).prefetch(2)
 
 
-def flow_batches(
-    index: ClipIndex, batch_size: int, seed: int, first_step: int, last_step: int
-) -> tf.data.Dataset:
+def flow_batches(index: ClipIndex, batch_size: int, seed: int, first_step: int, last_step: int) -> tf.data.Dataset:
     """Flow maps with their masks, for training a motion prior; the order is that of `training_batches`.
 
     Returns:
-      a dataset of dicts: "flow" (B, h, w, 2) float32 (see `images.encode_flow_png`), "mask" (B, h, w) float32 of 0 and 1,
-      the frame's mask at the size of the flow, "clip" (B,) int64. Only whole batches.
+      a dataset of dicts: "flow" (B, h, w, 2) float32 (see `images.encode_flow_png`), "mask" (B, h, w) float32 of 0
+      and 1, the frame's mask at the size of the flow, "clip" (B,) int64. Only whole batches.
 
     Raises:
       ValueError: at the first batch, when records hold no flow.

@@ -13,8 +13,8 @@ PHOTOS = (
     *("astronaut", "chelsea", "coffee", "immunohistochemistry", "rocket"),
     *("brick", "camera", "coins", "grass", "gravel"),  # grey; they are tinted
 )
-# Texture pixels per unit (a pixel of the image at zoom 1). Textures are first reduced to a pixel per unit, so that nothing
-# aliases, then enlarged: linear sampling of that is sharp and at most 1/128 pixel off; OpenCV's cubic sampling is by 1/20.
+# Texture pixels per unit (a pixel of the image at zoom 1). Textures are first reduced to a pixel per unit, so that
+# nothing aliases, then enlarged: linear sampling of that is sharp and at most 1/128 pixel off, OpenCV's cubic 1/20.
 TEXTURE_SCALE = 2
 _MIN_CONTRAST = 30  # standard deviation of grey levels; on plain sky nobody sees motion
 

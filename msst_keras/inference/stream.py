@@ -1,14 +1,16 @@
 """Frame by frame saliency with a SavedModel, in memory that does not grow with the video.
 
-The two streams do not look at time, so each frame is encoded once and the maps of the last T frames are fused: a quarter of
-the work of a sliding window of T = 4, the same output. The first T - 1 frames of a video repeat the first one, so every
-frame gets a map. Forward flow (from t to t + 1, the default of the records) delays the stream by `stride` frames: the map
-of a frame comes when the frame it flows to has been pushed, the rest when the stream is closed.
+The two streams do not look at time, so each frame is encoded once and the maps of the last T frames are fused: a
+quarter of the work of a sliding window of T = 4, the same output. The first T - 1 frames of a video repeat the first
+one, so every frame gets a map. Forward flow (from t to t + 1, the default of the records) delays the stream by
+`stride` frames: the map of a frame comes when the frame it flows to has been pushed, the rest when the stream is
+closed.
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow import FROM_FILES, FlowEstimator, FlowSettings
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 
 
@@ -48,29 +50,45 @@ class SaliencyModel:
 
 
 class SaliencyStream:
-    """The saliency maps of one video, pushed frame by frame."""
+    """The saliency maps of one video, pushed frame by frame.
+
+    Attributes:
+      takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
+    """
 
     def __init__(self, model: SaliencyModel):
         self._model = model
         self._maps = collections.deque(maxlen=model.settings["num_frames"])
         self._waiting = collections.deque()  # frames whose flow is not known yet
         motion = model.settings["motion"]
-        self._flow = FlowEstimator(FlowSettings.from_dict(motion["flow"])) if motion else None
+        settings = FlowSettings.from_dict(motion["flow"]) if motion else None
+        self.takes_flow = settings is not None and settings.method == FROM_FILES
+        self._flow = FlowEstimator(settings) if settings and not self.takes_flow else None
         superpixels = motion["superpixels"] if motion else None
         self._superpixels = SuperpixelSettings.from_dict(superpixels) if superpixels else None
 
-    def push(self, frame: np.ndarray) -> list[np.ndarray]:
-        """Takes the next frame, uint8 (H, W, 3) RGB, and returns the maps, float32 (H, W) in 0..1, that are ready.
+    def push(self, frame: np.ndarray, flow: np.ndarray | None = None) -> list[np.ndarray]:
+        """Takes the next frame and returns the maps that are ready, in order, float32 (H, W) in 0..1.
 
-        Without motion or with backward flow that is this frame's map; with forward flow that of the frame `stride` before.
+        Without motion, with given or with backward flow that is this frame's map (backward: none for the first frame
+        and two for the second); with forward flow that of the frame `stride` before.
+
+        Args:
+          frame: uint8 (H, W, 3) RGB.
+          flow: float32 (h, w, 2) at the model's motion size, for a model of flow from files alone (`takes_flow`).
 
         Raises:
-          ValueError: the frame is no uint8 RGB image, or of another size than those before it.
+          ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
+            to a model that computes it.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+        if self.takes_flow != (flow is not None):
+            raise ValueError(
+                f"this model {'needs flow from files (--flow_dir)' if self.takes_flow else 'takes no flow'}"
+            )
         if self._flow is None:
-            return [self._step(frame, None)]
+            return [self._step(frame, flow)]
         self._waiting.append(frame)
         return [self._step(self._waiting.popleft(), flow) for flow in self._flow.push(frame)]
 
@@ -95,14 +113,18 @@ class SaliencyStream:
 
 
 def stream_maps(
-    model: SaliencyModel, frames: Iterable[tuple[str, np.ndarray]]
+    model: SaliencyModel, frames: Iterable[tuple[str, np.ndarray]], flows: Iterable[np.ndarray] | None = None
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields (name, frame, map) for each (name, frame) of a video, in order; see `SaliencyStream`."""
+    """Yields (name, frame, map) for each (name, frame) of a video, in order; see `SaliencyStream`.
+
+    `flows` has the flow of each frame, for a model of flow from files.
+    """
+    flows = iter(flows) if flows is not None else itertools.repeat(None)
     stream = SaliencyStream(model)
     waiting = collections.deque()
     for name, frame in frames:
         waiting.append((name, frame))
-        for saliency in stream.push(frame):
+        for saliency in stream.push(frame, next(flows)):
             yield *waiting.popleft(), saliency
     for saliency in stream.close():
         yield *waiting.popleft(), saliency

@@ -30,8 +30,8 @@ VARIANTS = ("os", "st", "msst")
 
 # Channels of a branch's 3x3 convolution (section 3.2).
 BRANCH_CHANNELS = 128
-# Channels of the ConvLSTM's state; the paper gives none. Twice the four maps it reads: the network is linear behind it,
-# so a single channel, bounded by 1, could not sum evidence over time. At full resolution 16 cost twice the time.
+# Channels of the ConvLSTM's state; the paper gives none. Twice the four maps it reads, so that a map's past and its
+# change can be held apart; 16 took twice the time, since it works at full resolution.
 LSTM_FILTERS = 8
 # The paper gives none; 3 is the size of all its other kernels with an extent.
 LSTM_KERNEL_SIZE = 3

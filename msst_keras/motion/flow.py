@@ -1,7 +1,7 @@
 """Optical flow between frames, its colours, and its magnitude as a prior (section 3.1).
 
-The paper names no flow method. Flow is made at `motion_size`, smaller than the frame, and rounded to FLOW_STEP: what this
-module gives is what records hold and what the exported graph is given, to the bit.
+The paper names no flow method. Flow is made at `motion_size`, smaller than the frame, and rounded to FLOW_STEP: what
+this module gives is what records hold and what the exported graph is given, to the bit.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ MAX_FLOW = 2048  # pixels; 16 bits hold flow below it
 MIN_MOTION_SIZE = 32  # DIS fails on smaller maps or gives NaN, depending on their shape
 
 # A frame's flow leads `stride` frames ahead (forward) or back (backward), near that end of the sequence to its last or
-# first frame, and is divided by the number of frames it spans. The frame at the end has nowhere to lead: its flow is the
-# negated flow of the opposite direction to its neighbour.
+# first frame, and is divided by the number of frames it spans. The frame at the end has nowhere to lead: its flow is
+# the negated flow of the opposite direction to its neighbour.
 EDGE_RULE = "forward: last = -flow(last, last - 1); backward: first = -flow(first, second); one frame alone: zero"
+
+FILES_EDGE_RULE = "a frame at the end without a file takes its neighbour's flow"
 
 
 def _dis(preset: int, finest_scale: int, patch_stride: int) -> Callable:
@@ -44,12 +46,12 @@ def _farneback() -> Callable:
     return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 5, 15, 3, 5, 1.2, 0)
 
 
-# Milliseconds at 240x432 on one core, end-point error on Middlebury's RubberWhale, and max F of `magnitude_prior` over 73
-# frames of ten DAVIS sequences:
-#   dis        31 ms  .12 px  .73   OpenCV's medium preset, but carried to full resolution (finest scale 0 for 1: a third of
-#                                   the time, .22 px, .70) and with its patches 4 pixels apart for 3 (two thirds of the time)
-#   dis_fast    9 ms  .23 px  .70   the fast preset, one scale finer than it comes (2 ms, .44 px, .66)
-#   farneback  20 ms          .52
+# Milliseconds at 240x432 on one core, end-point error on Middlebury's RubberWhale, and max F of `magnitude_prior`
+# over 73 frames of ten DAVIS sequences:
+#   dis        31 ms  .12 px  .73   OpenCV's medium preset, but carried to full resolution (finest scale 0 for 1: a
+# third of                                   the time, .22 px, .70) and with its patches 4 pixels apart for 3 (two
+# thirds of the time)   dis_fast    9 ms  .23 px  .70   the fast preset, one scale finer than it comes (2 ms, .44 px,
+# .66)   farneback  20 ms          .52
 #   deepflow  300 ms; tvl1 2 s
 _METHODS = {
     "dis": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, finest_scale=0, patch_stride=4),
@@ -59,6 +61,7 @@ _METHODS = {
     "deepflow": _deepflow,
 }
 FLOW_METHODS = tuple(_METHODS)
+FROM_FILES = "files"  # in place of a method: somebody else's flow, which is given and not computed
 DIRECTIONS = ("forward", "backward")
 
 
@@ -67,12 +70,13 @@ class FlowSettings:
     """Everything that flow depends on; goes into record manifests and exported models.
 
     Attributes:
-        method: One of FLOW_METHODS.
-        motion_size: (height, width) of flow maps. The default is half of DAVIS's 480x854 (16:9): flow takes a quarter of the
-            time, and a 512x512 network sees it through a stride of 16 anyhow.
-        direction: "forward", from frame t to t + stride, or "backward", from t to t - stride: no delay in a live stream.
-        stride: Frames that flow spans; flow is divided by it, so its unit is always pixels per frame. 2 or 3 help where the
-            frame rate is high and motion slow.
+        method: One of FLOW_METHODS, or FROM_FILES.
+        motion_size: (height, width) of flow maps. The default is half of DAVIS's 480x854 (16:9): flow takes a
+            quarter of the time, and a 512x512 network sees it through a stride of 16 anyhow.
+        direction: "forward", from frame t to t + stride, or "backward", from t to t - stride: no delay in a live
+          stream.
+        stride: Frames that flow spans; flow is divided by it, so its unit is always pixels per frame. 2 or 3 help
+            where the frame rate is high and motion slow.
 
     Raises:
         ValueError: A value is none of these.
@@ -84,12 +88,13 @@ class FlowSettings:
     stride: int = 1
 
     def __post_init__(self):
-        if self.method not in FLOW_METHODS:
-            raise ValueError(f"The flow method must be one of {', '.join(FLOW_METHODS)}, found {self.method!r}.")
+        if self.method not in (*FLOW_METHODS, FROM_FILES):
+            methods = ", ".join((*FLOW_METHODS, FROM_FILES))
+            raise ValueError(f"The flow method must be one of {methods}, found {self.method!r}.")
         size = tuple(self.motion_size)
         if len(size) != 2 or not all(isinstance(side, int) and side >= MIN_MOTION_SIZE for side in size):
             raise ValueError(
-                f"motion_size must be (height, width), whole numbers from {MIN_MOTION_SIZE} on, found {self.motion_size!r}."
+                f"motion_size must be (height, width), both from {MIN_MOTION_SIZE} on, found {self.motion_size!r}."
             )
         object.__setattr__(self, "motion_size", size)
         if self.direction not in DIRECTIONS:
@@ -100,7 +105,8 @@ class FlowSettings:
     def to_dict(self) -> dict:
         """The settings as JSON values, with the rounding and the rule at the ends that flow was made with."""
         settings = dataclasses.asdict(self)
-        return {**settings, "motion_size": list(self.motion_size), "rounding": FLOW_STEP, "edge_rule": EDGE_RULE}
+        edge_rule = FILES_EDGE_RULE if self.method == FROM_FILES else EDGE_RULE
+        return {**settings, "motion_size": list(self.motion_size), "rounding": FLOW_STEP, "edge_rule": edge_rule}
 
     @classmethod
     def from_dict(cls, settings: dict) -> FlowSettings:
@@ -109,13 +115,13 @@ class FlowSettings:
         Raises:
             ValueError: Settings are missing or unknown, or the rounding or edge rule is not this program's.
         """
-        expected = cls().to_dict()
+        expected = cls(method=settings.get("method", cls.method)).to_dict()
         if settings.keys() != expected.keys():
             raise ValueError(f"Flow settings must have the keys {', '.join(expected)}, found {', '.join(settings)}.")
         for key in ("rounding", "edge_rule"):
             if settings[key] != expected[key]:
                 raise ValueError(
-                    f"Flow was made with {key} {settings[key]!r}, but this program's is {expected[key]!r}; make it again."
+                    f"Flow was made with {key} {settings[key]!r}, this program's is {expected[key]!r}; make it again."
                 )
         return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
 
@@ -123,11 +129,14 @@ class FlowSettings:
 class FlowEstimator:
     """The flow of a sequence, frame by frame: `flows`, or `push` and `close` for a live stream.
 
-    Results depend on the frames and settings alone, not on the number of threads nor on what was computed before. Memory
+    Results depend on the frames and settings alone, not on the number of threads nor on what was computed before.
+    Memory
     does not grow with the sequence: `stride` + 1 reduced frames are held.
     """
 
     def __init__(self, settings: FlowSettings):
+        if settings.method == FROM_FILES:
+            raise ValueError("This flow comes from files; give the folder of its files (--flow_dir) to go on.")
         self.settings = settings
         self._calculate = _METHODS[settings.method]()
         self._start()
@@ -144,8 +153,9 @@ class FlowEstimator:
             frame: (H, W, 3) uint8 RGB.
 
         Returns:
-            (h, w) uint8 grey at `motion_size`: grey first, then means over areas (INTER_AREA) where neither side grows, and
-            bilinear interpolation otherwise. The aspect ratio is not kept; flow is in pixels of the reduced frame.
+            (h, w) uint8 grey at `motion_size`: grey first, then means over areas (INTER_AREA) where neither side
+            grows, and bilinear interpolation otherwise. The aspect ratio is not kept; flow is in pixels of the
+            reduced frame.
 
         Raises:
             ValueError: The frame is none.
@@ -196,8 +206,8 @@ class FlowEstimator:
     def push(self, frame: np.ndarray) -> list[np.ndarray]:
         """Takes the next frame and returns the flows that became known, in frame order.
 
-        Forward: none at first, then one each time, of the frame `stride` before. Backward: none for the first frame, two for
-        the second (the first frame's flow leads to it), then that of each frame at once.
+        Forward: none at first, then one each time, of the frame `stride` before. Backward: none for the first frame,
+        two for the second (the first frame's flow leads to it), then that of each frame at once.
 
         Raises:
             ValueError: See `between`.
@@ -257,13 +267,13 @@ COLOR_WHEEL = _make_color_wheel()  # (55, 3) RGB in 0..1, Middlebury's
 def flow_to_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.ndarray:
     """Colours of flow: hue is its direction, saturation its magnitude, white where nothing moves (Middlebury's wheel).
 
-    Unlike Middlebury's own program the wheel is closed (no seam where the angle wraps) and magnitudes above the largest are
-    shown as the largest.
+    Unlike Middlebury's own program the wheel is closed (no seam where the angle wraps) and magnitudes above the
+    largest are shown as the largest.
 
     Args:
         flow: (H, W, 2) float32, x then y.
-        max_magnitude: The magnitude of full saturation, > 0. None takes the 99th percentile of the map, so that a few wrong
-            vectors cannot pale it, and at least 1 pixel, so that noise is not shown as motion.
+        max_magnitude: The magnitude of full saturation, > 0. None takes the 99th percentile of the map, so that a
+            few wrong vectors cannot pale it, and at least 1 pixel, so that noise is not shown as motion.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -287,7 +297,8 @@ def flow_to_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.nd
 def magnitude_prior(flow: np.ndarray) -> np.ndarray:
     """The magnitude of residual flow as a motion prior: the baseline that a trained prior must beat.
 
-    Each component's median, the camera's motion, is removed; magnitudes are divided by their 99th percentile (by FLOW_STEP
+    Each component's median, the camera's motion, is removed; magnitudes are divided by their 99th percentile (by
+    FLOW_STEP
     where that is less: there all but a hundredth of the map stands still) and clipped to 1.
 
     Args:

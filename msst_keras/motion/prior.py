@@ -2,11 +2,12 @@
 
     flow (B, h, w, 2) -> colours -> backbone -> deep features ─┐
     superpixels (B, h, w, M) ──────────────────────────────────┴> means over regions and contexts -> 300 -> 300 -> score
-                                                    scores of M levels, painted back and averaged (Eq. 1) -> (B, h, w, 1)
+                                                    scores of M levels, painted back and averaged (Eq. 1) -> (B, h,
+                                                    w, 1)
 
-The deep features are those of MDF (the paper's [16]) but for one thing: MDF runs its network on three windows cut around each
-region; here it runs once on the map, and a region's features are means over the cells of the same three contexts. Hundreds
-of regions thus cost one pass.
+The deep features are those of MDF (the paper's [16]) but for one thing: MDF runs its network on three windows cut
+around each region; here it runs once on the map, and a region's features are means over the cells of the same three
+contexts. Hundreds of regions thus cost one pass.
 
 Written with keras and keras.ops alone. Batch, height and width are free.
 """
@@ -33,12 +34,13 @@ class MotionPrior(keras.Model):
     """Scores of superpixels by their deep features, averaged over the segmentations (Eq. 1).
 
     Inputs: {"flow": (B, h, w, 2) float32, x then y, pixels per frame; "superpixels": (B, h, w, M) int32, labels below
-    `max_regions`}. Output: (B, h, w, 1) float32 in 0..1, multiples of 1/255 as records hold it; unrounded if `training`.
+    `max_regions`}. Output: (B, h, w, 1) float32 in 0..1, multiples of 1/255 as records hold it; unrounded if
+    `training`.
 
-    Features are both outputs of the backbone and the colours themselves. Its middle output keeps detail, its last sees most
-    of the map; ImageNet files without classifier leave the convolutions behind the last output random, and such features
-    alone would carry less. The colours are there because superpixels can be smaller than the 16 pixels of a cell: trained
-    briefly on generated motion without them, the prior's error is half as large again.
+    Features are both outputs of the backbone and the colours themselves. Its middle output keeps detail, its last
+    sees most of the map; ImageNet files without classifier leave the convolutions behind the last output random, and
+    such features alone would carry less. The colours are there because superpixels can be smaller than the 16 pixels
+    of a cell: trained briefly on generated motion without them, the prior's error is half as large again.
 
     One `.keras` file holds the weights and all settings.
 
@@ -69,10 +71,11 @@ class MotionPrior(keras.Model):
             backbone_weights: "none", "imagenet" or a file; see `build_backbone`.
             train_backbone: Whether the backbone is trained with the classifier. None, the default, trains one without
                 weights and leaves one with weights as it is: then the features are MDF's, learned on ImageNet.
-            remove_median: Whether the median flow, the camera's motion, is removed before the map is coloured. The paper does
-                not say. True: it spares the network learning what moves from what else moves, and trains in half the steps.
-            classifier_per_level: True is the letter of Eq. 1, a classifier S^j per segmentation. False shares one, which
-                sees M times the samples and may be smaller than its training set.
+            remove_median: Whether the median flow, the camera's motion, is removed before the map is coloured. The
+                paper does not say. True: it spares the network learning what moves from what else moves, and trains
+                in half the steps.
+            classifier_per_level: True is the letter of Eq. 1, a classifier S^j per segmentation. False shares one,
+                which sees M times the samples and may be smaller than its training set.
 
         Raises:
             ValueError: An argument is out of range.
@@ -105,8 +108,8 @@ class MotionPrior(keras.Model):
             training: Passed to the layers.
 
         Returns:
-            Logits and the number of pixels of each region, both (B, M, max_regions) float32. Regions without pixels have
-            meaningless logits.
+            Logits and the number of pixels of each region, both (B, M, max_regions) float32. Regions without pixels
+            have meaningless logits.
 
         Raises:
             ValueError: The inputs have the wrong names, ranks or number of levels.
@@ -145,8 +148,8 @@ class MotionPrior(keras.Model):
 class MagnitudePrior(keras.Model):
     """The residual magnitude of flow, `flow.magnitude_prior`, behind the interface of MotionPrior; nothing is trained.
 
-    Inputs: {"flow": (B, h, w, 2) float32}; "superpixels" may be there and are ignored. Output: (B, h, w, 1) float32 in 0..1,
-    multiples of 1/255; unrounded if `training`.
+    Inputs: {"flow": (B, h, w, 2) float32}; "superpixels" may be there and are ignored. Output: (B, h, w, 1) float32
+    in 0..1, multiples of 1/255; unrounded if `training`.
     """
 
     superpixel_settings = None
@@ -191,7 +194,8 @@ def _build_classifier(num_features: int) -> keras.Sequential:
     layers = keras.layers
     classifier = keras.Sequential(
         [
-            # Activations of the backbones differ in size, and by image; regions are compared by what stands out in them.
+            # Activations of the backbones differ in size, and by image; regions are compared by what stands out in
+            # them.
             layers.LayerNormalization(),
             layers.Dense(HIDDEN_UNITS, activation="relu", kernel_initializer="he_normal"),
             layers.Dense(HIDDEN_UNITS, activation="relu", kernel_initializer="he_normal"),

@@ -24,10 +24,12 @@ def train_prior(
 ) -> dict:
     """Trains a prior in place.
 
-    Sigmoid cross-entropy of the regions that are clearly salient or not (`regions.label_regions`), both classes with the same
-    weight in sum, since most regions are background. Adam with gradients clipped to norm 1, which keeps the first steps of a
-    backbone without weights from running away, and a learning rate that falls to zero along a half cosine: without the fall
-    the scores of two runs differ twice as much. Half of the batches, drawn by `seed`, are mirrored left to right.
+    Sigmoid cross-entropy of the regions that are clearly salient or not (`regions.label_regions`), both classes with
+    the same weight in sum, since most regions are background. Adam with gradients clipped to norm 1, which keeps the
+    first steps of a
+    backbone without weights from running away, and a learning rate that falls to zero along a half cosine: without
+    the fall the scores of two runs differ twice as much. Half of the batches, drawn by `seed`, are mirrored left to
+    right.
 
     Args:
         batches: Dicts of arrays, at least `steps` of them: "flow" (B, h, w, 2) float32, pixels per frame, "superpixels"
@@ -39,8 +41,9 @@ def train_prior(
         min_purity: See `regions.label_regions`.
 
     Returns:
-        {"steps", "loss", "region_accuracy", "balanced_accuracy" (the mean of both classes' shares of correct regions, null
-        if a class did not occur), "num_regions", "num_salient_regions"} over the last tenth of the steps, on training data.
+        {"steps", "loss", "region_accuracy", "balanced_accuracy" (the mean of both classes' shares of correct
+        regions, null if a class did not occur), "num_regions", "num_salient_regions"} over the last tenth of the
+        steps, on training data.
 
     Raises:
         ValueError: Bad arguments or batches, too few batches, or a loss that is not finite.
@@ -63,7 +66,7 @@ def train_prior(
             losses.append(float(loss))
         done += 1
     if done < steps:
-        raise ValueError(f"Expected {steps} batches to train the prior on, found {done}; repeat the data or take fewer steps.")
+        raise ValueError(f"Expected {steps} batches to train on, found {done}; repeat them or take fewer steps.")
     return _report(counts, losses, steps)
 
 

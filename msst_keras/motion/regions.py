@@ -1,4 +1,4 @@
-"""Superpixels inside the graph: colours of flow, features of regions in their contexts, scores back to pixels (section 3.1).
+"""Regions of flow in the graph: their colours, their features in context, their scores (section 3.1).
 
 Written with keras.ops alone; batch, height and width may be unknown, the number of levels and of regions may not.
 """
@@ -67,7 +67,8 @@ def percentile(maps, percent: int):
 
 
 def count_pixels(superpixels, num_regions: int):
-    """Pixels of each region: (B, h, w, M) int32 labels -> (B, M, num_regions) float32, 0 where a map has no such region."""
+    """Pixels of each region: (B, h, w, M) int32 labels -> (B, M, num_regions) float32, 0 where a map has no such
+    region."""
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
     areas = _sum_segments(ops.ones_like(labels, "float32"), labels, batch * num_levels * num_regions)
     return ops.reshape(areas, (batch, num_levels, num_regions))
@@ -76,12 +77,12 @@ def count_pixels(superpixels, num_regions: int):
 def pool_regions(images, features, stride: int, superpixels, num_regions: int):
     """Mean features of each region in three contexts: the region, it and its neighbours, the whole map.
 
-    Means over pixels: a pixel has the features of the cell it lies in. They are made of the number of pixels that region and
-    cell share, so no feature map is brought to full size.
+    Means over pixels: a pixel has the features of the cell it lies in. They are made of the number of pixels that
+    region and cell share, so no feature map is brought to full size.
 
     Args:
-        images: (B, h, w, 3) float32: features of the pixels themselves. A small superpixel shares its cells with others; this
-            is what tells it from them.
+        images: (B, h, w, 3) float32: features of the pixels themselves. A small superpixel shares its cells with
+            others; this is what tells it from them.
         features: (B, ceil(h / stride), ceil(w / stride), C).
         stride: Pixels per cell of `features`, cell k beginning at pixel k * stride.
         superpixels: (B, h, w, M) int32 labels below `num_regions`.
@@ -97,7 +98,8 @@ def pool_regions(images, features, stride: int, superpixels, num_regions: int):
     shared = _sum_segments(ops.ones_like(labels, "float32"), labels * num_cells + cells, batch * num_rows * num_cells)
     shared = ops.reshape(shared, (batch, num_rows, num_cells))
     sums = ops.matmul(shared, ops.reshape(ops.cast(features, "float32"), (batch, num_cells, channels)))
-    colors = ops.repeat(ops.reshape(images, (-1, 1, ops.shape(images)[1] * ops.shape(images)[2], 3)), num_levels, axis=1)
+    _, height, width, _ = ops.shape(images)
+    colors = ops.repeat(ops.reshape(images, (-1, 1, height * width, 3)), num_levels, axis=1)
     colors = _sum_segments(ops.reshape(colors, (-1, 3)), labels, batch * num_rows)
     sums = ops.concatenate([ops.reshape(colors, (batch, num_rows, 3)), sums], axis=-1)
     sums = ops.reshape(sums, (batch, num_levels, num_regions, 3 + channels))
@@ -147,16 +149,16 @@ def label_regions(masks, superpixels, num_regions: int, min_purity: float):
         masks: (B, h, w) float32, 1 where salient.
         superpixels: (B, h, w, M) int32.
         num_regions: Rows per level.
-        min_purity: A region with a larger share of salient pixels is salient, with a larger share of others it is not; the
-            rest are no samples (MDF: 0.7).
+        min_purity: A region with a larger share of salient pixels is salient, with a larger share of others it is
+            not; the rest are no samples (MDF: 0.7).
 
     Returns:
         (B, M, num_regions) float32 of 0 and 1: salient, and is a sample.
     """
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
     shape = (batch, num_levels, num_regions)
-    pixels = ops.repeat(ops.expand_dims(ops.reshape(masks, (batch, -1)), 1), num_levels, axis=1)
-    salient = ops.reshape(_sum_segments(ops.reshape(pixels, (-1,)), labels, batch * num_levels * num_regions), shape)
+    pixels = _repeat_levels(ops.expand_dims(masks, -1), num_levels)[:, 0]
+    salient = ops.reshape(_sum_segments(pixels, labels, batch * num_levels * num_regions), shape)
     areas = count_pixels(superpixels, num_regions)
     share = salient / ops.maximum(areas, 1.0)
     positive = ops.cast(share > min_purity, "float32")
@@ -179,6 +181,13 @@ def _cell_of_pixels(superpixels, stride: int, cells_per_row: int):
     columns = ops.expand_dims(ops.arange(width, dtype="int32") // stride, 0)
     cells = ops.reshape(rows * cells_per_row + columns, (1, height * width))
     return ops.reshape(ops.repeat(cells, batch * num_levels, axis=0), (-1,))
+
+
+def _repeat_levels(images, num_levels: int):
+    """The pixels of (B, h, w, C) once for every level, (B * M * h * w, C), in the order of `_flatten_labels`."""
+    batch, height, width, channels = ops.shape(images)
+    repeated = ops.repeat(ops.reshape(images, (batch, 1, height * width, channels)), num_levels, axis=1)
+    return ops.reshape(repeated, (-1, channels))
 
 
 def _sum_segments(values, segments, num_segments):

@@ -17,20 +17,21 @@ from msst_keras.motion.flow import check_flow, flow_to_color
 class SuperpixelSettings:
     """How flow maps are segmented; goes into record manifests, priors and exported models.
 
-    `scales` and `min_sizes` are those of the coarsest and the finest level; between them lie geometric steps, as in MDF, the
-    paper's [16]. With the defaults flow maps of DAVIS at 240x432 fall into about 30, 100 and 280 regions; labelling each
-    region of the finest level as its true majority gives J .74, of the coarsest .66.
+    `scales` and `min_sizes` are those of the coarsest and the finest level; between them lie geometric steps, as in
+    MDF, the paper's [16]. With the defaults flow maps of DAVIS at 240x432 fall into about 30, 100 and 280 regions;
+    labelling each region of the finest level as its true majority gives J .74, of the coarsest .66.
 
     Attributes:
         num_levels: M. 1 takes the middle of the range. MDF has 15; three spread over the same range cost a fifth.
-        max_regions: The most regions that a level may have: the exported graph has room for so many. Where a segmentation
-            gives more it is made again with twice the minimum size, until it holds. Real maps at the defaults stay below.
+        max_regions: The most regions that a level may have: the exported graph has room for so many. Where a
+            segmentation gives more it is made again with twice the minimum size, until it holds. Real maps at the
+            defaults stay below.
         scales: The constant k of the segmentation: larger ones prefer larger regions.
         min_sizes: The smallest region, in pixels of the reduced map.
         sigma: Of the Gaussian that smooths the map before; the value of the paper's [7] is 0.8, but flow is smooth.
-        shorter_side: A map is reduced, if need be, until its shorter side is this long, and segmented so. At 240x432 that takes
-            a quarter of the time (9 for 36 ms a level), and the regions follow the objects of DAVIS as well (J .76 for .76 of
-            some 500 regions); and scales and sizes mean the same for every `motion_size`.
+        shorter_side: A map is reduced, if need be, until its shorter side is this long, and segmented so. At 240x432
+            that takes a quarter of the time (9 for 36 ms a level), and the regions follow the objects of DAVIS as
+            well (J .76 for .76 of some 500 regions); and scales and sizes mean the same for every `motion_size`.
 
     Raises:
         ValueError: A value is out of range.
@@ -69,7 +70,7 @@ class SuperpixelSettings:
         """
         expected = cls().to_dict()
         if settings.keys() != expected.keys():
-            raise ValueError(f"Superpixel settings must have the keys {', '.join(expected)}, found {', '.join(settings)}.")
+            raise ValueError(f"Superpixel settings must be {', '.join(expected)}, found {', '.join(settings)}.")
         return cls(**settings)
 
 

@@ -5,7 +5,8 @@ Signatures (batch B, frame size H x W are free; T, M, and the motion size h x w 
     serving_default  frames uint8 (B, T, H, W, 3) RGB, flow float32 (B, T, h, w, 2), superpixels int32 (B, T, h, w, M)
                      -> saliency float32 (B, H, W, 1) in 0..1, of frame T
     encode           frame (B, H, W, 3), flow (B, h, w, 2), superpixels (B, h, w, M)
-                     -> middle, last float32 (B, h_r, w_r, S): the streams' maps of one time step (Eq. 3 before upsampling)
+                     -> middle, last float32 (B, h_r, w_r, S): the streams' maps of one time step (Eq. 3 before
+                     upsampling)
     fuse             middle, last (B, T, h_r, w_r, S), frame_size int32 (B, 2): H and W, alike in a batch
                      -> saliency (B, H, W, 1)
 
@@ -116,7 +117,8 @@ class _Servable(tf.Module):
             merged[name].set_shape([None, *value.shape[2:]])
         maps = self._encode(tf.reshape(frames, [-1, shape[2], shape[3], 3]), **merged)
         split = {
-            name: tf.reshape(x, tf.concat([[shape[0], self._num_frames], tf.shape(x)[1:]], 0)) for name, x in maps.items()
+            name: tf.reshape(x, tf.concat([[shape[0], self._num_frames], tf.shape(x)[1:]], 0))
+            for name, x in maps.items()
         }
         for name, value in maps.items():
             split[name].set_shape([None, self._num_frames, *value.shape[1:]])

@@ -30,8 +30,8 @@ class TrainingOptions:
       learning_rate: Adam's; 1e-3 is the paper's (section 4.1).
       alpha: Eq. 7's balance factor, a number or "balanced" (per image; the paper names no value).
       beta: Eq. 8's weight of the loss behind the ConvLSTM; 0.1 is the paper's.
-      region_weight: weight of a soft IoU loss beside Eq. 7; 0 is the paper. Class-balanced cross-entropy alone leaves halos
-        around objects (a worse MAE at the same ranking), which a region loss repairs.
+      region_weight: weight of a soft IoU loss beside Eq. 7; 0 is the paper. Class-balanced cross-entropy alone
+        leaves halos around objects (a worse MAE at the same ranking), which a region loss repairs.
       checkpoint_every, keep_checkpoints: steps between checkpoints, and how many are kept.
       validate_every: steps between validations; 0 validates at the end alone.
       log_every: steps between TensorBoard scalars (log.jsonl has every step).
@@ -141,7 +141,8 @@ class _Log:
     def __init__(self, run_dir: Path, first_step: int):
         self._path = run_dir / "log.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        # Steps after the last checkpoint are done again: their lines would stand there twice; a torn last line goes too.
+        # Steps after the last checkpoint are done again: their lines would stand there twice; a torn last line goes
+        # too.
         with publish(self._path) as temporary:
             temporary.write_text("".join(line + "\n" for line in lines[:first_step]))
         self._file = self._path.open("a", buffering=1)

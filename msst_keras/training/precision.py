@@ -30,7 +30,9 @@ def resolve_precision(precision: str) -> str:
 
 
 def _cpu_flags() -> set[str]:
-    path = Path("/proc/cpuinfo")  # Linux alone has it; elsewhere float32 is right (no such x86 laptop is worth guessing)
+    path = Path(
+        "/proc/cpuinfo"
+    )  # Linux alone has it; elsewhere float32 is right (no such x86 laptop is worth guessing)
     if not path.exists():
         return set()
     lines = (line for line in path.read_text().splitlines() if line.startswith("flags"))

@@ -1,12 +1,12 @@
 """A run directory: what a training run leaves behind, and how another program gets its model back.
 
-    flags.txt        the flags of the run, usable with --flagfile
-    run.json         how to build the model, and where its motion prior came from
-    prior.keras      the motion prior's model (none for variant `os`)
-    checkpoints/     the last few states of model and optimizer
-    log.jsonl        one line a step
-    events.out.*     TensorBoard
-    result.json      when done
+flags.txt        the flags of the run, usable with --flagfile
+run.json         how to build the model, and where its motion prior came from
+prior.keras      the motion prior's model (none for variant `os`)
+checkpoints/     the last few states of model and optimizer
+log.jsonl        one line a step
+events.out.*     TensorBoard
+result.json      when done
 """
 
 from __future__ import annotations

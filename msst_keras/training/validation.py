@@ -28,7 +28,9 @@ def make_validation(
         evaluator = Evaluator(PROTOCOLS["paper"])
         for batch in validation_batches(index, num_frames, batch_size, image_size):
             maps = predict({name: batch[name] for name in model.input}).numpy()
-            for saliency, mask, clip in zip(maps[..., 0], batch["mask"].numpy()[..., 0], batch["clip"].numpy(), strict=True):
+            for saliency, mask, clip in zip(
+                maps[..., 0], batch["mask"].numpy()[..., 0], batch["clip"].numpy(), strict=True
+            ):
                 sequence, frame = index.names[clip].rsplit("/", 1)
                 evaluator.add(sequence, frame, saliency, mask > 0.5)
         result = evaluator.result()

@@ -81,8 +81,9 @@ def test_records_hold_what_was_on_disk_and_what_was_computed(davis, tmp_path):
 
 def test_without_motion_none_is_computed(davis, tmp_path, monkeypatch):
     monkeypatch.delattr(FlowEstimator, "push")
-    convert.convert(find_sequences("davis", davis), tmp_path, make_motion(prior="none", store_flow=False), DESCRIPTION)
-    assert all(record.flow is None and record.prior is None for record in read(tmp_path).values())
+    motion = make_motion(prior="none", store_flow=False)
+    convert.convert(find_sequences("davis", davis), tmp_path / "out", motion, DESCRIPTION)
+    assert all(record.flow is None and record.prior is None for record in read(tmp_path / "out").values())
 
 
 def test_an_interrupted_conversion_goes_on_and_ends_the_same(davis, tmp_path, monkeypatch):
@@ -147,3 +148,36 @@ def test_a_bad_frame_leaves_nothing_half_written(davis, tmp_path):
     with pytest.raises(ValueError, match="s1/00001.jpg: cut off or damaged"):
         convert.convert(find_sequences("davis", davis), tmp_path / "out", make_motion(), DESCRIPTION, num_shards=1)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.json"]
+
+
+def test_flow_may_come_from_files(davis, tmp_path):
+    sequences = find_sequences("davis", davis)
+    flow_dir = tmp_path / "flow"
+    given = {}
+    for sequence in sequences:
+        for index, name in enumerate(sequence.frame_names[:-1]):  # N - 1 files, as flow programs write them
+            flow = np.full((64, 96, 2), (4 + index, -2), np.float32)
+            (flow_dir / sequence.name).mkdir(parents=True, exist_ok=True)
+            images.write_flow(flow_dir / sequence.name / f"{name}.flo", flow)
+            given[sequence.name, index] = (2 + index / 2, -1)  # half the size: half the pixels
+        given[sequence.name, len(sequence) - 1] = given[sequence.name, len(sequence) - 2]
+    settings = FlowSettings("files", motion_size=(32, 48))
+    motion = convert.MotionOptions(settings, None, None, {"kind": "none"}, True, flow_dir)
+    manifest = convert.convert(sequences, tmp_path / "out", motion, DESCRIPTION)
+    assert FlowSettings.from_dict(manifest["motion"]["flow"]) == settings
+    for key, record in read(tmp_path / "out").items():
+        flow = images.decode_flow_png(record.flow, "flow")
+        np.testing.assert_array_equal(flow, np.broadcast_to(np.float32(given[key]), (32, 48, 2)))
+
+    with pytest.raises(ValueError, match="comes from files; give the folder"):
+        FlowEstimator(settings)
+    images.write_flow(flow_dir / "s0" / "00001.flo", np.full((64, 96, 2), np.nan, np.float32))
+    with pytest.raises(ValueError, match="00001.flo: 6144 vectors are unknown"):
+        convert.convert(sequences, tmp_path / "unknown", motion, DESCRIPTION)
+    (flow_dir / "s0" / "00001.flo").unlink()
+    (flow_dir / "s0" / "00000.flo").unlink()
+    with pytest.raises(FileNotFoundError, match="no 00000.flo or 00000.png"):
+        convert.convert(sequences, tmp_path / "missing", motion, DESCRIPTION)
+    (flow_dir / "s0").rename(flow_dir / "moved")
+    with pytest.raises(FileNotFoundError, match="the flow of 's0' is expected in it"):
+        convert.convert(sequences, tmp_path / "folder", motion, DESCRIPTION)

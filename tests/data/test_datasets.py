@@ -120,8 +120,13 @@ def test_stills_are_sequences_of_one_frame(tmp_path, names):
         save(tmp_path / names[1] / f"{stem}.png", 255)
     cat, dog = datasets.find_sequences("stills", tmp_path)
     assert (cat.name, cat.frame_names, len(dog), dog.read_mask(0).all()) == ("cat", ("cat",), 1, True)
+    message = f"is not in both {names[0]} and {names[1]}; each image needs its mask"
     (tmp_path / names[1] / "cat.png").unlink()
-    with pytest.raises(ValueError, match=f"cat is not in both {names[0]} and {names[1]}; each image needs its mask"):
+    with pytest.raises(ValueError, match=f"cat {message}"):
+        datasets.find_sequences("stills", tmp_path)
+    (tmp_path / names[0] / "cat.jpg").unlink()
+    save(tmp_path / names[1] / "ape.png", 255)
+    with pytest.raises(ValueError, match=f"ape {message}"):
         datasets.find_sequences("stills", tmp_path)
 
 

@@ -151,6 +151,8 @@ def test_mask_rules_on_values_computed_by_hand(tmp_path):
     indices = Image.fromarray(np.array([[0, 1, 38]], np.uint8)).convert("P")
     indices.putpalette([0, 0, 0, 128, 0, 0] + [0, 0, 0] * 254)  # index 38 is drawn black
     assert read(indices, "nonzero") == [[0, 1, 1]]
+    indices.info["transparency"] = 0
+    assert read(indices, "nonzero") == [[0, 1, 1]]
     assert read(np.array([[0, 1, 255]], np.uint8), "nonzero") == [[0, 1, 1]]
     assert read(np.array([[[0, 0, 0], [0, 0, 9], [9, 0, 0]]], np.uint8), "nonzero") == [[0, 1, 1]]
     assert read(np.array([[0, 127, 128, 255]], np.uint8), "half") == [[0, 0, 1, 1]]
@@ -203,10 +205,11 @@ def test_arrays_of_the_wrong_kind_are_not_encoded():
 
 def test_map_round_trip(tmp_path):
     levels = np.arange(256, dtype=np.float32).reshape(16, 16) / 255
-    images.write_map(tmp_path / "maps/a.png", levels + np.float32(0.4 / 255) * (levels < 1))
-    read = images.read_map(tmp_path / "maps/a.png")
-    assert read.dtype == np.float32
-    np.testing.assert_array_equal(read, levels)
+    for offset in (0, 0.4, -0.4):  # of a step, all of which round to the level
+        images.write_map(tmp_path / "maps/a.png", np.clip(levels + np.float32(offset / 255), 0, 1))
+        read = images.read_map(tmp_path / "maps/a.png")
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, levels)
     assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.png"]
 
 

@@ -30,8 +30,14 @@ def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda i
             has_mask = labelled(index)
             frames.append(
                 FrameRecord(
-                    f"s{number}", f"{index:05d}", index, *size, png(grey),
-                    png(mask) if has_mask else None, "fine" if has_mask else None, png(mask[::2, ::2] // 5 * 2),
+                    f"s{number}",
+                    f"{index:05d}",
+                    index,
+                    *size,
+                    png(grey),
+                    png(mask) if has_mask else None,
+                    "fine" if has_mask else None,
+                    png(mask[::2, ::2] // 5 * 2),
                 )  # fmt: skip
             )
     records.write_shard(records.shard_path(folder, 0, 1), frames)

@@ -170,6 +170,28 @@ def test_shape_depth_by_hand():
     assert lobed.reach == 1.75
 
 
+def test_masks_are_the_outlines_of_the_shapes():
+    options = SceneOptions(num_objects=(1, 1), tiny_share=0, occluder_share=0, num_distractors=(0, 0))
+    for seed in range(4):
+        mask = generate_sequence(seed, 1, SIZE, options).masks[0]
+        layer = scenes.make_scene(np.random.default_rng(seed), 1, SIZE, options)[-1]
+        angle = np.linspace(0, 2 * np.pi, 4000)
+        radius = 1 + sum((wave * np.exp(1j * k * angle)).real for k, wave in enumerate(layer.shape.waves, start=2))
+        ellipse = layer.shape.half_axes[:, None] * np.stack([np.cos(angle), np.sin(angle)])
+        outline = (layer.maps[0] @ np.vstack([radius * ellipse, np.ones(4000)])).T.astype(np.float32)
+        inside = [cv2.pointPolygonTest(outline, tuple(map(float, pixel)), False) > 0 for pixel in PIXELS.reshape(-1, 2)]
+        np.testing.assert_array_equal(mask, np.reshape(inside, SIZE))
+        assert mask.sum() > 200
+
+
+def test_the_first_view_lies_within_its_photograph():
+    for seed, name in enumerate(textures.PHOTOS):
+        texture, place = textures.cut_background(np.random.default_rng(seed), name, SIZE)
+        half_view = np.array(SIZE[::-1]) / 2 * textures.TEXTURE_SCALE
+        assert (place - half_view >= -1).all() and (place + half_view <= np.array(texture.shape[1::-1]) + 1).all()
+        assert texture.std() > 20
+
+
 def test_affine_maps_by_hand():
     turn = np.array([[0.0, -2, 5], [2, 0, 7]])  # a quarter turn, twice the size
     np.testing.assert_array_equal(turn @ [1, 0, 1], [5, 9])

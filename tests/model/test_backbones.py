@@ -9,8 +9,8 @@ from msst_keras.model import backbones
 from msst_keras.model import weights as vgg16_weights
 from msst_keras.model.backbones import PIXEL_STD, build_backbone, output_strides, scale_channels
 
-# Keras 3.15 itself saves weights by a call that NumPy 2.4 deprecates.
-saves_weights = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+# Keras 3.15 itself reads and saves weights by a call that NumPy 2.4 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 # Section 3.2: VGG16's five blocks, its last pooling removed, dilated convolutions in the last two blocks.
 # layer: (kernel, dilation)
@@ -141,7 +141,6 @@ def test_width_scales_channels():
     assert build_backbone(width=0.25).get_layer("fc6").kernel.shape == (3, 3, 128, 256)
 
 
-@saves_weights
 def test_vgg16_file_gives_the_features_of_vgg16(vgg16, tmp_path):
     """End to end on RGB input: mean, channel order and the scaled biases, against Keras's own VGG16."""
     path = write_npz(tmp_path / "vgg16.npz", as_arrays(vgg16))
@@ -154,7 +153,6 @@ def test_vgg16_file_gives_the_features_of_vgg16(vgg16, tmp_path):
     np.testing.assert_allclose(middle * PIXEL_STD, expected, rtol=1e-3, atol=expected.max() * 1e-5)
 
 
-@saves_weights
 @pytest.mark.parametrize("name", ["model.h5", "legacy.h5", "model.weights.h5", "model.keras", "arrays.npz"])
 def test_every_file_format_is_read(vgg16, tmp_path, name):
     path = tmp_path / name

@@ -93,7 +93,9 @@ def test_streaming_the_export_gives_the_maps_of_the_live_window(exported):
     names = [f"{index:05d}" for index in range(len(frames))]
     streamed = list(stream_maps(SaliencyModel(path), zip(names, frames, strict=True)))
     assert [name for name, _, _ in streamed] == names
-    for (_, frame, found), expected, original in zip(streamed, expected_maps(frames, model, prior), frames, strict=True):
+    for (_, frame, found), expected, original in zip(
+        streamed, expected_maps(frames, model, prior), frames, strict=True
+    ):
         np.testing.assert_array_equal(frame, original)
         np.testing.assert_allclose(found, expected, atol=2e-5)
         assert found.std() > 0.01  # not a constant

@@ -84,6 +84,7 @@ def build_backbone(
     output_stride: int = 16,
     width: float = 1.0,
     weights: str = "none",
+    first_convolution_std: float = FIRST_CONVOLUTION_STD,
     name: str = "backbone",
 ) -> keras.Model:
     """Builds an image -> [middle, last] network of any image size.
@@ -95,6 +96,7 @@ def build_backbone(
         width: Multiplies every channel count (see `scale_channels`).
         weights: "none" (He normal), "imagenet", or the path of a VGG16 file (see `weights.read_vgg16`). A file without
             classifier leaves fc6 and fc7 He normal. With 4 channels the first convolution stays Gaussian (section 4.1).
+        first_convolution_std: Standard deviation of that Gaussian.
         name: Name of the model.
 
     Returns:
@@ -110,17 +112,19 @@ def build_backbone(
     output_strides(backbone, output_stride)
     if channels not in (3, 4):
         raise ValueError(f"channels must be 3 (RGB) or 4 (RGB and motion prior), found {channels!r}.")
+    if not 0 < first_convolution_std < math.inf:
+        raise ValueError(f"first_convolution_std must be a positive number, found {first_convolution_std!r}.")
     if weights != "none" and width != 1:
         raise ValueError(
             f'Pre-trained weights need width 1, found width {width!r}; set width to 1 or weights to "none".'
         )
     layers = {} if weights == "none" else vgg16_weights.read_vgg16(weights)
-    model = _build_vgg16(channels, output_stride, width, name)
+    model = _build_vgg16(channels, output_stride, width, first_convolution_std, name)
     _load_vgg16(model, layers, weights)
     return model
 
 
-def _build_vgg16(channels, output_stride, width, name):
+def _build_vgg16(channels, output_stride, width, first_convolution_std, name):
     def convolution(x, filters, kernel_size, dilation, layer_name, initializer="he_normal"):
         return keras.layers.Conv2D(
             scale_channels(filters, width),
@@ -141,7 +145,7 @@ def _build_vgg16(channels, output_stride, width, name):
         dtype="float32",
         name="pixels",
     )(image)
-    first = keras.initializers.RandomNormal(stddev=FIRST_CONVOLUTION_STD) if prior else "he_normal"
+    first = keras.initializers.RandomNormal(stddev=first_convolution_std) if prior else "he_normal"
     for block, (filters, num_convolutions) in enumerate(BLOCKS, start=1):
         for index in range(1, num_convolutions + 1):
             initializer = first if block == index == 1 else "he_normal"

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import keras
 
-from msst_keras.model.backbones import build_backbone, output_strides, scale_channels
+from msst_keras.model.backbones import FIRST_CONVOLUTION_STD, build_backbone, output_strides, scale_channels
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
 
 VARIANTS = ("os", "st", "msst")
@@ -46,6 +46,7 @@ def build_msst(
     weights: str = "none",
     lstm_filters: int = LSTM_FILTERS,
     lstm_kernel_size: int = LSTM_KERNEL_SIZE,
+    first_convolution_std: float = FIRST_CONVOLUTION_STD,
     name: str = "msst",
 ) -> keras.Model:
     """Builds a clip -> saliency network of any frame size.
@@ -59,6 +60,7 @@ def build_msst(
         weights: "none", "imagenet" or a file, for both streams (see `backbones.build_backbone`).
         lstm_filters: Channels of the ConvLSTM's state.
         lstm_kernel_size: Odd.
+        first_convolution_std: Of the Gaussian that initialises the temporal stream's first convolution (section 4.1).
         name: Name of the model.
 
     Returns:
@@ -75,7 +77,7 @@ def build_msst(
     if not isinstance(num_frames, int) or num_frames < 1:
         raise ValueError(f"num_frames must be a positive whole number, found {num_frames!r}.")
     strides = output_strides(backbone, output_stride)
-    encoder = _build_encoder(variant, backbone, output_stride, width, weights)
+    encoder = _build_encoder(variant, backbone, output_stride, width, weights, first_convolution_std)
     if variant == "msst":
         fuser = _build_recurrent_fuser(strides, num_frames, lstm_filters, lstm_kernel_size)
     else:
@@ -111,7 +113,7 @@ def get_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     return model.get_layer("encoder"), model.get_layer("fuser")
 
 
-def _build_encoder(variant, backbone, output_stride, width, weights):
+def _build_encoder(variant, backbone, output_stride, width, weights, first_convolution_std):
     frames = keras.Input((None, None, 3), name="frames")
     inputs, streams = {"frames": frames}, {"spatial": frames}
     if variant != "os":
@@ -119,7 +121,9 @@ def _build_encoder(variant, backbone, output_stride, width, weights):
         streams["temporal"] = keras.layers.Concatenate(dtype="float32")([frames, inputs["prior"]])
     maps = {"middle": [], "last": []}
     for stream, image in streams.items():
-        network = build_backbone(backbone, image.shape[-1], output_stride, width, weights, name=stream)
+        network = build_backbone(
+            backbone, image.shape[-1], output_stride, width, weights, first_convolution_std, name=stream
+        )
         for scale, features in zip(maps, network(image), strict=True):
             maps[scale].append(_branch(features, width, f"{stream}_{scale}"))
     outputs = {

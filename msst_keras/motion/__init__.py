@@ -1,2 +1,1 @@
-"""From frames to the motion prior (section 3.1): optical flow, superpixels of the flow map, scores of the
-superpixels."""
+"""From frames to the motion prior (section 3.1): optical flow, its superpixels, their scores."""

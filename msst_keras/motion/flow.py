@@ -48,11 +48,14 @@ def _farneback() -> Callable:
 
 # Milliseconds at 240x432 on one core, end-point error on Middlebury's RubberWhale, and max F of `magnitude_prior`
 # over 73 frames of ten DAVIS sequences:
-#   dis        31 ms  .12 px  .73   OpenCV's medium preset, but carried to full resolution (finest scale 0 for 1: a
-# third of                                   the time, .22 px, .70) and with its patches 4 pixels apart for 3 (two
-# thirds of the time)   dis_fast    9 ms  .23 px  .70   the fast preset, one scale finer than it comes (2 ms, .44 px,
-# .66)   farneback  20 ms          .52
-#   deepflow  300 ms; tvl1 2 s
+#   dis        34 ms  .12 px  .73
+#   dis_fast    8 ms  .23 px  .70
+#   farneback  21 ms  .37 px  .52
+#   deepflow  300 ms  .13 px
+#   tvl1        2 s   .16 px
+# `dis` is OpenCV's medium preset carried to full resolution (as it comes, with finest scale 1: 11 ms, .22 px, .70), its
+# patches 4 pixels apart (3: 50 ms and no better). `dis_fast` is the fast preset with one scale more (as it comes, with
+# finest scale 2: 3 ms, .44 px, .66).
 _METHODS = {
     "dis": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, finest_scale=0, patch_stride=4),
     "dis_fast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_FAST, finest_scale=1, patch_stride=4),
@@ -73,8 +76,8 @@ class FlowSettings:
         method: One of FLOW_METHODS, or FROM_FILES.
         motion_size: (height, width) of flow maps. The default is half of DAVIS's 480x854 (16:9): flow takes a
             quarter of the time, and a 512x512 network sees it through a stride of 16 anyhow.
-        direction: "forward", from frame t to t + stride, or "backward", from t to t - stride: no delay in a live
-          stream.
+        direction: "forward", from frame t to t + stride, as most flow files are; or "backward", from t to t - stride:
+            no delay in a live stream.
         stride: Frames that flow spans; flow is divided by it, so its unit is always pixels per frame. 2 or 3 help
             where the frame rate is high and motion slow.
 
@@ -130,8 +133,8 @@ class FlowEstimator:
     """The flow of a sequence, frame by frame: `flows`, or `push` and `close` for a live stream.
 
     Results depend on the frames and settings alone, not on the number of threads nor on what was computed before.
-    Memory
-    does not grow with the sequence: `stride` + 1 reduced frames are held.
+    Memory does not grow with the sequence: `stride` + 1 reduced frames are held. An estimator cannot be pickled; make
+    one in each process.
     """
 
     def __init__(self, settings: FlowSettings):
@@ -298,8 +301,7 @@ def magnitude_prior(flow: np.ndarray) -> np.ndarray:
     """The magnitude of residual flow as a motion prior: the baseline that a trained prior must beat.
 
     Each component's median, the camera's motion, is removed; magnitudes are divided by their 99th percentile (by
-    FLOW_STEP
-    where that is less: there all but a hundredth of the map stands still) and clipped to 1.
+    FLOW_STEP where that is less: there all but a hundredth of the map stands still) and clipped to 1.
 
     Args:
         flow: (h, w, 2) float32, x then y, pixels per frame.

@@ -67,14 +67,13 @@ def percentile(maps, percent: int):
 
 
 def count_pixels(superpixels, num_regions: int):
-    """Pixels of each region: (B, h, w, M) int32 labels -> (B, M, num_regions) float32, 0 where a map has no such
-    region."""
+    """Pixels of each region: (B, h, w, M) int32 labels -> (B, M, num_regions) float32, 0 of regions that are not."""
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
-    areas = _sum_segments(ops.ones_like(labels, "float32"), labels, batch * num_levels * num_regions)
+    areas = ops.segment_sum(ops.ones_like(labels, "float32"), labels, batch * num_levels * num_regions)
     return ops.reshape(areas, (batch, num_levels, num_regions))
 
 
-def pool_regions(images, features, stride: int, superpixels, num_regions: int):
+def pool_regions(images, feature_maps, strides, superpixels, num_regions: int):
     """Mean features of each region in three contexts: the region, it and its neighbours, the whole map.
 
     Means over pixels: a pixel has the features of the cell it lies in. They are made of the number of pixels that
@@ -83,27 +82,23 @@ def pool_regions(images, features, stride: int, superpixels, num_regions: int):
     Args:
         images: (B, h, w, 3) float32: features of the pixels themselves. A small superpixel shares its cells with
             others; this is what tells it from them.
-        features: (B, ceil(h / stride), ceil(w / stride), C).
-        stride: Pixels per cell of `features`, cell k beginning at pixel k * stride.
+        feature_maps: List of (B, ceil(h / stride), ceil(w / stride), C_i).
+        strides: Pixels per cell of each, cell k beginning at pixel k * stride.
         superpixels: (B, h, w, M) int32 labels below `num_regions`.
         num_regions: Rows made per level. Rows without pixels have zeros in the first two contexts.
 
     Returns:
-        (B, M, num_regions, NUM_CONTEXTS * (3 + C)) float32, and `count_pixels`, (B, M, num_regions).
+        (B, M, num_regions, NUM_CONTEXTS * (3 + C_1 + ...)) float32: all features of the first context, then of the
+        second, then of the third.
     """
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
-    _, height, width, channels = ops.shape(features)
-    num_rows, num_cells = num_levels * num_regions, height * width
-    cells = _cell_of_pixels(superpixels, stride, width)
-    shared = _sum_segments(ops.ones_like(labels, "float32"), labels * num_cells + cells, batch * num_rows * num_cells)
-    shared = ops.reshape(shared, (batch, num_rows, num_cells))
-    sums = ops.matmul(shared, ops.reshape(ops.cast(features, "float32"), (batch, num_cells, channels)))
-    _, height, width, _ = ops.shape(images)
-    colors = ops.repeat(ops.reshape(images, (-1, 1, height * width, 3)), num_levels, axis=1)
-    colors = _sum_segments(ops.reshape(colors, (-1, 3)), labels, batch * num_rows)
-    sums = ops.concatenate([ops.reshape(colors, (batch, num_rows, 3)), sums], axis=-1)
-    sums = ops.reshape(sums, (batch, num_levels, num_regions, 3 + channels))
-    areas = ops.reshape(ops.sum(shared, axis=-1), (batch, num_levels, num_regions, 1))
+    shape = (batch, num_levels, num_regions)
+    colors = ops.segment_sum(_repeat_levels(images, num_levels), labels, batch * num_levels * num_regions)
+    sums = [ops.reshape(colors, (*shape, 3))]
+    for features, stride in zip(feature_maps, strides, strict=True):
+        sums.append(_sum_cells(ops.cast(features, "float32"), stride, superpixels, num_regions))
+    sums = ops.concatenate(sums, axis=-1)
+    areas = ops.expand_dims(count_pixels(superpixels, num_regions), -1)
     near = find_neighbors(superpixels, num_regions)
     whole = ops.sum(sums, axis=2, keepdims=True) / ops.sum(areas, axis=2, keepdims=True)
     contexts = [
@@ -111,7 +106,7 @@ def pool_regions(images, features, stride: int, superpixels, num_regions: int):
         ops.matmul(near, sums) / ops.maximum(ops.matmul(near, areas), 1.0),
         ops.broadcast_to(whole, ops.shape(sums)),
     ]
-    return ops.concatenate(contexts, axis=-1), areas[..., 0]
+    return ops.concatenate(contexts, axis=-1)
 
 
 def find_neighbors(superpixels, num_regions: int):
@@ -128,7 +123,7 @@ def find_neighbors(superpixels, num_regions: int):
         rows, batch, _ = _flatten_labels(first, num_regions)
         columns = ops.reshape(ops.transpose(second, (0, 3, 1, 2)), (-1,))
         num_pairs = batch * num_levels * num_regions * num_regions
-        touching += _sum_segments(ops.ones_like(rows, "float32"), rows * num_regions + columns, num_pairs)
+        touching += ops.segment_sum(ops.ones_like(rows, "float32"), rows * num_regions + columns, num_pairs)
     touching = ops.reshape(touching, (batch, num_levels, num_regions, num_regions))
     touching += ops.transpose(touching, (0, 1, 3, 2)) + ops.eye(num_regions)
     return ops.cast(touching > 0, "float32")
@@ -158,7 +153,7 @@ def label_regions(masks, superpixels, num_regions: int, min_purity: float):
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
     shape = (batch, num_levels, num_regions)
     pixels = _repeat_levels(ops.expand_dims(masks, -1), num_levels)[:, 0]
-    salient = ops.reshape(_sum_segments(pixels, labels, batch * num_levels * num_regions), shape)
+    salient = ops.reshape(ops.segment_sum(pixels, labels, batch * num_levels * num_regions), shape)
     areas = count_pixels(superpixels, num_regions)
     share = salient / ops.maximum(areas, 1.0)
     positive = ops.cast(share > min_purity, "float32")
@@ -174,13 +169,22 @@ def _flatten_labels(superpixels, num_regions: int):
     return ops.reshape(maps + offsets, (-1,)), batch, num_levels
 
 
-def _cell_of_pixels(superpixels, stride: int, cells_per_row: int):
-    """The index of each pixel's cell, in the order of `_flatten_labels`."""
-    batch, height, width, num_levels = ops.shape(superpixels)
+def _sum_cells(features, stride: int, superpixels, num_regions: int):
+    """Sums over the pixels of each region of the features of their cells: (B, M, num_regions, C)."""
+    labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
+    _, cell_rows, cell_columns, channels = ops.shape(features)
+    _, height, width, _ = ops.shape(superpixels)
+    num_rows, num_cells = num_levels * num_regions, cell_rows * cell_columns
     rows = ops.expand_dims(ops.arange(height, dtype="int32") // stride, 1)
     columns = ops.expand_dims(ops.arange(width, dtype="int32") // stride, 0)
-    cells = ops.reshape(rows * cells_per_row + columns, (1, height * width))
-    return ops.reshape(ops.repeat(cells, batch * num_levels, axis=0), (-1,))
+    cells = ops.reshape(rows * cell_columns + columns, (1, height * width))
+    cells = ops.reshape(ops.repeat(cells, batch * num_levels, axis=0), (-1,))
+    ones = ops.ones_like(labels, "float32")
+    shared = ops.segment_sum(ones, labels * num_cells + cells, batch * num_rows * num_cells)
+    sums = ops.matmul(
+        ops.reshape(shared, (batch, num_rows, num_cells)), ops.reshape(features, (batch, num_cells, channels))
+    )
+    return ops.reshape(sums, (batch, num_levels, num_regions, channels))
 
 
 def _repeat_levels(images, num_levels: int):
@@ -188,7 +192,3 @@ def _repeat_levels(images, num_levels: int):
     batch, height, width, channels = ops.shape(images)
     repeated = ops.repeat(ops.reshape(images, (batch, 1, height * width, channels)), num_levels, axis=1)
     return ops.reshape(repeated, (-1, channels))
-
-
-def _sum_segments(values, segments, num_segments):
-    return ops.segment_sum(values, segments, num_segments=num_segments)

@@ -232,6 +232,7 @@ def test_failed_download_is_told(monkeypatch):
         ({"backbone": "vgg19"}, "backbone must be one of vgg16, found 'vgg19'"),
         ({"output_stride": 32}, r"output_stride must be one of \(16, 8\), found 32"),
         ({"channels": 5}, r"channels must be 3 \(RGB\) or 4 .* found 5"),
+        ({"first_convolution_std": 0}, "first_convolution_std must be a positive number, found 0"),
         ({"width": 0}, "width must be a positive number.* found 0"),
         ({"width": float("nan")}, "width must be a positive number.* found nan"),
         ({"width": 0.5, "weights": "imagenet"}, "Pre-trained weights need width 1, found width 0.5"),

@@ -131,6 +131,12 @@ def test_the_prior_reaches_the_temporal_map_alone():
         assert difference[0] == 0 and difference[1] > 1e-5
 
 
+def test_first_convolution_of_the_temporal_stream_has_the_std_asked_for():
+    encoder, _ = get_parts(build_small("st", first_convolution_std=0.01))
+    kernels = [np.std(encoder.get_layer(stream).get_layer("block1_conv1").kernel) for stream in STREAMS["st"]]
+    np.testing.assert_allclose(kernels, [np.sqrt(2 / 27), 0.01], rtol=0.25)
+
+
 def test_fused_map_is_eq_5():
     fuser = get_parts(build_small())[1]
     weights = {"fuse_spatial": [1.0, 10.0], "fuse_temporal": [100.0, 1000.0]}

@@ -50,7 +50,7 @@ def _farneback() -> Callable:
 # over 73 frames of ten DAVIS sequences:
 #   dis        34 ms  .12 px  .73
 #   dis_fast    8 ms  .23 px  .70
-#   farneback  21 ms  .37 px  .52
+#   farneback  21 ms  .37 px  .52  (it gives nothing where texture is weak)
 #   deepflow  300 ms  .13 px
 #   tvl1        2 s   .16 px
 # `dis` is OpenCV's medium preset carried to full resolution (as it comes, with finest scale 1: 11 ms, .22 px, .70), its

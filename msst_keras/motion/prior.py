@@ -92,7 +92,7 @@ class MotionPrior(keras.Model):
             "remove_median": remove_median,
             "classifier_per_level": classifier_per_level,
         }
-        self.backbone = build_backbone(backbone, 3, _OUTPUT_STRIDE, width, backbone_weights, name="backbone")
+        self.backbone = build_backbone(backbone, output_stride=_OUTPUT_STRIDE, width=width, weights=backbone_weights)
         self._strides = output_strides(backbone, _OUTPUT_STRIDE)
         self.backbone.trainable = self._options["train_backbone"]
         num_features = regions.NUM_CONTEXTS * (3 + sum(output.shape[-1] for output in self.backbone.outputs))

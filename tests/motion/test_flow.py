@@ -23,8 +23,8 @@ SIZE = (64, 96)
 
 def shifted_photo(offset, size=SIZE):
     """A crop of a photograph whose content stands `offset` (x, y) pixels further than in the crop of offset (0, 0)."""
-    matrix = np.float32([[1, 0, 60 - offset[0]], [0, 1, 60 - offset[1]]])
-    return cv2.warpAffine(skimage.data.astronaut(), matrix, size[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
+    matrix = np.float32([[1, 0, 150 - offset[0]], [0, 1, 100 - offset[1]]])
+    return cv2.warpAffine(skimage.data.chelsea(), matrix, size[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
 
 
 def moving_photo(num_frames, velocity=(2.0, -1.0), size=SIZE):
@@ -209,7 +209,11 @@ def test_flow_from_files_is_not_computed():
 )
 def test_bad_frames(frame, message):
     estimator = FlowEstimator(FlowSettings(motion_size=SIZE))
-    for take in (estimator.push, lambda frame: estimator.between(frame, frame), lambda frame: list(estimator.flows([frame]))):
+    for take in (
+        estimator.push,
+        lambda frame: estimator.between(frame, frame),
+        lambda frame: list(estimator.flows([frame])),
+    ):
         with pytest.raises(ValueError, match=message):
             take(frame)
 
@@ -227,8 +231,9 @@ def test_colors_of_directions():
     flow = np.float32([[(2, 0), (1, 0), (0, 0), (4, 0)], [(-2, 0), (0, 2), (0, -2), (-2, -1e-9)]])
     colors = flow_to_color(flow, max_magnitude=2)
     np.testing.assert_array_equal(colors[0], [(255, 0, 0), (255, 128, 128), (255, 255, 255), (255, 0, 0)])
-    # Half, a quarter and three quarters of the 55 colours further: 27.5, 13.75 and 41.25.
-    expected = [(0, 209, 255), (255, 234, 0), (88, 0, 255), (0, 209, 255)]
+    # Half, a quarter and three quarters of the 55 colours further: 27.5 is 2.5 of the 11 steps from cyan to blue, 13.75
+    # that many of the 15 from red to yellow, 41.25 5.25 of the 13 from blue to magenta.
+    expected = [(0, 197, 255), (255, 234, 0), (103, 0, 255), (0, 197, 255)]
     np.testing.assert_allclose(colors[1].astype(int), expected, atol=1)
 
 

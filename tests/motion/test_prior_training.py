@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from msst_keras.data.synthetic import generate_sequence
+from msst_keras.motion import prior_training
+from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_training import train_prior
+from msst_keras.motion.superpixels import SuperpixelSettings, segment
+
+SIZE = (64, 96)
+SUPERPIXELS = SuperpixelSettings(num_levels=2, max_regions=96)
+
+
+def make_prior(seed=0, **options):
+    keras.utils.set_random_seed(seed)
+    return MotionPrior(FlowSettings(motion_size=SIZE), SUPERPIXELS, width=0.0625, **options)
+
+
+def squares(batch=2):
+    """A batch whose superpixels are a grid; the salient ones move up, the others down."""
+    labels = np.arange(4 * 6, dtype=np.int32).reshape(4, 6).repeat(16, axis=0).repeat(16, axis=1)
+    mask = np.isin(labels, (8, 9, 14))
+    flow = np.where(mask[..., None], np.float32([0, -3]), np.float32([0, 3]))
+    scene = {"flow": flow, "superpixels": np.stack([labels, labels], axis=-1), "mask": mask}
+    return {name: np.stack([value] * batch) for name, value in scene.items()}
+
+
+def scenes(seed, batch=4):
+    """Batches of squares that move, each as fast as the others; salient are those that move up."""
+    generator = np.random.default_rng(seed)
+    while True:
+        scene = squares(batch)
+        for mask, flow in zip(scene["mask"], scene["flow"], strict=True):
+            mask[:], flow[:] = False, (1, 0)
+            for x in generator.permutation(6)[:4] * 16:
+                y, up = 16 * generator.integers(4), generator.random() < 0.5
+                mask[y : y + 16, x : x + 16] = up
+                flow[y : y + 16, x : x + 16] = (1, -3 if up else 3)
+        yield scene
+
+
+def test_training_finds_what_magnitude_cannot_tell():
+    model = make_prior()
+    report = train_prior(scenes(0), model, steps=50)  # the backbone too
+    held_out = next(scenes(1, batch=16))
+    predicted = model({"flow": held_out["flow"], "superpixels": held_out["superpixels"]}).numpy()[..., 0]
+    magnitude = np.stack([magnitude_prior(flow) for flow in held_out["flow"]])
+    errors = [np.abs(maps - held_out["mask"]).mean() for maps in (predicted, magnitude)]
+    assert errors[0] < 0.2 * errors[1]
+    assert report["balanced_accuracy"] > 0.95
+
+
+@pytest.mark.slow
+def test_a_narrow_prior_beats_the_magnitude_on_generated_videos():
+    size = (96, 144)
+    estimator, superpixels = FlowEstimator(FlowSettings(motion_size=size)), SuperpixelSettings(max_regions=256)
+    examples = {"flow": [], "superpixels": [], "mask": []}
+    for seed in range(76):
+        sequence = generate_sequence(seed, 6, size)
+        for flow, mask in zip(estimator.flows(sequence.frames), sequence.masks, strict=True):
+            for name, value in (("flow", flow), ("superpixels", segment(flow, superpixels)), ("mask", mask)):
+                examples[name].append(value)
+    examples = {name: np.array(values) for name, values in examples.items()}
+    generator = np.random.default_rng(0)
+    batches = ({name: x[chosen] for name, x in examples.items()} for chosen in generator.choice(360, (150, 4)))
+    keras.utils.set_random_seed(0)
+    model = MotionPrior(estimator.settings, superpixels, width=0.125)
+    train_prior(batches, model, steps=150)
+    held_out = {name: x[360:] for name, x in examples.items()}
+    predicted = model({"flow": held_out["flow"], "superpixels": held_out["superpixels"]}).numpy()[..., 0]
+    magnitude = np.stack([magnitude_prior(flow) for flow in held_out["flow"]])
+    errors, f_measures = zip(*(score(maps, held_out["mask"]) for maps in (predicted, magnitude)), strict=True)
+    assert errors[0] < 0.6 * errors[1]
+    assert f_measures[0] > f_measures[1] + 0.015
+
+
+def score(maps, masks):
+    """Mean absolute error, and the mean over maps of their largest F-measure, beta^2 = 0.3."""
+    best = []
+    for saliency, mask in zip(maps, masks, strict=True):
+        if mask.any():
+            above = saliency >= np.linspace(1 / 255, 1, 255)[:, None, None]
+            true = (above & mask).sum(axis=(1, 2))
+            best.append((1.3 * true / (above.sum(axis=(1, 2)) + 0.3 * mask.sum())).max())
+    return np.abs(maps - masks).mean(), np.mean(best)
+
+
+def test_loss_and_report_are_those_of_the_clear_regions(monkeypatch):
+    """Both classes weigh the same; the region that is half salient counts for neither, one that is nearly clear does."""
+    batch = squares()
+    batch["mask"][:, :4, :16] = True  # a quarter of a superpixel
+    batch["mask"][:, 16:24, :16] = True  # half of one
+    model = make_prior(train_backbone=False)
+    logits = model.score_regions({"flow": batch["flow"], "superpixels": batch["superpixels"]}).numpy()[0, 0, :24]
+    salient = np.isin(np.arange(24), (8, 9, 14))
+    other = ~salient & (np.arange(24) != 6)
+    losses = np.logaddexp(0, np.where(salient, -logits, logits))
+    right = (logits > 0) == salient
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: FakeGenerator(1.0))  # not mirrored
+    report = train_prior([batch], model, steps=1)
+    assert report == {
+        "steps": 1,
+        "loss": pytest.approx((losses[salient].mean() + losses[other].mean()) / 2, rel=1e-4),
+        "region_accuracy": pytest.approx(right[salient | other].mean()),
+        "balanced_accuracy": pytest.approx((right[salient].mean() + right[other].mean()) / 2),
+        "num_regions": 2 * 2 * 23,  # maps, levels, regions
+        "num_salient_regions": 2 * 2 * 3,
+    }
+
+
+def test_report_covers_the_last_tenth_of_the_steps():
+    with_object, without = squares(1), squares(1)
+    without["mask"] = np.zeros_like(without["mask"])
+    report = train_prior([with_object] * 18 + [without] * 2, make_prior(train_backbone=False), steps=20)
+    assert report["num_regions"] == 2 * 2 * 24  # steps, levels, regions
+    assert report["num_salient_regions"] == 0
+    assert report["balanced_accuracy"] is None
+
+
+class FakeGenerator:
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def random(self):
+        return self.values.pop(0)
+
+
+def test_mirrored_batches_show_the_mirrored_scene():
+    batch, model = squares(), make_prior()
+    batch["flow"] += np.float32([2, 0])
+    plain, mirrored = (prior_training._prepare(batch, model, mirror) for mirror in (False, True))
+    for name, original, flipped in zip(("flow", "superpixels", "mask"), plain, mirrored, strict=True):
+        np.testing.assert_array_equal(original, batch[name])
+        sign = np.float32([-1, 1]) if name == "flow" else 1
+        np.testing.assert_array_equal(flipped[:, :, ::-1], batch[name] * sign)
+
+
+def test_backbone_is_trained_only_where_it_is_to_be():
+    for train_backbone in (True, False):
+        model = make_prior(train_backbone=train_backbone)
+        before = [model.backbone.get_weights(), model.classifiers[0].get_weights()]
+        train_prior([squares()] * 2, model, steps=2)
+        after = [model.backbone.get_weights(), model.classifiers[0].get_weights()]
+        changed = [any((a != b).any() for a, b in zip(*pair, strict=True)) for pair in zip(before, after, strict=True)]
+        assert changed == [train_backbone, True]
+
+
+def test_the_same_seeds_give_the_same_prior():
+    weights = []
+    for seed in (0, 0, 1):
+        model = make_prior(train_backbone=False)
+        train_prior(scenes(0), model, steps=5, seed=seed)
+        weights.append(np.concatenate([w.ravel() for w in model.get_weights()]))
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert (weights[0] != weights[2]).any()
+
+
+def test_every_level_trains_its_own_classifier():
+    model = make_prior(train_backbone=False, classifier_per_level=True)
+    batch = squares()
+    batch["superpixels"][..., 1] = 0  # one region, neither salient nor not: the second classifier has no samples
+    batch["mask"][:, :32] = True
+    before = [classifier.get_weights() for classifier in model.classifiers]
+    train_prior([batch] * 2, model, steps=2)
+    changed = [
+        any((a != b).any() for a, b in zip(weights, classifier.get_weights(), strict=True))
+        for weights, classifier in zip(before, model.classifiers, strict=True)
+    ]
+    assert changed == [True, False]
+
+
+def test_a_loss_that_is_not_finite_stops():
+    batch = squares()
+    batch["flow"][0, 5, 5] = np.nan
+    with pytest.raises(ValueError, match="loss of the prior is nan at step 0; use a lower learning rate"):
+        train_prior([batch], make_prior(train_backbone=False), steps=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": None}, "must hold flow, superpixels and mask, found no mask"),
+        ({"mask": np.zeros((2, 32, 96), bool)}, r"mask \(B, h, w\), .* found \(2, 32, 96\), \(2, 64, 96, 2\)"),
+        ({"flow": np.zeros((2, 64, 96, 3), np.float32)}, r"found \(2, 64, 96\), \(2, 64, 96, 3\)"),
+        ({"superpixels": np.zeros((2, 64, 96, 3), np.int32)}, r"superpixels \(B, h, w, 2\), found .*96, 3\)"),
+        ({"superpixels": np.full((2, 64, 96, 2), 96)}, "below the prior's max_regions, 96, found 96"),
+    ],
+)
+def test_bad_batches(change, message):
+    batch = {name: value for name, value in {**squares(), **change}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        train_prior([batch], make_prior(train_backbone=False), steps=1)
+
+
+def test_bad_arguments():
+    model = make_prior(train_backbone=False)
+    with pytest.raises(ValueError, match="steps must be a whole number, 1 or more, found 0"):
+        train_prior([], model, steps=0)
+    with pytest.raises(ValueError, match="min_purity must be from 0.5 to below 1, found 0.3"):
+        train_prior([], model, steps=1, min_purity=0.3)
+    with pytest.raises(ValueError, match="Expected 3 batches to train on, found 2"):
+        train_prior([squares()] * 2, model, steps=3)

@@ -20,7 +20,7 @@ from absl import flags
 from msst_keras import cli
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Folder for everything that the demo makes.")
-_STEPS = flags.DEFINE_integer("steps", 90, "Training steps on clips, after four times as many on frames.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 90, "Training steps on clips; four times as many on frames.", lower_bound=1)
 _PRIOR_STEPS = flags.DEFINE_integer("prior_steps", 150, "Training steps of the motion prior.", lower_bound=1)
 
 _NUM_VIDEOS = flags.DEFINE_integer("num_videos", 56, "Videos to generate.", lower_bound=2)

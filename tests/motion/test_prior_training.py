@@ -90,7 +90,7 @@ def score(maps, masks):
 
 
 def test_loss_and_report_are_those_of_the_clear_regions(monkeypatch):
-    """Both classes weigh the same; the region that is half salient counts for neither, one that is nearly clear does."""
+    """Both classes weigh the same; a region that is half salient counts for neither, a nearly clear one does."""
     batch = squares()
     batch["mask"][:, :4, :16] = True  # a quarter of a superpixel
     batch["mask"][:, 16:24, :16] = True  # half of one

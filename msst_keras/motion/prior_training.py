@@ -25,9 +25,9 @@ def train_prior(
     """Trains a prior in place.
 
     Sigmoid cross-entropy of the regions that are clearly salient or not (`regions.label_regions`), both classes with
-    the same weight in sum, since most regions are background. Adam, with gradients clipped to norm 1 and a learning
-    rate that falls to zero along a half cosine: both make runs of a backbone without weights more alike. Half of the
-    batches, drawn by `seed`, are mirrored left to right.
+    the same weight in sum, since most regions are background. Adam; gradients are clipped to norm 1, against the first
+    steps of a backbone without weights, and the learning rate falls to zero along a half cosine, so that the last few
+    batches do not decide. Half of the batches, drawn by `seed`, are mirrored left to right.
 
     Args:
         batches: Dicts of arrays, at least `steps` of them: "flow" (B, h, w, 2) float32, pixels per frame, "superpixels"

@@ -54,7 +54,7 @@ def export_saved_model(path: str | Path, model: keras.Model, prior: keras.Model 
         asset = Path(folder) / ASSET_NAME
         asset.write_text(json.dumps(settings, indent=1) + "\n")
         module.settings = tf.saved_model.Asset(str(asset))
-        tf.saved_model.save(module, str(temporary), signatures=module.signatures())
+        tf.saved_model.save(module, str(temporary), signatures=module.signatures(settings["motion"]))
 
 
 class _Servable(tf.Module):
@@ -66,17 +66,17 @@ class _Servable(tf.Module):
         self._prior = prior
         self._num_frames = settings["num_frames"]
         self._image_size = tuple(settings["image_size"])
-        self._motion = settings["motion"]
         # Keras variables wrap TensorFlow's, which a SavedModel tracks.
         self._weights = [weight.value for weight in (*model.weights, *(prior.weights if prior else ()))]
 
-    def signatures(self) -> dict:
+    def signatures(self, motion: dict | None) -> dict:
+        """The concrete function of each signature; `motion` is that of the asset."""
         frame_specs = {"frame": tf.TensorSpec([None, None, None, 3], tf.uint8)}
         if self._prior is not None:
-            height, width = self._motion["flow"]["motion_size"]
+            height, width = motion["flow"]["motion_size"]
             frame_specs["flow"] = tf.TensorSpec([None, height, width, 2], tf.float32)
-            if self._motion["superpixels"] is not None:
-                levels = self._motion["superpixels"]["num_levels"]
+            if motion["superpixels"] is not None:
+                levels = motion["superpixels"]["num_levels"]
                 frame_specs["superpixels"] = tf.TensorSpec([None, height, width, levels], tf.int32)
         # A clip's inputs are a frame's with a time axis; "frame" becomes "frames".
         clip_specs = {

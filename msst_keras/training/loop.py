@@ -86,9 +86,11 @@ def train(
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     first = int(done.numpy())
+    result_path = run_dir / "result.json"
+    if first >= options.steps and result_path.exists():
+        return json.loads(result_path.read_text())
     step_function = _make_step(model, optimizer, options)
     started = time.perf_counter()
-    results = {}
     with _Log(run_dir, first) as log, _Signals() as signals:
         batches = iter(make_batches(first))
         for step in progress(range(first, options.steps), options.steps, "training", initial=first):
@@ -110,12 +112,13 @@ def train(
                 log.images(step, batch, model)
             if signals.received and not last:
                 raise Interrupted(f"stopped by {signals.received} after step {step + 1}; run the same command to go on")
-            if validate and (last or (options.validate_every and (step + 1) % options.validate_every == 0)):
-                results = validate()
-                log.step(step, {f"validation_{name}": value for name, value in results.items()}, True, to_file=False)
-        results = {"steps": options.steps, "loss": log.recent_loss(options.steps // 10), **results}
+            if validate and not last and options.validate_every and (step + 1) % options.validate_every == 0:
+                log.validation(step, validate())
+        scores = validate() if validate else {}
+        log.validation(options.steps - 1, scores)
+        results = {"steps": options.steps, "loss": log.recent_loss(options.steps // 10), **scores}
     results["seconds"] = round(time.perf_counter() - started, 1)
-    with publish(run_dir / "result.json") as temporary:
+    with publish(result_path) as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     return results
 
@@ -151,13 +154,18 @@ class _Log:
     def __enter__(self) -> _Log:
         return self
 
-    def step(self, step: int, scalars: dict[str, float], to_tensorboard: bool, to_file: bool = True) -> None:
-        if to_file:
-            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+    def step(self, step: int, scalars: dict[str, float], to_tensorboard: bool) -> None:
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
         if to_tensorboard:
-            with self._writer.as_default(step):
-                for name, value in scalars.items():
-                    tf.summary.scalar(name, value)
+            self._draw(step, scalars)
+
+    def validation(self, step: int, scores: dict[str, float]) -> None:
+        self._draw(step, {f"validation_{name}": value for name, value in scores.items()})
+
+    def _draw(self, step: int, scalars: dict[str, float]) -> None:
+        with self._writer.as_default(step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
 
     def images(self, step: int, batch: dict, model: keras.Model) -> None:
         """Frame, prior, saliency map and mask of the batch's first clip, side by side."""

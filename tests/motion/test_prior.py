@@ -84,7 +84,8 @@ def test_pooling_by_hand():
 
 def test_pooling_is_the_mean_over_pixels_of_regions_in_their_contexts():
     shape, num_regions, strides = (2, 13, 18), 6, (4, 8)
-    labels = random_inputs(2, 13, 18)["superpixels"] % num_regions
+    labels = random_inputs(2, 13, 18)["superpixels"] % (num_regions - 1)
+    labels[0, 6, 7, 0] = num_regions - 1  # a region of one pixel; the other maps have none of this number
     images = np.random.default_rng(1).normal(size=(*shape, 3)).astype(np.float32)
     features = [
         np.random.default_rng(stride).normal(size=(2, -(-13 // stride), -(-18 // stride), stride)).astype(np.float32)

@@ -75,7 +75,7 @@ def test_a_narrow_prior_beats_the_magnitude_on_generated_videos():
     magnitude = np.stack([magnitude_prior(flow) for flow in held_out["flow"]])
     errors, f_measures = zip(*(score(maps, held_out["mask"]) for maps in (predicted, magnitude)), strict=True)
     assert errors[0] < 0.6 * errors[1]
-    assert f_measures[0] > f_measures[1] + 0.015
+    assert f_measures[0] > f_measures[1] + 0.005
 
 
 def score(maps, masks):

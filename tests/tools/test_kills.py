@@ -70,6 +70,11 @@ def test_training(davis, tmp_path):
         ]  # fmt: skip
 
     seconds = finish(*arguments(tmp_path / "whole"))
+    process = start(*arguments(tmp_path / "killed"))
+    while not (tmp_path / "killed/log.jsonl").exists() or not (tmp_path / "killed/log.jsonl").stat().st_size:
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 75  # it finished its step and saved itself
     kill_and_finish(seconds, *arguments(tmp_path / "killed"))
     whole, killed = (run.load_model(tmp_path / name).weights for name in ("whole", "killed"))
     for expected, found in zip(whole, killed, strict=True):

@@ -68,6 +68,10 @@ def test_training_learns_and_leaves_its_files(tmp_path):
     assert result["mae"] == 0.5 and len(calls) == 2
     assert json.loads((tmp_path / "result.json").read_text()) == result
     assert list(tmp_path.glob("events.out.tfevents*"))
+    assert loop.train(make_model(), make_batches(40), ("a",), tmp_path, options, validate) == result  # is done already
+    assert len(calls) == 2
+    (tmp_path / "result.json").unlink()  # killed after the last step
+    assert loop.train(make_model(), make_batches(40), ("a",), tmp_path, options, validate)["mae"] == 0.5
     restored = run.load_model(tmp_path)
     for expected, found in zip(model.weights, restored.weights, strict=True):
         np.testing.assert_array_equal(expected, found)

@@ -16,6 +16,9 @@ from msst_keras import cli
 _RECORDS = flags.DEFINE_list("records", None, "Globs of record folders made with --store_flow, comma-separated.")
 _OUTPUT = flags.DEFINE_string("output", None, "File of the prior, NAME.keras.")
 _NUM_LEVELS = flags.DEFINE_integer("num_levels", 3, "M, segmentations of each flow map.", lower_bound=1)
+_MAX_REGIONS = flags.DEFINE_integer(
+    "max_regions", 512, "Most superpixels of a level; 256 do for small maps.", lower_bound=2
+)
 _PER_LEVEL = flags.DEFINE_bool("classifier_per_level", False, "One classifier per level (Eq. 1's S^j) instead of one.")
 _BACKBONE = flags.DEFINE_enum("backbone", "vgg16", ["vgg16"], "Network that the deep features come from.")
 _WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet (downloads), none, or a file.")
@@ -45,7 +48,7 @@ def main() -> None:
     if not _OUTPUT.value.endswith(".keras"):
         raise ValueError(f"--output must end with .keras, not '{_OUTPUT.value}'")
     index, flow_settings = pipeline.index_flow(pipeline.find_record_folders(_RECORDS.value))
-    superpixels = SuperpixelSettings(num_levels=_NUM_LEVELS.value)
+    superpixels = SuperpixelSettings(num_levels=_NUM_LEVELS.value, max_regions=_MAX_REGIONS.value)
     keras.utils.set_random_seed(_SEED.value)
     prior = MotionPrior(
         FlowSettings.from_dict(flow_settings), superpixels, backbone=_BACKBONE.value, width=_WIDTH.value,

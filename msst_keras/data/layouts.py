@@ -87,8 +87,8 @@ def _object_folders(folder: Path) -> tuple[Path, ...]:
 
 
 def folder(root: Path, split: str) -> list[Place]:
-    """A folder of frames, or the folders of frames in it; no masks."""
-    with_frames = [path for path in subfolders(root) if list_images(path)]
+    """A folder of frames, or the folders of frames in it; no masks. FBMS keeps its masks in one: not frames."""
+    with_frames = [path for path in subfolders(root) if path.name != "GroundTruth" and list_images(path)]
     if not list_images(root):
         return [Place(path.name, path, (), "nonzero") for path in with_frames]
     if with_frames:

@@ -144,8 +144,7 @@ class _Log:
     def __init__(self, run_dir: Path, first_step: int):
         self._path = run_dir / "log.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        # Steps after the last checkpoint are done again: their lines would stand there twice; a torn last line goes
-        # too.
+        # Steps after the last checkpoint are done again, so their lines go, and a torn last line with them.
         with publish(self._path) as temporary:
             temporary.write_text("".join(line + "\n" for line in lines[:first_step]))
         self._file = self._path.open("a", buffering=1)

@@ -146,6 +146,13 @@ def test_folder_of_frames_and_folder_of_folders(tmp_path):
         datasets.find_sequences("folder", tmp_path)
 
 
+def test_folder_of_frames_with_its_masks_as_fbms_has_them(tmp_path):
+    save(tmp_path / "camel_01.jpg", (0, 0, 0))
+    save(tmp_path / "GroundTruth/camel_01_gt.png", (0, 0, 0))
+    (sequence,) = datasets.find_sequences("folder", tmp_path)
+    assert sequence.frame_names == ("camel_01",)
+
+
 def test_frame_bytes_stay_or_become_png(tmp_path):
     photo = cv2.resize(np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8), SIZE[::-1])
     for number, suffix in enumerate((".jpg", ".png", ".bmp")):

@@ -163,15 +163,11 @@ def training_batches(
     # One draw per step from one generator: a pure function of (seed, step), since a longer training draws the same
     # prefix.
 
-    def load(example):
-        epoch, position = example // len(index), example % len(index)
-        clip = tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1)
+    def load(example, clip):
         size = tf.gather(sizes, tf.gather(size_ids, example // batch_size))
         return _load_clip(index, clip, num_frames, size, augmentation, [seed, example])
 
-    dataset = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+    return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
 
 
 def validation_batches(
@@ -194,14 +190,9 @@ def flow_batches(index: ClipIndex, batch_size: int, seed: int, first_step: int, 
     Returns:
       a dataset of dicts: "flow" (B, h, w, 2) float32 (see `images.encode_flow_png`), "mask" (B, h, w) float32 of 0
       and 1, the frame's mask at the size of the flow, "clip" (B,) int64. Only whole batches.
-
-    Raises:
-      ValueError: at the first batch, when records hold no flow.
     """
 
-    def load(example):
-        epoch, position = example // len(index), example % len(index)
-        clip = tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1)
+    def load(_, clip):
         features = _read_features(index, clip)
         # The 16-bit PNG holds x, y and a third channel; 2**15 is zero.
         levels = tf.cast(tf.io.decode_png(features["flow"][-1], channels=3, dtype=tf.uint16)[..., :2], tf.float32)
@@ -209,8 +200,18 @@ def flow_batches(index: ClipIndex, batch_size: int, seed: int, first_step: int, 
         mask = _sample(_decode(features["mask"][-1], 1), box, flip, tf.shape(levels)[:2]) >= 127.5
         return {"flow": (levels - 2.0**15) * FLOW_STEP, "mask": tf.cast(mask[..., 0], tf.float32), "clip": clip}
 
+    return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
+
+
+def _shuffled_batches(index, load, batch_size, seed, first_step, last_step):
+    """Batches of `load(example, clip)` in the global order (see the module)."""
+
+    def locate(example):
+        epoch, position = example // len(index), example % len(index)
+        return load(example, tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1))
+
     dataset = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(locate, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
 
 

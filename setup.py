@@ -32,6 +32,7 @@ setup(
         "absl-py>=2.1,<3",
         "tensorboard>=2.20,<3",  # TensorFlow 2.21 no longer brings it
         "tqdm>=4.66,<5",
+        "matplotlib>=3.10,<4",  # the pictures of reports
         "scikit-image>=0.25,<0.27",  # its wheel carries the photographs of the generated sequences
     ],
     extras_require={

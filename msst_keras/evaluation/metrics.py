@@ -66,7 +66,9 @@ class PixelCounts:
         return (self.counts @ np.stack([self.values**0, self.values, self.values**2], axis=1)).tolist()
 
 
-def count_pixels(saliency: np.ndarray, mask: np.ndarray, min_max: bool = False) -> PixelCounts:
+def count_pixels(
+    saliency: np.ndarray, mask: np.ndarray, min_max: bool = False, half_up: bool = False
+) -> PixelCounts:
     """Counts the levels of a map inside and outside a mask.
 
     Args:
@@ -74,13 +76,16 @@ def count_pixels(saliency: np.ndarray, mask: np.ndarray, min_max: bool = False) 
       mask: (H, W) bool, true = object.
       min_max: Whether the map's lowest level becomes 0 and its highest 1. A constant map is left as it is, as MATLAB's
         mapminmax does.
+      half_up: How the centroid of the mask, which the quadrants of the S-measure meet at, is rounded where it falls
+        half-way between two pixels: up, as MATLAB's round does, or to the even index, as NumPy's and PySODMetrics do.
     """
     height, width = mask.shape
     num_rows, num_columns = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
     area = max(num_rows.sum(), 1)
     # The centroid belongs to the left top quadrant: MATLAB's 1:X includes X.
-    row = int(np.round(num_rows @ np.arange(height) / area)) + 1
-    column = int(np.round(num_columns @ np.arange(width) / area)) + 1
+    to_pixel = (lambda x: np.floor(x + 0.5)) if half_up else np.round
+    row = int(to_pixel(num_rows @ np.arange(height) / area)) + 1
+    column = int(to_pixel(num_columns @ np.arange(width) / area)) + 1
     codes = np.where(mask, np.uint16(NUM_LEVELS), np.uint16(0)) | saliency
     quadrants = codes[:row, :column], codes[:row, column:], codes[row:, :column], codes[row:, column:]
     counts = np.stack([np.bincount(part.ravel(), minlength=2 * NUM_LEVELS) for part in quadrants])
@@ -275,6 +280,11 @@ def _eased_error_inside(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCou
 
 def _weighted_error_outside(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCounts) -> float:
     """Returns the sum outside the mask of value * (2 - 2^(-distance / 5)), times `span`."""
+    # The box that holds the mask and every error: beyond it there is nothing to weigh, and distances in it are whole.
+    concerned = (saliency > pixels.low) | mask
+    rows, columns = np.flatnonzero(concerned.any(axis=1)), np.flatnonzero(concerned.any(axis=0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    saliency, mask = saliency[box], mask[box]
     distance = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # The last bits of OpenCV's distances depend on where the array lies in memory; their squares are integers.
     distance = np.sqrt(np.rint(distance * distance))
@@ -286,24 +296,28 @@ def _weighted_error_outside(saliency: np.ndarray, mask: np.ndarray, pixels: Pixe
     return far - float(near.sum(dtype=np.float64))
 
 
-def score_pair(saliency: np.ndarray, mask: np.ndarray, min_max: bool = False) -> dict[str, float | np.ndarray]:
-    """Scores one map by every metric.
+def score_pair(
+    saliency: np.ndarray, mask: np.ndarray, min_max: bool = False, half_up: bool = False, weighted_f: bool = True
+) -> dict[str, float | np.ndarray]:
+    """Scores one map by every metric of salient object detection.
 
     Args:
       saliency: (H, W) uint8 map, 255 = salient.
       mask: (H, W) bool.
       min_max: Whether the map is stretched to [0, 1] first, see `count_pixels`.
+      half_up: How the mask's centroid is rounded, see `count_pixels`.
+      weighted_f: Whether to compute the weighted F-measure, which takes most of the time.
 
     Returns:
-      "mae", "adaptive_f", "weighted_f", "s_measure", "adaptive_e": floats; and over the 256 thresholds "precision",
-      "recall", "f_curve", "e_curve": (256,) float64.
+      "mae", "adaptive_f", "weighted_f" (if asked for), "s_measure", "adaptive_e": floats; and over the 256 thresholds
+      "precision", "recall", "f_curve", "e_curve": (256,) float64.
     """
-    pixels = count_pixels(saliency, mask, min_max)
+    pixels = count_pixels(saliency, mask, min_max, half_up)
     precision, recall = precision_recall(pixels)
     return {
         "mae": mean_absolute_error(pixels),
         "adaptive_f": adaptive_f_measure(pixels),
-        "weighted_f": weighted_f_measure(saliency, mask, pixels),
+        **({"weighted_f": weighted_f_measure(saliency, mask, pixels)} if weighted_f else {}),
         "s_measure": s_measure(pixels),
         "adaptive_e": adaptive_e_measure(pixels),
         "precision": precision,

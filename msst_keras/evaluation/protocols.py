@@ -6,14 +6,14 @@ differently. A protocol writes these choices down; `Evaluator` follows them.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import cv2
 import numpy as np
 
+from msst_keras.evaluation.boundaries import boundary_f_measure, region_similarity
 from msst_keras.evaluation.metrics import Averages, f_measure, score_pair
 
 # The scalars of a result, in its order.
@@ -22,18 +22,21 @@ SCALARS = (
     "j_mean", "f_boundary_mean", "temporal_stability",
 )  # fmt: skip
 _SALIENCY_SCALARS = SCALARS[: SCALARS.index("adaptive_e") + 1]
+_SEGMENTATION_SCALARS = ("j_mean", "f_boundary_mean")
+# What a protocol may choose from. `temporal_stability` is no protocol's: it needs no mask, and is there when asked for.
 _CHOICES = {
-    "frames": ("annotated",),
+    "frames": ("annotated", "inner"),
     "normalisation": ("none", "min_max"),
-    "thresholds": ("integers",),
-    "averaging": ("frames",),
+    "thresholds": ("integers", "half"),
+    "averaging": ("frames", "sequences"),
     "f_curve": ("of_means", "mean"),
+    "centroid": ("half_even", "half_up"),
     "resizing": ("bilinear",),
 }
 # How far the aspect ratios of a map and its mask may lie apart: more than the rounding of a network's sizes
 # (854x480 to 432x240 is 1.2 %), less than a map of a crop or a square map of a wide frame, which nobody can tell apart.
 _ASPECT_TOLERANCE = 0.05
-_NUM_LISTED = 5
+_MIN_INNER = 3  # annotated frames that leave one when the first and the last are skipped
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,22 @@ class Protocol:
 
     Attributes:
       name: What the user calls it.
-      frames: Which frames are scored. "annotated": each one that has a mask.
+      frames: Which frames are scored. "annotated": each one that has a mask. "inner": of those of a sequence, the first
+        and the last are skipped; a sequence of fewer than three is an error (the published programs divide by zero).
+        What counts are the masks: where few frames have one (FBMS), the first and the last of these are skipped.
       normalisation: What happens to a map first. "none"; "min_max": its lowest level becomes 0, its highest 1, and a
         constant map is left alone.
-      thresholds: Where the curves are sampled. "integers": t = 0..255 on the 8-bit map, level >= t.
-      averaging: Over what the mean is taken. "frames": over all frames, each with the same weight.
+      thresholds: Where maps are binarised. "integers": t = 0..255 on the 8-bit map, level >= t, for curves; "half":
+        once, at 0.5, level >= 128.
+      averaging: Over what the mean is taken. "frames": over all frames, each with the same weight. "sequences": over
+        the frames of each sequence, then over the sequences, each with the same weight; curves, too.
       f_curve: How the F curve, whose maximum and mean are max_f and mean_f, comes about. "of_means": F of the averaged
         precision and recall, so that max F is a point of the precision-recall curve. "mean": mean of the frames' F
         curves.
+      centroid: How the S-measure rounds a mask's centroid half-way between two pixels: "half_even" as NumPy does,
+        "half_up" as MATLAB does.
       resizing: How a map of another size is brought to the mask's. "bilinear": pixel centres aligned, no smoothing
-        before reduction. Aspect ratios that differ by more than 5 % are an error.
+        before reduction. Aspect ratios that differ by more than 5 % are an error. The file is never written.
       metrics: Which of SCALARS the protocol defines; the others are null.
       source: Where the rules come from, and what was decided where it is silent.
 
@@ -65,6 +74,7 @@ class Protocol:
     thresholds: str
     averaging: str
     f_curve: str
+    centroid: str
     resizing: str
     metrics: tuple[str, ...]
     source: str
@@ -74,8 +84,30 @@ class Protocol:
             if getattr(self, field) not in choices:
                 value = getattr(self, field)
                 raise ValueError(f"protocol {self.name}: {field} must be one of {choices}, not {value!r}")
-        if unknown := sorted(set(self.metrics) - set(_SALIENCY_SCALARS)):
-            raise ValueError(f"protocol {self.name}: metrics {unknown} are not among {_SALIENCY_SCALARS}")
+        known = _SEGMENTATION_SCALARS if self.thresholds == "half" else _SALIENCY_SCALARS
+        if unknown := sorted(set(self.metrics) - set(known)):
+            raise ValueError(f"protocol {self.name}: metrics {unknown} are not among {known}")
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether precision, recall, F and E are computed over thresholds."""
+        return self.thresholds == "integers"
+
+    def select_frames(self, sequence_name: str, annotated: Sequence[str]) -> Sequence[str]:
+        """Returns those of a sequence's annotated frames, given in order, that are scored.
+
+        Raises:
+          ValueError: when none would be left; it names the sequence.
+        """
+        if self.frames == "annotated":
+            return annotated
+        if len(annotated) < _MIN_INNER:
+            raise ValueError(
+                f"sequence {sequence_name} has {len(annotated)} annotated frame{'s' * (len(annotated) != 1)}, and "
+                f"protocol {self.name} skips the first and the last: it needs {_MIN_INNER}; leave the sequence out "
+                "(--sequences) or take the protocol paper or pysodmetrics"
+            )
+        return annotated[1:-1]
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({
@@ -88,10 +120,37 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({
             thresholds="integers",
             averaging="frames",
             f_curve="of_means",
+            centroid="half_even",
             resizing="bilinear",
             metrics=_SALIENCY_SCALARS,
             source="Section 4.1 of the paper: precision-recall curve at integer thresholds, and MAE. It names no "
             "F-measure; benchmarks of its time averaged precision and recall over frames and took F on that curve.",
+        ),
+        Protocol(
+            name="davsod",
+            frames="inner",
+            normalisation="min_max",
+            thresholds="integers",
+            averaging="sequences",
+            f_curve="mean",
+            centroid="half_up",
+            resizing="bilinear",
+            metrics=tuple(name for name in _SALIENCY_SCALARS if name != "weighted_f"),
+            source="EvaluateTool/main.m of DengPingFan/DAVSOD (Fan et al., CVPR 2019). There a map of another size is "
+            "resized bicubically and overwritten. It prints no E-measure, which is averaged like the others here.",
+        ),
+        Protocol(
+            name="davis16",
+            frames="inner",
+            normalisation="none",
+            thresholds="half",
+            averaging="sequences",
+            f_curve="mean",
+            centroid="half_even",
+            resizing="bilinear",
+            metrics=_SEGMENTATION_SCALARS,
+            source="The benchmark of DAVIS-2016 (Perazzi et al., CVPR 2016; fperazzi/davis): mean J and mean F. It is "
+            "given segmentations; saliency maps are binarised at 0.5.",
         ),
         Protocol(
             name="pysodmetrics",
@@ -100,6 +159,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({
             thresholds="integers",
             averaging="frames",
             f_curve="mean",
+            centroid="half_even",
             resizing="bilinear",
             metrics=_SALIENCY_SCALARS,
             source="PySODMetrics 1.6.2 with its defaults, every pair counted once. It does not resize.",
@@ -112,14 +172,15 @@ class Evaluator:
     """Scores maps one by one and averages them as a protocol says, in memory that grows with the sequences alone.
 
     A map is scored as the 8-bit image it is published as, round(255 * map), so that a number computed during training
-    is the one computed later from the files.
+    is the one computed later from the files. Which frames are given is the caller's choice: `Protocol.select_frames`.
     """
 
     def __init__(self, protocol: Protocol):
         self.protocol = protocol
         self._averages: dict[str, Averages] = {}
+        self._flicker: dict[str, Averages] = {}
 
-    def add(self, sequence_name: str, frame_name: str, prediction: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, sequence_name: str, frame_name: str, prediction: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         """Scores one map. Each frame is to be given once.
 
         Args:
@@ -128,71 +189,118 @@ class Evaluator:
           prediction: (h, w) float in [0, 1] or uint8 in 0..255; another size than the mask's is resized to it.
           mask: (H, W) bool, at least two pixels (the E-measure divides by H * W - 1).
 
+        Returns:
+          Those of SCALARS that the protocol defines, for this frame alone ("max_f" is the maximum of its own curve).
+
         Raises:
           ValueError: names sequence and frame when an array is not as described.
         """
         try:
-            _check_mask(mask)
-            levels = _to_levels(prediction, mask.shape)
+            check_mask(mask)
+            levels = to_levels(prediction, mask.shape)
         except ValueError as error:
             raise ValueError(f"sequence {sequence_name}, frame {frame_name}: {error}") from None
-        scores = score_pair(levels, mask, min_max=self.protocol.normalisation == "min_max")
+        scores = self._score(levels, mask)
         self._averages.setdefault(sequence_name, Averages()).add(scores)
+        return {name: value for name, value in self._scalars(scores, None).items() if value is not None}
+
+    def add_flicker(self, sequence_name: str, value: float) -> None:
+        """Adds how much the map of one frame differs from that of the next one, `stability.flicker`.
+
+        It needs no mask and follows no protocol but in its averaging: any two frames that follow each other count.
+        """
+        self._flicker.setdefault(sequence_name, Averages()).add({"temporal_stability": value})
 
     def merge(self, other: Evaluator) -> None:
         """Adds what another evaluator has scored (in another process, say) under the same protocol.
 
-        The result is the same to the bit when no sequence is split between the two, and to rounding when one is.
+        The result is the same to the bit when no sequence is split between the two, and to rounding when one is; it
+        is the same to the bit whenever the same parts are merged in the same order.
 
         Raises:
           ValueError: when the protocols differ.
         """
         if other.protocol != self.protocol:
             raise ValueError(f"cannot merge scores under protocol {other.protocol.name} with {self.protocol.name}'s")
-        for name, averages in other._averages.items():
-            self._averages.setdefault(name, Averages()).merge(averages)
+        for mine, others in ((self._averages, other._averages), (self._flicker, other._flicker)):
+            for name, averages in others.items():
+                mine.setdefault(name, Averages()).merge(averages)
 
     def result(self) -> dict:
         """Returns the content of metrics.json: plain Python values, sequences in the order of their names.
 
-        "precision" and "recall" are the averaged curves at t = 0..255. "sequences" holds each sequence's scalars, by
-        the same rule on its own frames; a maximum of a curve is therefore not the mean of the sequences' maxima.
+        "precision", "recall", "f_curve" and "e_curve" are the averaged curves at t = 0..255, or None where the protocol
+        has no curves. "sequences" holds each sequence's scalars, by the same rule on its own frames; a maximum of a
+        curve is therefore not the mean of the sequences' maxima.
 
         Raises:
           ValueError: when nothing was added.
         """
         if not self._averages:
             raise ValueError("no frame was scored; give at least one map with its mask")
-        # In one order, so that merging sequences in another one gives the same sums.
-        sequences = {name: self._averages[name] for name in sorted(self._averages)}
-        dataset = Averages()
-        for averages in sequences.values():
-            dataset.merge(averages)
-        mean = dataset.mean()
+        mean = self._average(self._averages)
+        flicker = self._average(self._flicker) if self._flicker else {}
+        curves = dict.fromkeys(("precision", "recall", "f_curve", "e_curve"))
+        if self.protocol.has_curves:
+            curves = {name: mean[name].tolist() for name in curves}
+            curves["f_curve"] = self._f_curve(mean).tolist()
         return {
             "protocol": self.protocol.name,
-            "num_frames": dataset.num_pairs,
-            "num_sequences": len(sequences),
-            **self._scalars(mean),
-            "precision": mean["precision"].tolist(),
-            "recall": mean["recall"].tolist(),
-            "sequences": {name: self._scalars(averages.mean()) for name, averages in sequences.items()},
+            "num_frames": sum(averages.num_pairs for averages in self._averages.values()),
+            "num_sequences": len(self._averages),
+            **self._scalars(mean, flicker.get("temporal_stability")),
+            **curves,
+            "sequences": {name: self._sequence_scalars(name) for name in sorted(self._averages)},
         }
 
-    def _scalars(self, mean: Mapping[str, float | np.ndarray]) -> dict[str, float | None]:
-        of_means = self.protocol.f_curve == "of_means"
-        f_curve = f_measure(mean["precision"], mean["recall"]) if of_means else mean["f_curve"]
-        scalars = dict(mean, max_f=f_curve.max(), mean_f=f_curve.mean())
-        scalars.update(max_e=mean["e_curve"].max(), mean_e=mean["e_curve"].mean())
-        return {name: float(scalars[name]) if name in self.protocol.metrics else None for name in SCALARS}
+    def _score(self, levels: np.ndarray, mask: np.ndarray) -> dict[str, float | np.ndarray]:
+        if self.protocol.thresholds == "half":
+            segmentation = levels >= 128
+            return {
+                "j_mean": region_similarity(segmentation, mask),
+                "f_boundary_mean": boundary_f_measure(segmentation, mask),
+            }
+        return score_pair(
+            levels,
+            mask,
+            min_max=self.protocol.normalisation == "min_max",
+            half_up=self.protocol.centroid == "half_up",
+            weighted_f="weighted_f" in self.protocol.metrics,
+        )
+
+    def _average(self, of_sequences: Mapping[str, Averages]) -> dict[str, float | np.ndarray]:
+        """Returns the dataset's mean of each score."""
+        dataset = Averages()
+        for name in sorted(of_sequences):  # in one order, so that merging in another one gives the same sums
+            if self.protocol.averaging == "sequences":
+                dataset.add(of_sequences[name].mean())
+            else:
+                dataset.merge(of_sequences[name])
+        return dataset.mean()
+
+    def _sequence_scalars(self, name: str) -> dict[str, float | None]:
+        flicker = self._flicker[name].mean()["temporal_stability"] if name in self._flicker else None
+        return self._scalars(self._averages[name].mean(), flicker)
+
+    def _f_curve(self, mean: Mapping[str, float | np.ndarray]) -> np.ndarray:
+        return f_measure(mean["precision"], mean["recall"]) if self.protocol.f_curve == "of_means" else mean["f_curve"]
+
+    def _scalars(self, mean: Mapping[str, float | np.ndarray], flicker: float | None) -> dict[str, float | None]:
+        scalars = dict(mean)
+        if self.protocol.has_curves:
+            f_curve, e_curve = self._f_curve(mean), mean["e_curve"]
+            scalars.update(max_f=f_curve.max(), mean_f=f_curve.mean(), max_e=e_curve.max(), mean_e=e_curve.mean())
+        defined = {name: float(scalars[name]) if name in self.protocol.metrics else None for name in SCALARS}
+        return {**defined, "temporal_stability": flicker}
 
 
-def _check_mask(mask: np.ndarray) -> None:
+def check_mask(mask: np.ndarray) -> None:
+    """Raises ValueError when `mask` is not (H, W) bool of at least two pixels."""
     if mask.dtype != bool or mask.ndim != 2 or mask.size < 2:
         raise ValueError(f"the mask must be (H, W) bool with at least two pixels, not {mask.shape} {mask.dtype}")
 
 
-def _to_levels(prediction: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def to_levels(prediction: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns the map as (H, W) uint8 of the mask's `size`, or raises ValueError."""
     is_levels = prediction.dtype == np.uint8
     if prediction.ndim != 2 or not prediction.size or not (is_levels or np.issubdtype(prediction.dtype, np.floating)):
@@ -214,42 +322,3 @@ def _to_levels(prediction: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             )
         scaled = cv2.resize(scaled, size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.rint(scaled).astype(np.uint8)
-
-
-def pair_maps(
-    mask_names: Mapping[str, Sequence[str]],
-    map_names: Mapping[str, Sequence[str]],
-    frame_names: Mapping[str, Sequence[str]] | None = None,
-) -> list[tuple[str, str]]:
-    """Pairs maps with masks by sequence and frame name, and accepts nothing that is left over.
-
-    Args:
-      mask_names: Sequence -> names of its frames that have a mask.
-      map_names: Sequence -> names of its maps.
-      frame_names: Sequence -> names of all its frames, with and without mask, for datasets that annotate some (FBMS):
-        a map of a frame without mask is no error. By default the frames are those with a mask.
-
-    Returns:
-      (sequence, frame) of each pair, in the order of `mask_names`.
-
-    Raises:
-      ValueError: lists what is amiss: masks without map, maps of unknown sequences or frames, two maps of one frame.
-    """
-    frame_names = mask_names if frame_names is None else frame_names
-    pairs = [(sequence, frame) for sequence, frames in mask_names.items() for frame in frames]
-    frames = {(sequence, frame) for sequence, names in frame_names.items() for frame in names}
-    maps = Counter((sequence, frame) for sequence, names in map_names.items() for frame in names)
-    amiss = [
-        ("{} of " + str(len(pairs)) + " masks have no map", [pair for pair in pairs if pair not in maps]),
-        ("{} sequences of maps are unknown", [(name,) for name in map_names if name not in frame_names]),
-        ("{} maps belong to no frame", [pair for pair in maps if pair[0] in frame_names and pair not in frames]),
-        ("{} frames have two maps", [pair for pair, count in maps.items() if count > 1]),
-    ]
-    if problems := [f"{text.format(len(found))} ({_list(found)})" for text, found in amiss if found]:
-        raise ValueError(f"{'; '.join(problems)}: maps must be named after the frames, as SEQUENCE/FRAME")
-    return pairs
-
-
-def _list(paths: Iterable[tuple[str, ...]]) -> str:
-    names = ["/".join(path) for path in paths]
-    return ", ".join(names[:_NUM_LISTED]) + (", ..." if len(names) > _NUM_LISTED else "")

@@ -1,14 +1,16 @@
-"""What an evaluation leaves behind: metrics.json, metrics.csv, and a table to read."""
+"""What an evaluation leaves behind: metrics.json, metrics.csv, frames.csv, and tables to read."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msst_keras.evaluation.protocols import SCALARS
+from msst_keras.evaluation.published import PublishedRow
 from msst_keras.files import publish
 
 # MAE rewards an all-black map, so it never stands alone: max F and S always stand beside it.
@@ -20,8 +22,8 @@ _TITLES = {
 }  # fmt: skip
 
 
-def write_results(result: Mapping, output_dir: str | os.PathLike) -> None:
-    """Writes metrics.json and metrics.csv, each under its name only when it is whole.
+def write_results(result: Mapping, output_dir: str | os.PathLike, method: str = "") -> None:
+    """Writes metrics.json and metrics.csv (metrics-METHOD.json and .csv), each under its name only when it is whole.
 
     The CSV has one row per sequence and a last one, "dataset", by the protocol's averaging; a scalar that the protocol
     does not define is an empty cell.
@@ -29,18 +31,62 @@ def write_results(result: Mapping, output_dir: str | os.PathLike) -> None:
     Args:
       result: What `Evaluator.result` returned.
       output_dir: The folder; made when missing, files of these names in it are replaced.
+      method: Name of the method for the files' names, where it is not the user's own.
 
     Raises:
       ValueError: when a number is NaN or infinite, which JSON cannot hold.
     """
-    output_dir = Path(output_dir)
-    with publish(output_dir / "metrics.json") as path:
+    stem = Path(output_dir) / f"metrics{_suffix(method)}"
+    with publish(stem.with_name(f"{stem.name}.json")) as path:
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with publish(output_dir / "metrics.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+    with publish(stem.with_name(f"{stem.name}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["sequence", *SCALARS], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({"sequence": name, **scalars} for name, scalars in result["sequences"].items())
         writer.writerow({**result, "sequence": "dataset"})
+
+
+@contextlib.contextmanager
+def write_frames(
+    output_dir: str | os.PathLike, method: str = ""
+) -> Iterator[Callable[[str, str, Mapping[str, float]], None]]:
+    """Yields a function (sequence, frame, scalars) that writes a row of frames.csv (frames-METHOD.csv).
+
+    The columns are sequence, frame and SCALARS; what is not defined is an empty cell. Rows go to disk as they come; the
+    file has its name when all are written, and is not there when an error stops them.
+    """
+    final = Path(output_dir) / f"frames{_suffix(method)}.csv"
+    with publish(final) as path, open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["sequence", "frame", *SCALARS])
+        yield lambda sequence, frame, scalars: writer.writerow(
+            [sequence, frame, *(scalars.get(name) for name in SCALARS)]
+        )
+
+
+def read_frames(
+    output_dir: str | os.PathLike, method: str = ""
+) -> dict[tuple[str, str], dict[str, float | None]]:
+    """Reads frames.csv back: (sequence, frame) -> scalars, None where the cell is empty."""
+    path = Path(output_dir) / f"frames{_suffix(method)}.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        return {
+            (row["sequence"], row["frame"]): {name: float(row[name]) if row[name] else None for name in SCALARS}
+            for row in csv.DictReader(file)
+        }
+
+
+def _suffix(method: str) -> str:
+    return f"-{method.replace(' ', '-')}" if method else ""
+
+
+def format_published(rows: Sequence[PublishedRow]) -> str:
+    """Returns a plain text table of published numbers, which says in its head that they are not measured."""
+    lines = [["published, not measured here", "MAE", "max F", "S", "protocol", "source"]]
+    for row in rows:
+        numbers = [f"{value:.3f}" if value is not None else "-" for value in (row.mae, row.max_f, row.s_measure)]
+        lines.append([row.method, *numbers, row.protocol, row.source])
+    return _align(lines, left=(0, 4, 5))
 
 
 def format_table(results: Mapping[str, Mapping]) -> str:
@@ -61,11 +107,18 @@ def format_table(results: Mapping[str, Mapping]) -> str:
     for method, result in results.items():
         cells = [method, result["protocol"], str(result["num_sequences"]), str(result["num_frames"])]
         rows.append(cells + ["-" if result[name] is None else f"{result[name]:.4f}" for name in shown])
+    return _align(rows, left=(0, 1))
+
+
+def _align(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Returns the rows, the first one their titles, in columns; those of the numbers `left` start at the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join([*names, *numbers]))
+        cells = [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines) + "\n"

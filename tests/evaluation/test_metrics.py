@@ -254,29 +254,103 @@ def reference():
     return importlib.import_module(f"{name}.sod_metrics")
 
 
-@pytest.mark.filterwarnings("ignore:This class will be removed in the future, please use FmeasureV2:UserWarning")
-@pytest.mark.parametrize("name", PAIRS)
-def test_equals_pysodmetrics(reference, name):
-    saliency, mask = PAIRS[name]
+def _scores_of(reference, saliency, mask):
+    """PySODMetrics' scores of one pair, under our names, curves from threshold 0 up."""
     names = ("MAE", "Fmeasure", "Smeasure", "Emeasure", "WeightedFmeasure")
     measures = {name: getattr(reference, name)() for name in names}
     for measure in measures.values():
         measure.step(saliency, mask * np.uint8(255))
     results = {name: measure.get_results() for name, measure in measures.items()}
     f, e = results["Fmeasure"], results["Emeasure"]["em"]
-    expected = {
+    return {
         "mae": results["MAE"]["mae"],
         "s_measure": results["Smeasure"]["sm"],
         "weighted_f": results["WeightedFmeasure"]["wfm"],
         "adaptive_f": f["fm"]["adp"],
         "adaptive_e": e["adp"],
-        # Theirs run from threshold 255 down.
         "precision": f["pr"]["p"][::-1],
         "recall": f["pr"]["r"][::-1],
         "f_curve": f["fm"]["curve"][::-1],
         "e_curve": e["curve"][::-1],
     }
+
+
+_DEPRECATED = "ignore:This class will be removed in the future, please use FmeasureV2:UserWarning"
+
+
+@pytest.mark.filterwarnings(_DEPRECATED)
+@pytest.mark.parametrize("name", PAIRS)
+def test_equals_pysodmetrics(reference, name):
+    saliency, mask = PAIRS[name]
+    expected = _scores_of(reference, saliency, mask)
     scores = metrics.score_pair(saliency, mask, min_max=True)
     assert scores.keys() == expected.keys()
     for key, value in expected.items():
         np.testing.assert_allclose(scores[key], value, rtol=0, atol=1e-6, err_msg=key)
+
+
+def _random_pair(seed):
+    """A pair of 3x3 to 20x24 pixels: any kind of map with any kind of mask."""
+    generator = np.random.default_rng(seed)
+    shape = height, width = generator.integers(3, 21), generator.integers(3, 25)
+    top, left = generator.integers(0, height), generator.integers(0, width)
+    box = np.zeros(shape, bool)
+    box[top : top + generator.integers(1, height + 1), left : left + generator.integers(1, width + 1)] = True
+    masks = (box, generator.random(shape) > 0.5, generator.random(shape) > 0.95, np.zeros(shape, bool), ~box,
+             np.ones(shape, bool), _pixel(*shape, top, left))  # fmt: skip
+    mask = masks[generator.choice(len(masks), p=(0.5, 0.15, 0.1, 0.05, 0.1, 0.05, 0.05))]
+    noise = generator.random(shape)
+    maps = (noise, 0.5 * mask + 0.5 * noise, mask * 1.0, noise > 0.7, 0.4 + 0.05 * noise, np.round(4 * noise) / 4,
+            0 * noise, 0 * noise + 1)  # fmt: skip
+    saliency = maps[generator.choice(len(maps), p=(0.25, 0.25, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05))]
+    return np.rint(255 * saliency).astype(np.uint8), mask
+
+
+def _has_accident(saliency, mask):
+    """Whether PySODMetrics' S depends on what `s_measure` says that it should not: see there."""
+    rows, columns = np.nonzero(mask)
+    if not 0 < len(rows) < mask.size:
+        return False
+    row, column = int(np.round(rows.mean())) + 1, int(np.round(columns.mean())) + 1
+    halves = saliency[:row], saliency[row:]
+    quadrants = [part for half in halves for part in (half[:, :column], half[:, column:])]
+    # The mean of equal values is exact in floating point where they are 0 or 1 after the map is stretched.
+    exact = (0, 255) if saliency.min() == saliency.max() else (saliency.min(), saliency.max())
+    return any(part.size == 0 or (part.min() == part.max() and part.min() not in exact) for part in quadrants)
+
+
+@pytest.mark.filterwarnings(_DEPRECATED, "ignore:Mean of empty slice", "ignore:invalid value encountered")
+def test_equals_pysodmetrics_on_a_thousand_pairs(reference):
+    num_accidents = 0
+    for seed in range(1000):
+        saliency, mask = _random_pair(seed)
+        expected, scores = _scores_of(reference, saliency, mask), metrics.score_pair(saliency, mask, min_max=True)
+        if _has_accident(saliency, mask):
+            num_accidents += 1
+            assert 0 <= scores.pop("s_measure") <= 1
+        for key, value in scores.items():
+            np.testing.assert_allclose(value, expected[key], rtol=0, atol=1e-6, err_msg=f"{key}, seed {seed}")
+    assert num_accidents < 200
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(_DEPRECATED)
+def test_equals_pysodmetrics_on_published_maps(reference, real_data, capsys):
+    """SegFlow's maps of ten sequences of DAVIS, and all the means that a protocol makes of them."""
+    from msst_keras.data import datasets, images
+
+    worst, totals, averages = {}, metrics.Averages(), metrics.Averages()
+    for sequence in datasets.find_sequences("davis", real_data / "davis16"):
+        for index, name in enumerate(sequence.frame_names):
+            path = real_data / "results/segflow" / sequence.name / f"{name}.png"
+            saliency = np.rint(images.read_map(path) * 255).astype(np.uint8)
+            mask = sequence.read_mask(index)
+            expected, scores = _scores_of(reference, saliency, mask), metrics.score_pair(saliency, mask, min_max=True)
+            totals.add(expected)
+            averages.add(scores)
+            for key, value in scores.items():
+                worst[key] = max(worst.get(key, 0), float(np.abs(value - expected[key]).max()))
+    means = {key: float(np.abs(value - totals.mean()[key]).max()) for key, value in averages.mean().items()}
+    with capsys.disabled():
+        print(f"\n{averages.num_pairs} pairs, largest difference of a pair: {worst}\nof the means: {means}")
+    assert averages.num_pairs == 717 and max(worst.values()) < 1e-6

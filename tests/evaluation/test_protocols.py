@@ -9,10 +9,12 @@ import pickle
 import numpy as np
 import pytest
 
-from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS, Evaluator, pair_maps
+from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS, Evaluator
 
 PAPER, PYSODMETRICS = PROTOCOLS["paper"], PROTOCOLS["pysodmetrics"]
-KEYS = ["protocol", "num_frames", "num_sequences", *SCALARS, "precision", "recall", "sequences"]
+DAVSOD, DAVIS16 = PROTOCOLS["davsod"], PROTOCOLS["davis16"]
+CURVES = ["precision", "recall", "f_curve", "e_curve"]
+KEYS = ["protocol", "num_frames", "num_sequences", *SCALARS, *CURVES, "sequences"]
 MASK = np.array([[True, True, False, False]])
 
 
@@ -34,10 +36,8 @@ def _evaluate(protocol, *sequences):
 
 
 def test_every_protocol_is_listed_under_its_name():
-    assert {name: protocol.name for name, protocol in PROTOCOLS.items()} == {
-        "paper": "paper",
-        "pysodmetrics": "pysodmetrics",
-    }
+    names = ("paper", "davsod", "davis16", "pysodmetrics")
+    assert {name: protocol.name for name, protocol in PROTOCOLS.items()} == {name: name for name in names}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,8 @@ def test_every_protocol_is_listed_under_its_name():
         ({"normalisation": "minmax"}, "protocol paper: normalisation must be one of .*'min_max'.* not 'minmax'"),
         ({"averaging": "pixels"}, "averaging must be one of"),
         ({"metrics": ("mae", "auc")}, r"metrics \['auc'\] are not among"),
+        ({"metrics": ("mae", "j_mean")}, r"metrics \['j_mean'\] are not among"),
+        ({"thresholds": "half"}, r"metrics \['adaptive_e', .*\] are not among \('j_mean', 'f_boundary_mean'\)"),
     ],
 )
 def test_a_protocol_of_unknown_rules_is_refused(change, message):
@@ -53,14 +55,88 @@ def test_a_protocol_of_unknown_rules_is_refused(change, message):
         dataclasses.replace(PAPER, **change)
 
 
+PERFECT = {"mae": 0, "max_e": 192 / 191, "adaptive_e": 192 / 191}  # N / (N - 1) for E, and 1 for all the others
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda protocol: protocol.name)
 def test_a_perfect_map(protocol):
     result = _evaluate(protocol, ("a", [(mask.astype(np.float32), mask) for _, mask in _frames(3)])).result()
-    aligned = 192 / 191
-    assert result["mae"] == 0
-    assert [result[key] for key in ("max_f", "adaptive_f", "weighted_f", "s_measure")] == pytest.approx([1] * 4)
-    assert [result["max_e"], result["adaptive_e"]] == pytest.approx([aligned, aligned])
-    assert result["precision"][1:] == result["recall"][1:] == [1.0] * 255
+    exact = [name for name in protocol.metrics if not name.startswith("mean_")]
+    assert {name: result[name] for name in exact} == pytest.approx({name: PERFECT.get(name, 1) for name in exact})
+    if protocol.has_curves:
+        assert result["mae"] == 0
+        assert result["precision"][1:] == result["recall"][1:] == [1.0] * 255
+        assert result["f_curve"][1:] == pytest.approx([1] * 255)
+        assert result["e_curve"][1:] == pytest.approx([192 / 191] * 255)
+
+
+@pytest.mark.parametrize("protocol", [DAVSOD, DAVIS16], ids=lambda protocol: protocol.name)
+def test_the_first_and_the_last_annotated_frame_are_skipped(protocol):
+    assert list(protocol.select_frames("camel", ["01", "20", "40", "60"])) == ["20", "40"]
+    with pytest.raises(ValueError, match=f"^sequence camel has 2 annotated frames, and protocol {protocol.name} skips"):
+        protocol.select_frames("camel", ["01", "20"])
+    with pytest.raises(ValueError, match="sequence camel has 1 annotated frame, .* it needs 3; leave the sequence out"):
+        protocol.select_frames("camel", ["01"])
+
+
+def test_every_annotated_frame_counts():
+    assert list(PAPER.select_frames("camel", ["01", "20"])) == ["01", "20"]
+
+
+def test_sequences_weigh_the_same():
+    # J: 1, 1, 1 in one sequence; 1/2 in the other.
+    half = np.array([[255, 0, 0, 0]], np.uint8)
+    result = _evaluate(DAVIS16, ("a", [(MASK * np.uint8(255), MASK)] * 3), ("b", [(half, MASK)])).result()
+    assert (result["j_mean"], result["num_frames"]) == (0.75, 4)
+    assert [result["sequences"][name]["j_mean"] for name in "ab"] == [1, 0.5]
+    assert [result[name] for name in CURVES] == [None] * 4
+    assert [name for name in SCALARS if result[name] is not None] == ["j_mean", "f_boundary_mean"]
+
+
+def test_a_segmentation_is_the_map_from_one_half_on():
+    frames = [(np.array([[level, level, 0, 0]], np.uint8), MASK) for level in (127, 128)]
+    assert [_evaluate(DAVIS16, ("a", [frame])).result()["j_mean"] for frame in frames] == [0, 1]
+
+
+def test_max_f_is_the_maximum_of_the_curve_averaged_over_frames_then_sequences():
+    low, high = np.array([[80, 80, 0, 255]], np.uint8), np.array([[200, 200, 100, 0]], np.uint8)
+    frames = {"a": [(low, MASK), (high, MASK), (high, MASK)], "b": [(low, MASK)]}
+    curves = {name: [_evaluate(DAVSOD, ("x", [f])).result()["f_curve"] for f in fs] for name, fs in frames.items()}
+    expected = np.mean([np.mean(curve, axis=0) for curve in curves.values()], axis=0)
+    result = _evaluate(DAVSOD, *frames.items()).result()
+    np.testing.assert_allclose(result["f_curve"], expected, rtol=0, atol=1e-12)
+    assert result["max_f"] == pytest.approx(expected.max(), abs=1e-12)
+
+
+def test_the_centroid_is_rounded_as_matlab_rounds_it():
+    # Columns 0 and 1: the centroid, 0.5, is in column 1 for MATLAB, in column 0 for NumPy.
+    mask = np.zeros((4, 4), bool)
+    mask[1:3, 0:2] = True
+    saliency = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
+    frames = ("a", [(saliency, mask)])
+    up, even = (_evaluate(p, frames).result()["s_measure"] for p in (DAVSOD, PROTOCOLS["pysodmetrics"]))
+    assert up != even
+    assert up == _evaluate(dataclasses.replace(PYSODMETRICS, centroid="half_up"), frames).result()["s_measure"]
+
+
+def test_add_returns_the_scalars_of_that_frame():
+    evaluator = Evaluator(PAPER)
+    frames = list(_frames(2))
+    for index, (saliency, mask) in enumerate(frames):
+        scalars = evaluator.add("a", str(index), saliency, mask)
+        alone = _evaluate(PAPER, ("a", [(saliency, mask)])).result()
+        assert scalars == {name: alone[name] for name in PAPER.metrics}
+
+
+def test_flicker_is_averaged_like_the_scores_over_its_own_frames():
+    for protocol, expected in ((PAPER, 0.3), (DAVIS16, 0.35)):
+        evaluator = _evaluate(protocol, ("a", _frames(1)), ("b", _frames(1)))
+        for value in (0.1, 0.3):
+            evaluator.add_flicker("a", value)
+        evaluator.add_flicker("b", 0.5)
+        result = evaluator.result()
+        assert result["temporal_stability"] == pytest.approx(expected)
+        assert [result["sequences"][name]["temporal_stability"] for name in "ab"] == pytest.approx([0.2, 0.5])
 
 
 def test_result_has_the_keys_of_metrics_json_in_plain_values():
@@ -68,7 +144,7 @@ def test_result_has_the_keys_of_metrics_json_in_plain_values():
     assert list(result) == KEYS
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result["protocol"], result["num_frames"], result["num_sequences"]) == ("paper", 3, 2)
-    assert len(result["precision"]) == len(result["recall"]) == 256
+    assert [len(result[name]) for name in CURVES] == [256] * 4
     assert list(result["sequences"]) == ["a", "b"]
     assert all(list(scalars) == list(SCALARS) for scalars in result["sequences"].values())
     undefined = {name for name in SCALARS if result[name] is None}
@@ -195,30 +271,3 @@ def test_merging_parts_of_a_sequence_gives_the_same_result():
 def test_merging_different_protocols_is_refused():
     with pytest.raises(ValueError, match="cannot merge scores under protocol pysodmetrics with paper's"):
         Evaluator(PAPER).merge(Evaluator(PYSODMETRICS))
-
-
-def test_pairs_follow_the_masks():
-    masks = {"cat": ["0", "1"], "bear": ["0"]}
-    assert pair_maps(masks, {"bear": ["0"], "cat": ["1", "0"]}) == [("cat", "0"), ("cat", "1"), ("bear", "0")]
-
-
-def test_maps_of_frames_without_mask_are_left_out():
-    maps = {"camel": ["01", "02", "03"], "unlabelled": ["01"]}
-    frames = {"camel": ["01", "02", "03"], "unlabelled": ["01", "02"]}
-    assert pair_maps({"camel": ["01", "03"]}, maps, frames) == [("camel", "01"), ("camel", "03")]
-
-
-@pytest.mark.parametrize(
-    "maps, message",
-    [
-        ({"cat": [str(i) for i in range(1, 9)]}, r"^1 of 9 masks have no map \(cat/0\): maps must be named after"),
-        ({}, r"^9 of 9 masks have no map \(cat/0, cat/1, cat/2, cat/3, cat/4, \.\.\.\): "),
-        ({"cat": [str(i) for i in range(11)]}, r"^2 maps belong to no frame \(cat/9, cat/10\): "),
-        ({"cat": [str(i) for i in range(9)], "dog": ["0"]}, r"^1 sequences of maps are unknown \(dog\): "),
-        ({"cat": [*"0112345678"]}, r"^1 frames have two maps \(cat/1\): "),
-        ({"cat": ["00", *"12345678"]}, r"^1 of 9 masks have no map \(cat/0\); 1 maps belong to no frame \(cat/00\): "),
-    ],
-)
-def test_maps_that_do_not_pair_are_listed(maps, message):
-    with pytest.raises(ValueError, match=message):
-        pair_maps({"cat": [str(i) for i in range(9)]}, maps)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS, Evaluator
-from msst_keras.evaluation.report import format_table, write_results
+from msst_keras.evaluation.published import PUBLISHED, published_rows
+from msst_keras.evaluation.report import format_published, format_table, read_frames, write_frames, write_results
 
 MASK = np.array([[True, True, False, False]])
 
@@ -70,3 +71,50 @@ def test_table():
 def test_table_of_nothing():
     with pytest.raises(ValueError, match="no method to tabulate"):
         format_table({})
+
+
+def test_another_method_has_files_of_its_name(tmp_path):
+    result = _result()
+    write_results(result, tmp_path, "flow magnitude")
+    names = ["metrics-flow-magnitude.csv", "metrics-flow-magnitude.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert json.loads((tmp_path / "metrics-flow-magnitude.json").read_text()) == result
+
+
+def test_frames_are_written_and_read_back(tmp_path):
+    with write_frames(tmp_path / "new", "ours") as write:
+        write("swan, black", "00001", {"mae": 0.1 + 0.2, "temporal_stability": 0.0})
+        write("bear", "7", {"max_f": 1.0})
+        assert not (tmp_path / "new" / "frames-ours.csv").exists()
+    lines = (tmp_path / "new" / "frames-ours.csv").read_text().splitlines()
+    assert lines[0] == ",".join(["sequence", "frame", *SCALARS])
+    assert lines[1] == '"swan, black",00001,0.30000000000000004,,,,,,,,,,,0.0'
+    empty = dict.fromkeys(SCALARS)
+    assert list(read_frames(tmp_path / "new", "ours").items()) == [
+        (("swan, black", "00001"), {**empty, "mae": 0.1 + 0.2, "temporal_stability": 0.0}),
+        (("bear", "7"), {**empty, "max_f": 1.0}),
+    ]
+
+
+def test_frames_that_an_error_stopped_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match="stop"), write_frames(tmp_path) as write:
+        write("bear", "7", {})
+        raise ValueError("stop")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_published_numbers_are_marked_as_such():
+    table = format_published(published_rows("fbms")).splitlines()
+    assert table[0].startswith("published, not measured here")
+    (row,) = [line for line in table if line.startswith("SSAV")]
+    assert row.split()[:5] == ["SSAV", "0.040", "0.865", "0.879", "davsod"] and "CVPR 2019" in row
+    (row,) = [line for line in table if line.startswith("MSST")]
+    assert row.split()[:4] == ["MSST", "0.082", "-", "-"]
+
+
+def test_every_published_row_has_a_source_a_protocol_and_possible_numbers():
+    assert len({(row.method, row.dataset) for row in PUBLISHED}) == len(PUBLISHED) == 20
+    for row in PUBLISHED:
+        assert row.source and row.protocol and row.dataset in ("davis", "fbms")
+        assert 0 < row.mae < 0.2 and all(value is None or 0.5 < value < 1 for value in (row.max_f, row.s_measure))
+    assert published_rows("segtrackv2") == ()

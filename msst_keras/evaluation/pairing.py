@@ -1,0 +1,47 @@
+"""Which map belongs to which mask: by sequence and frame name, and nothing may be left over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+_NUM_LISTED = 5  # of the maps or masks that are amiss
+
+
+def pair_maps(
+    mask_names: Mapping[str, Sequence[str]],
+    map_names: Mapping[str, Sequence[str]],
+    frame_names: Mapping[str, Sequence[str]] | None = None,
+) -> list[tuple[str, str]]:
+    """Pairs maps with masks by sequence and frame name, and accepts nothing that is left over.
+
+    Args:
+      mask_names: Sequence -> names of its frames that have a mask.
+      map_names: Sequence -> names of its maps.
+      frame_names: Sequence -> names of all its frames, with and without mask, for datasets that annotate some (FBMS):
+        a map of a frame without mask is no error. By default the frames are those with a mask.
+
+    Returns:
+      (sequence, frame) of each pair, in the order of `mask_names`.
+
+    Raises:
+      ValueError: lists what is amiss: masks without map, maps of unknown sequences or frames, two maps of one frame.
+    """
+    frame_names = mask_names if frame_names is None else frame_names
+    pairs = [(sequence, frame) for sequence, frames in mask_names.items() for frame in frames]
+    frames = {(sequence, frame) for sequence, names in frame_names.items() for frame in names}
+    maps = Counter((sequence, frame) for sequence, names in map_names.items() for frame in names)
+    amiss = [
+        ("{} of " + str(len(pairs)) + " masks have no map", [pair for pair in pairs if pair not in maps]),
+        ("{} sequences of maps are unknown", [(name,) for name in map_names if name not in frame_names]),
+        ("{} maps belong to no frame", [pair for pair in maps if pair[0] in frame_names and pair not in frames]),
+        ("{} frames have two maps", [pair for pair, count in maps.items() if count > 1]),
+    ]
+    if problems := [f"{text.format(len(found))} ({_list(found)})" for text, found in amiss if found]:
+        raise ValueError(f"{'; '.join(problems)}: maps must be named after the frames, as SEQUENCE/FRAME")
+    return pairs
+
+
+def _list(paths: Iterable[tuple[str, ...]]) -> str:
+    names = ["/".join(path) for path in paths]
+    return ", ".join(names[:_NUM_LISTED]) + (", ..." if len(names) > _NUM_LISTED else "")

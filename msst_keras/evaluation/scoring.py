@@ -1,0 +1,180 @@
+"""Scores the maps of several methods under several protocols, in one process or in many, with one result.
+
+Frames are scored in parts of PART_SIZE, whichever process does it, and parts are merged in order: sums are the same to
+the bit for any number of processes. What is held in memory does not grow with the number of frames: each frame's
+scalars are handed on as soon as its part is done.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from msst_keras.evaluation.protocols import Evaluator, Protocol
+from msst_keras.progress import progress
+
+PART_SIZE = 16  # frames: half a second of work, so that the last process is not waited for
+
+
+class Reader(typing.Protocol):
+    """Where masks and maps come from. It is sent to other processes, so it can be pickled."""
+
+    def read(self, sequence: str, frame: str) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """Returns the mask, bool (H, W), and each method's map, uint8 or float in [0, 1], (h, w)."""
+
+    def flicker(self, sequence: str, frame: str) -> Mapping[str, float]:
+        """Returns `stability.flicker` from this frame to the next, of the methods where it is defined."""
+
+    def describe(self, method: str, sequence: str, frame: str) -> str:
+        """Names a map, for errors: its file."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some consecutive frames of a sequence. `frames`: (name, whether each of the protocols scores it) of each."""
+
+    sequence: str
+    frames: tuple[tuple[str, tuple[bool, ...]], ...]
+
+
+def make_parts(
+    protocols: Sequence[Protocol],
+    annotated: Mapping[str, Sequence[str]],
+    frames: Mapping[str, Sequence[str]] | None = None,
+) -> list[Part]:
+    """Cuts the frames to score into parts.
+
+    Args:
+      protocols: The rules, which say what frames of a sequence are scored.
+      annotated: Sequence -> names of its frames that have a mask, in order.
+      frames: Sequence -> names of all frames to visit (for flicker), in order; by default the annotated ones.
+
+    Raises:
+      ValueError: a sequence in which a protocol leaves no frame.
+    """
+    parts = []
+    for sequence, names in annotated.items():
+        chosen = [frozenset(protocol.select_frames(sequence, names)) for protocol in protocols]
+        visited = [(name, tuple(name in some for some in chosen)) for name in (frames or annotated)[sequence]]
+        if frames is None:
+            visited = [visit for visit in visited if any(visit[1])]
+        starts = range(0, len(visited), PART_SIZE)
+        parts += [Part(sequence, tuple(visited[start : start + PART_SIZE])) for start in starts]
+    return parts
+
+
+def score_methods(
+    reader: Reader,
+    methods: Sequence[str],
+    protocols: Sequence[Protocol],
+    parts: Sequence[Part],
+    on_frame: Callable[[str, str, str, str, Mapping[str, float]], None] = lambda *_: None,
+    num_workers: int = 1,
+    flicker: bool = False,
+) -> dict[tuple[str, str], Evaluator]:
+    """Scores every part and shows progress.
+
+    Args:
+      reader: Gives masks and maps.
+      methods: Names of the methods whose maps it gives.
+      protocols: The rules to score by; each map is read once for all of them.
+      parts: What `make_parts` gave.
+      on_frame: Called with (method, protocol, sequence, frame, the frame's scalars), in the order of `parts`.
+      num_workers: Processes. One is this process itself. Each uses one thread.
+      flicker: Whether to measure temporal stability.
+
+    Returns:
+      (method, protocol name) -> evaluator that holds all scores.
+
+    Raises:
+      ValueError: no worker; and what the reader and `Evaluator.add` raise, of the first part that has something amiss.
+      OSError: a worker died.
+    """
+    if num_workers < 1:
+        raise ValueError(f"the number of workers must be 1 or more, not {num_workers}")
+    work = (reader, tuple(methods), tuple(protocols), flicker)
+    totals = {(method, protocol.name): Evaluator(protocol) for method in methods for protocol in protocols}
+    for evaluators, rows in progress(_run(work, parts, num_workers), len(parts), f"parts of {PART_SIZE} frames"):
+        for key, evaluator in evaluators.items():
+            totals[key].merge(evaluator)
+        for row in rows:
+            on_frame(*row)
+    return totals
+
+
+def count_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(work: tuple, parts: Sequence[Part], num_workers: int) -> Iterator[tuple]:
+    num_workers = min(num_workers, len(parts))
+    if num_workers <= 1:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            for part in parts:
+                yield _score_part(*work, part)
+        finally:
+            cv2.setNumThreads(threads)
+        return
+    # Spawned: a fork would copy the locks of this process's threads.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(work,))
+    try:
+        yield from pool.map(_score_in_worker, parts)
+    except BrokenProcessPool:
+        raise OSError("a worker process died, perhaps for want of memory; try fewer --num_workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_work: tuple = ()  # of a worker process: sent once, not with every part
+
+
+def _start_worker(work: tuple) -> None:
+    global _work
+    _work = work
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone reports an interruption
+
+
+def _score_in_worker(part: Part) -> tuple:
+    return _score_part(*_work, part)
+
+
+def _score_part(
+    reader: Reader, methods: tuple[str, ...], protocols: tuple[Protocol, ...], flicker: bool, part: Part
+) -> tuple[dict[tuple[str, str], Evaluator], list[tuple]]:
+    """Returns what each method scored under each protocol, and a row for `on_frame` for each scored frame."""
+    evaluators = {(method, protocol.name): Evaluator(protocol) for method in methods for protocol in protocols}
+    rows = []
+    for frame, chosen in part.frames:
+        flickers = reader.flicker(part.sequence, frame) if flicker else {}
+        for method, value in flickers.items():
+            for protocol in protocols:
+                evaluators[method, protocol.name].add_flicker(part.sequence, value)
+        if not any(chosen):
+            continue
+        mask, maps = reader.read(part.sequence, frame)
+        for method in methods:
+            for protocol, is_scored in zip(protocols, chosen, strict=True):
+                if is_scored:
+                    try:
+                        scalars = evaluators[method, protocol.name].add(part.sequence, frame, maps[method], mask)
+                    except ValueError as error:
+                        name = reader.describe(method, part.sequence, frame)
+                        raise ValueError(f"{name}: {error}") from None
+                    if method in flickers:
+                        scalars["temporal_stability"] = flickers[method]
+                    rows.append((method, protocol.name, part.sequence, frame, scalars))
+    return evaluators, rows

@@ -1,0 +1,167 @@
+"""Folders of maps beside a dataset, as `evaluation.scoring` reads them: by sequence and frame, from any process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msst_keras.data import images
+from msst_keras.data.datasets import Sequence
+from msst_keras.evaluation.pairing import pair_maps
+from msst_keras.evaluation.stability import flicker
+from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+
+ALL_BLACK, FLOW_MAGNITUDE = "all black", "flow magnitude"
+# What holds an image, but not an 8-bit grey PNG that is found by its name.
+_OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".exr", ".npy")
+
+
+@dataclass(frozen=True)
+class MapReader:
+    """Masks of a dataset with the maps of several methods, a `scoring.Reader`.
+
+    Attributes:
+      sequences: Name -> sequence.
+      folders: Method -> folder of its maps.
+      flat: Whether maps lie in the folder itself, not in a folder per sequence.
+      baselines: Which of ALL_BLACK and FLOW_MAGNITUDE are given as methods, too. The latter needs the frames: it is
+        `magnitude_prior` of the default flow at its default size, brought to the mask's size.
+    """
+
+    sequences: Mapping[str, Sequence]
+    folders: Mapping[str, Path]
+    flat: bool = False
+    baselines: tuple[str, ...] = ()
+    _indices: dict[str, dict[str, int]] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        indices = {name: {f: i for i, f in enumerate(s.frame_names)} for name, s in self.sequences.items()}
+        object.__setattr__(self, "_indices", indices)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return *self.folders, *self.baselines
+
+    def annotated(self) -> dict[str, list[str]]:
+        """Sequence -> names of the frames with a mask, in order."""
+        return {name: [s.frame_names[i] for i in sorted(s.mask_paths)] for name, s in self.sequences.items()}
+
+    def check_maps(self, known: Iterable[str]) -> None:
+        """Raises ValueError or FileNotFoundError when a folder's maps are not those of the masks.
+
+        `known` are the sequences that the dataset has, wherever not all of them are scored.
+        """
+        known = set(known)
+        for folder in self.folders.values():
+            maps = {name: self._list_maps(folder if self.flat else folder / name) for name in self.sequences}
+            try:
+                pair_maps(self.annotated(), maps, {name: s.frame_names for name, s in self.sequences.items()})
+            except ValueError as error:
+                raise ValueError(f"{folder}: {error}") from None
+            strange = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+            if not self.flat and (strange := [name for name in strange if name not in known]):
+                raise ValueError(
+                    f"{folder}: {len(strange)} folders of maps belong to no sequence of the ground truth "
+                    f"({', '.join(strange[:5])}); move them away, or name what to score (--sequences)"
+                )
+
+    def _list_maps(self, folder: Path) -> list[str]:
+        if not folder.is_dir():
+            return []
+        names = []
+        for path in sorted(folder.iterdir()):
+            if path.name[0] == "." or path.suffix.lower() not in _OTHER_SUFFIXES:
+                continue
+            if path.suffix != ".png" or not path.is_file():
+                kind = "a folder" if path.is_dir() else f"'{path.suffix}'"
+                found = kind if path.exists() else "a link to nothing"
+                raise ValueError(f"{path}: maps are files FRAME.png, 8-bit grey; this is {found}, convert or remove it")
+            if any(path.samefile(mask) for mask in self._masks_of(folder, path.stem)):
+                raise ValueError(f"{path}: this is the mask itself; --predictions and --compare are folders of maps")
+            names.append(path.stem)
+        return names
+
+    def _masks_of(self, folder: Path, frame: str) -> tuple[Path, ...]:
+        name = next(iter(self.sequences)) if self.flat else folder.name
+        return self.sequences[name].mask_paths.get(self._indices[name].get(frame), ())
+
+    def describe(self, method: str, sequence: str, frame: str) -> str:
+        """Names a map: its file."""
+        if method in self.baselines:
+            return f"{method}, {sequence}/{frame}"
+        folder = self.folders[method]
+        return str((folder if self.flat else folder / sequence) / f"{frame}.png")
+
+    def read(self, sequence: str, frame: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Returns the mask, bool (H, W), and each method's map, uint8, (h, w) as it was found."""
+        mask = self.sequences[sequence].read_mask(self._indices[sequence][frame])
+        return mask, {name: self._read_map(name, sequence, frame, mask.shape) for name in self.methods}
+
+    def read_frame(self, sequence: str, frame: str) -> np.ndarray | None:
+        """Returns the frame, uint8 (H, W, 3) RGB; None where the masks alone are there."""
+        return None if self.flat else images.read_frame(self._frame_path(sequence, self._indices[sequence][frame]))
+
+    def flicker(self, sequence: str, frame: str) -> dict[str, float]:
+        """Returns `stability.flicker` from this frame to the next of each method that has both maps."""
+        index = self._indices[sequence][frame]
+        if index + 1 >= len(self.sequences[sequence]):
+            return {}
+        paths = self._frame_path(sequence, index), self._frame_path(sequence, index + 1)
+        forward, backward = _flow(*paths), _flow(*paths[::-1])
+        following = self.sequences[sequence].frame_names[index + 1]
+        values = {}
+        for name in self.methods:
+            if name in self.baselines or all(
+                Path(self.describe(name, sequence, f)).is_file() for f in (frame, following)
+            ):
+                size = images.read_image_size(paths[0])
+                maps = [self._read_map(name, sequence, f, size) for f in (frame, following)]
+                try:
+                    values[name] = flicker(*maps, forward, backward)
+                except ValueError as error:
+                    raise ValueError(f"{self.describe(name, sequence, following)}: {error}") from None
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _read_map(self, method: str, sequence: str, frame: str, size: tuple[int, int]) -> np.ndarray:
+        if method == ALL_BLACK and method in self.baselines:
+            return np.zeros(size, np.uint8)
+        if method == FLOW_MAGNITUDE and method in self.baselines:
+            return cv2.resize(self._magnitude(sequence, self._indices[sequence][frame]), size[::-1])
+        return _read_levels(self.describe(method, sequence, frame))
+
+    def _magnitude(self, sequence: str, index: int) -> np.ndarray:
+        """The map of residual motion, uint8, from the frame to the next one; of the last, to the one before."""
+        last = len(self.sequences[sequence]) - 1
+        if not last:
+            return np.zeros(FlowSettings().motion_size, np.uint8)
+        paths = self._frame_path(sequence, index), self._frame_path(sequence, index + (1 if index < last else -1))
+        return np.rint(255 * magnitude_prior(_flow(*paths))).astype(np.uint8)
+
+    def _frame_path(self, sequence: str, index: int) -> Path:
+        return self.sequences[sequence].frame_paths[index]
+
+
+# A frame's flow serves its magnitude and its stability, a frame's pixels and map are wanted with both its neighbours.
+@functools.lru_cache(maxsize=2)
+def _flow(first: Path, second: Path) -> np.ndarray:
+    """(h, w, 2), pixels of the reduced frame. It depends on the two frames alone."""
+    frames = _read_frame(first), _read_frame(second)
+    if frames[0].shape != frames[1].shape:
+        raise ValueError(f"{second}: this frame is {frames[1].shape[:2]}, but {first} is {frames[0].shape[:2]}")
+    return FlowEstimator(FlowSettings()).between(*frames)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_frame(path: Path) -> np.ndarray:
+    return images.read_frame(path)
+
+
+@functools.lru_cache(maxsize=16)
+def _read_levels(path: str) -> np.ndarray:
+    """The map as it lies in the file, uint8 (h, w)."""
+    return np.rint(images.read_map(path) * np.float32(255)).astype(np.uint8)

@@ -1,0 +1,353 @@
+"""The report of an evaluation: report.html, one file to read in a browser, to print or to send, and its figures.
+
+The page holds everything it shows and asks no host for anything. Measured numbers stand under the name of their
+protocol; what papers published stands in a table of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import quote
+
+import numpy as np
+
+from msst_keras.evaluation import figures
+from msst_keras.evaluation.figures import Method
+from msst_keras.evaluation.html_page import Cell, encode_image, page, panels, picture, reduce_colours, table
+from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
+from msst_keras.evaluation.published import PublishedRow
+from msst_keras.files import publish
+
+ReadImages = Callable[[str, str], tuple[np.ndarray | None, np.ndarray, Mapping[str, np.ndarray]]]
+
+# MAE rewards an all-black map, so it never stands alone: max F and S always stand beside it.
+_ALWAYS_SHOWN = ("mae", "max_f", "s_measure")
+_LOWER_IS_BETTER = frozenset({"mae", "temporal_stability"})
+_TITLES = MappingProxyType({
+    "mae": "MAE", "max_f": "max F", "mean_f": "mean F", "adaptive_f": "adaptive F", "weighted_f": "weighted F",
+    "s_measure": "S", "max_e": "max E", "mean_e": "mean E", "adaptive_e": "adaptive E",
+    "j_mean": "J", "f_boundary_mean": "boundary F", "temporal_stability": "T",
+})  # fmt: skip
+_MEANINGS = MappingProxyType({
+    "MAE": "mean absolute difference of map and mask, 0 to 1; lower is better. An all-black map does well by it "
+    "wherever objects are small, so it is to be read beside F and S",
+    "F": "precision and recall in one number (beta squared 0.3), from the map binarised at each threshold (max, mean), "
+    "at twice the map's mean (adaptive), or weighted by place (weighted)",
+    "S": "similarity of structure, of objects and of regions",
+    "E": "enhanced alignment of map and mask, pixel by pixel and as a whole",
+    "J": "intersection over union of map and mask, binarised at one half",
+    "boundary F": "how well the outlines agree, binarised at one half",
+    "T": "flicker: difference of consecutive maps along the optical flow; lower is better; needs no mask",
+})  # fmt: skip
+# A protocol's choices in words.
+_WORDS = MappingProxyType({
+    ("frames", "annotated"): "every frame that has a mask",
+    ("frames", "inner"): "every frame that has a mask, but for the first and the last of each sequence",
+    ("normalisation", "none"): "none",
+    ("normalisation", "min_max"): "each map stretched to 0..1",
+    ("thresholds", "integers"): "0 to 255, level >= threshold",
+    ("thresholds", "half"): "one half",
+    ("averaging", "frames"): "over all frames alike",
+    ("averaging", "sequences"): "over the frames of a sequence, then over the sequences",
+    ("f_curve", "of_means"): "F of the averaged precision and recall",
+    ("f_curve", "mean"): "mean of the frames' F",
+    ("resizing", "bilinear"): "maps of another size are brought to the mask's, bilinear",
+})  # fmt: skip
+_LABELS = MappingProxyType({
+    "frames": "Frames", "normalisation": "Normalisation", "thresholds": "Thresholds", "averaging": "Averaging",
+    "f_curve": "F over thresholds", "resizing": "Resizing", "source": "Source of the rules",
+})  # fmt: skip
+# What ranks the frames: the first that the protocol defines.
+_RANKED_BY = ("max_f", "j_mean", "s_measure", "mae")
+_NUM_EXAMPLES = 4
+_FRAMES_APART = 8  # a third of a second: the scene has changed
+_PICTURE_WIDTH = 288  # pixels: sharp at half the width of a telephone
+# A timeline of a dozen methods is a picture of 54 KB, 72 KB in the page, which is to stay below 5 MB.
+_MAX_TIMELINES = 50
+
+
+def write_report(
+    output_dir: str | os.PathLike,
+    methods: Sequence[Method],
+    read_images: ReadImages,
+    published: Sequence[PublishedRow] = (),
+    title: str = "",
+) -> Path:
+    """Writes report.html, and its figures as PNG and SVG into figures/; returns the report's path.
+
+    The same input gives the same bytes: what is to be said about time or command is the caller's to say in `title`.
+
+    Args:
+      output_dir: The folder; made when missing, files of these names in it are replaced.
+      methods: The user's own method first, then those it is compared with; scored under one protocol.
+      read_images: Called with (sequence, frame) for the few frames that are shown. Returns the frame, uint8 (H, W, 3)
+        RGB, or None where there is none; the mask, bool (H, W); each method's map by its name, uint8 (h, w).
+      published: Rows of what papers report, shown apart.
+      title: A line below the heading: what was scored, when, by which command.
+
+    Raises:
+      ValueError: no method; two of one name; methods under different protocols; a map missing or not as described.
+    """
+    _check(methods)
+    output_dir = Path(output_dir)
+    own = methods[0]
+    sections = {
+        "numbers": ("Numbers", _numbers(methods)),
+        "published": ("Published by others, not measured here", _published(published, own)),
+        "curves": ("Curves", _charts(methods, output_dir / "figures")),
+        "sequences": ("Sequences", _sequences(methods)),
+        "frames": ("Worst and best frames", _examples(methods, read_images)),
+        "time": ("Over time", _timelines(methods, output_dir / "figures" / "sequences")),
+    }
+    sections = {name: (heading, content) for name, (heading, content) in sections.items() if content}
+    links = "".join(f'<li><a href="#{name}">{escape(heading)}</a></li>' for name, (heading, _) in sections.items())
+    body = "\n".join(
+        f'<section id="{name}" aria-labelledby="{name}-heading">\n<h2 id="{name}-heading">{escape(heading)}</h2>\n'
+        f"{content}\n</section>"
+        for name, (heading, content) in sections.items()
+    )
+    text = f"{_header(own, title, links)}\n<main>\n{body}\n</main>\n{_footer()}"
+    with publish(output_dir / "report.html") as path:
+        # A folder's name need not be valid Unicode.
+        path.write_text(page(f"{own.name}: saliency evaluation", text), encoding="utf-8", errors="replace")
+    return output_dir / "report.html"
+
+
+def _check(methods: Sequence[Method]) -> None:
+    if not methods:
+        raise ValueError("there is no method to report; give at least one result")
+    names = Counter(method.name for method in methods)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"{len(twice)} names stand for two methods ({', '.join(twice)}); give each its own")
+    protocols = {method.name: method.result["protocol"] for method in methods}
+    if len(set(protocols.values())) > 1:
+        found = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
+        raise ValueError(f"a report holds one protocol, and these are under several ({found}); write one for each")
+
+
+def _header(own: Method, title: str, links: str) -> str:
+    result = own.result
+    rows = {
+        "Protocol": result["protocol"],
+        "Scored": f"{result['num_frames']} frames of {result['num_sequences']} sequences",
+    }
+    if protocol := PROTOCOLS.get(result["protocol"]):
+        choices = {field.name: getattr(protocol, field.name) for field in dataclasses.fields(protocol)}
+        rows |= {_LABELS[key]: _WORDS.get((key, choices[key]), choices[key]) for key in _LABELS}
+    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>\n" for term, words in rows.items())
+    line = f"<p>{escape(title)}</p>\n" if title else ""
+    return (
+        f"<header>\n<h1>{escape(own.name)}: saliency evaluation</h1>\n{line}<dl>\n{terms}</dl>\n"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>'
+    )
+
+
+def _footer() -> str:
+    return (
+        f"<footer>Made by msst evaluate, msst_keras {escape(version('msst-keras'))}. Numbers of two protocols do not "
+        "compare. The figures lie as PNG and SVG in the folder figures beside this page.</footer>"
+    )
+
+
+def _shown(methods: Sequence[Method]) -> list[str]:
+    defined = {name for method in methods for name in SCALARS if method.result.get(name) is not None}
+    return [*_ALWAYS_SHOWN, *(name for name in SCALARS if name in defined.difference(_ALWAYS_SHOWN))]
+
+
+def _head(first: str, names: Sequence[str]) -> list[Cell]:
+    return [Cell(first, kind="text"), *(Cell(_TITLES[name]) for name in names)]
+
+
+def _number(value: float | None, kind: str = "") -> Cell:
+    return Cell("-" if value is None else f"{value:.3f}", value, kind)
+
+
+def _numbers(methods: Sequence[Method]) -> str:
+    names = _shown(methods)
+    best = {}
+    for name in names:
+        values = [method.result[name] for method in methods if method.result.get(name) is not None]
+        best[name] = (min if name in _LOWER_IS_BETTER else max)(values, default=None)
+    rows = []
+    for place, method in enumerate(methods):
+        mark = "baseline" if method.is_baseline else "yours" if place == 0 else ""
+        values = {name: method.result.get(name) for name in names}
+        kinds = {name: "best" if values[name] is not None and values[name] == best[name] else "" for name in names}
+        rows.append([Cell(method.name, mark=mark), *(_number(values[name], kinds[name]) for name in names)])
+    caption = f"Measured, protocol {methods[0].result['protocol']}"
+    meanings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}.</dd>" for name, words in _MEANINGS.items())
+    return (
+        table(caption, _head("Method", names), rows, own_row=0)
+        + '<p class="faint">Lower is better for MAE and T, higher for all else; the best is underlined. "-": not '
+        "defined by this protocol. The heading of a column sorts by it.</p>"
+        + f"<details><summary>What the numbers mean</summary><dl>{meanings}</dl></details>"
+    )
+
+
+def _published(rows: Sequence[PublishedRow], own: Method) -> str:
+    if not rows:
+        return ""
+    head = [Cell("Method", kind="text"), Cell("Dataset", kind="text"), Cell("MAE"), Cell("max F"), Cell("S")]
+    head += [Cell("Protocol", kind="text"), Cell("Source", kind="text")]
+    lines = [
+        [
+            Cell(row.method, mark="published"),
+            Cell(row.dataset, kind="text"),
+            *map(_number, (row.mae, row.max_f, row.s_measure)),
+            Cell(row.protocol, kind="text"),
+            Cell(row.source, kind="text long"),
+        ]
+        for row in rows
+    ]
+    return (
+        "<p>As the sources print them, for the whole test set of the dataset. They compare with the numbers above only "
+        f"where sequences, frames and rules are the same as here: {own.result['num_sequences']} sequences, "
+        f"{own.result['num_frames']} frames, protocol {escape(own.result['protocol'])}.</p>"
+    ) + table("Published numbers", head, lines)
+
+
+def _charts(methods: Sequence[Method], figure_dir: Path) -> str:
+    names = ", ".join(method.name for method in methods)
+    charts = {
+        "precision_recall": (figures.precision_recall_figure(methods), "Precision over recall; marker: largest F"),
+        "f_measure": (figures.f_measure_figure(methods), "F over the threshold; marker: its maximum"),
+        "mae": (figures.error_figure(methods), "Mean absolute error; all black shows what an empty map gets"),
+    }
+    parts = []
+    for name, (figure, caption) in charts.items():
+        if figure is not None:
+            _, svg = figures.write_figure(figure, figure_dir / name)
+            parts.append(picture(svg.read_bytes(), "image/svg+xml", f"Chart: {caption}. Methods: {names}", caption))
+    missing = sum(figure is None for figure, _ in charts.values())
+    protocol = methods[0].result["protocol"]
+    note = f"<p>Protocol {escape(protocol)} does not define {missing} of these charts: they are left out.</p>"
+    if not parts:
+        note = f"<p>Protocol {escape(protocol)} binarises maps once: it has no curves and no error to draw.</p>"
+    return (f'<div class="charts">{"".join(parts)}</div>' if parts else "") + (note if missing else "")
+
+
+def _sequences(methods: Sequence[Method]) -> str:
+    names = _shown(methods)
+    head = [*_head("Sequence", names)]
+    head.insert(1, Cell("frames"))
+    contents = []
+    for method in methods:
+        counts = Counter(key[0] for key, scores in method.frames.items() if _is_scored(scores))
+        rows = [
+            [
+                Cell(sequence),
+                Cell(str(counts[sequence]), counts[sequence]),
+                *(_number(scalars.get(name)) for name in names),
+            ]
+            for sequence, scalars in method.result["sequences"].items()
+        ]
+        caption = f"{method.name}: each sequence, protocol {method.result['protocol']}"
+        contents.append(table(caption, head, rows))
+    return panels("sequence-tables", "Method", [method.name for method in methods], contents)
+
+
+def _is_scored(scores: Mapping[str, float | None]) -> bool:
+    # Flicker needs no mask, so a frame may have it alone.
+    return any(value is not None for name, value in scores.items() if name != "temporal_stability")
+
+
+def _examples(methods: Sequence[Method], read_images: ReadImages) -> str:
+    own = methods[0]
+    ranked_by = next((name for name in _RANKED_BY if own.result.get(name) is not None), None)
+    scores = {key: frame[ranked_by] for key, frame in own.frames.items() if frame.get(ranked_by) is not None}
+    if not scores:
+        return ""
+    if ranked_by in _LOWER_IS_BETTER:
+        scores = {key: -value for key, value in scores.items()}
+    # Of few frames no more than half, or the best ones would stand among the worst.
+    count = min(_NUM_EXAMPLES, (len(scores) + 1) // 2)
+    worst = choose_frames(scores, count)
+    others = {key: -value for key, value in scores.items() if key not in worst}
+    parts = [f"<p>By {escape(own.name)}'s {_TITLES[ranked_by]} of the frame; no neighbours of one sequence.</p>"]
+    for heading, keys in (("Worst", worst), ("Best", choose_frames(others, count))):
+        if keys:
+            parts.append(f"<h3>{heading}</h3>")
+            parts += [_example(key, methods, read_images(*key), ranked_by) for key in keys]
+    return "\n".join(parts)
+
+
+def choose_frames(scores: Mapping[tuple[str, str], float], count: int) -> list[tuple[str, str]]:
+    """Returns the `count` frames of lowest score, spread out: of different sequences, or no neighbours in one.
+
+    Args:
+      scores: (sequence, frame) -> score, in temporal order. Of equal scores the first frame counts.
+      count: How many; fewer are returned when there are fewer.
+    """
+    places = {key: place for place, key in enumerate(scores)}
+    ranking = sorted(scores, key=scores.get)
+    chosen: list[tuple[str, str]] = []
+    # One of each sequence where they suffice; otherwise ever closer neighbours, until there are enough.
+    suffice = len({sequence for sequence, _ in scores}) >= count
+    for distance in (len(scores), 1) if suffice else (_FRAMES_APART, _FRAMES_APART // 2, 2, 1):
+        for key in ranking:
+            near = any(key[0] == other[0] and abs(places[key] - places[other]) < distance for other in chosen)
+            if len(chosen) < count and not near:
+                chosen.append(key)
+    return sorted(chosen, key=scores.get)
+
+
+def _example(
+    key: tuple[str, str],
+    methods: Sequence[Method],
+    images: tuple[np.ndarray | None, np.ndarray, Mapping[str, np.ndarray]],
+    ranked_by: str,
+) -> str:
+    where = f"{key[0]}/{key[1]}"
+    frame, mask, maps = images
+    if missing := [method.name for method in methods if method.name not in maps]:
+        raise ValueError(f"{where}: read_images gave no map of {', '.join(missing)}; give one of each method")
+    for name, image in maps.items():
+        if image.ndim != 2 or image.dtype != np.uint8:
+            raise ValueError(f"{where}: the map of {name} must be (H, W) uint8, not {image.shape} {image.dtype}")
+    shown = [] if frame is None else [(frame, "Frame")]
+    shown.append((mask, "Mask (ground truth)"))
+    for method in methods:
+        score = method.frames.get(key, {}).get(ranked_by)
+        text = method.name if score is None else f"{method.name}: {_TITLES[ranked_by]} {score:.3f}"
+        shown.append((maps[method.name], text))
+    pictures = "".join(
+        picture(*encode_image(image, _PICTURE_WIDTH), f"{caption}, {where}", caption) for image, caption in shown
+    )
+    scores = methods[0].frames[key]
+    numbers = ", ".join(
+        f"{_TITLES[name]} {scores[name]:.3f}"
+        for name in ("max_f", "s_measure", "j_mean", "f_boundary_mean", "mae")
+        if scores.get(name) is not None
+    )
+    caption = f"<figcaption><strong>{escape(where)}</strong> {escape(numbers)}</figcaption>"
+    return f'<figure class="frame">{caption}<div class="pictures">{pictures}</div></figure>'
+
+
+def _timelines(methods: Sequence[Method], figure_dir: Path) -> str:
+    own = methods[0]
+    sequences = list(own.result["sequences"])
+    note = ""
+    if len(sequences) > _MAX_TIMELINES:
+        key = next((name for name in ("s_measure", "j_mean") if own.result.get(name) is not None), None)
+        sequences.sort(key=lambda name: own.result["sequences"][name][key] if key else 0)
+        note = f"<p>The {_MAX_TIMELINES} of {len(sequences)} sequences with the lowest {_TITLES.get(key, 'names')}.</p>"
+        sequences = sequences[:_MAX_TIMELINES]
+    names, contents = [], []
+    for name in sequences:
+        figure = figures.timeline_figure(methods, name)
+        if figure is None:
+            continue
+        png, _ = figures.write_figure(figure, figure_dir / quote(name, safe=" "))
+        caption = f"{name}: scores of each frame"
+        data = reduce_colours(png.read_bytes())
+        image = picture(data, "image/png", f"Chart of scores over the frames of {name}", caption)
+        names.append(name)
+        contents.append(f'<div class="timeline">{image}</div>')
+    return note + panels("timelines", "Sequence", names, contents) if names else ""

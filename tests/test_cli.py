@@ -13,7 +13,10 @@ import pytest
 
 from msst_keras import cli
 
-JOBS = ("demo", "evaluate", "export", "make_records", "predict", "train", "train_prior")
+JOBS = (
+    "ablate", "demo", "evaluate", "export", "inspect_records", "make_records", "predict", "refine", "train",
+    "train_prior",
+)  # fmt: skip
 
 
 def msst(*arguments, program=("-m", "msst_keras")):
@@ -39,9 +42,9 @@ def test_every_job_explains_its_flags(job):
 
 def test_wrong_flags_exit_with_2():
     for arguments, message in (
-        (["nothing"], "there is no job 'nothing'; the jobs are demo, evaluate"),
+        (["nothing"], "there is no job 'nothing'; the jobs are ablate, demo, evaluate"),
         (["train"], "--records must have a value"),
-        (["evaluate", "--protocol=mine"], "value should be one of <paper|pysodmetrics>"),
+        (["evaluate", "--protocol=mine"], "must be among paper, davsod, davis16, pysodmetrics, or all"),
         (["train", "--batch_size=0"], "--batch_size=0"),
         (["make_records", "--motion_size=240"], "must be HEIGHTxWIDTH in pixels, such as 240x432, not '240'"),
         (["demo", "data"], "unexpected argument 'data'"),

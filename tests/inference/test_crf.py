@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msst_keras.inference.crf import CrfOptions, DenseCrf, refine
+from msst_keras.inference import crf as crf_module
+from msst_keras.inference.crf import CRF_PRESETS, CrfOptions, DenseCrf, refine
+from msst_keras.inference.parallel import map_in_order
+from msst_keras.inference.permutohedral import PermutohedralLattice
 
 REFERENCE_PATH = Path(__file__).parent / "data" / "crf_reference.npz"  # written by make_reference.py beside it
 CASES = [(name, index) for name in ("astronaut", "coffee", "chelsea") for index in (0, 1)]
@@ -76,6 +79,59 @@ def test_one_pixel_by_hand(backend):
     twice = 1 / (1 + math.exp(-(math.log(0.6 / 0.4) + (3 + 5) * (2 * once - 1))))
     assert refine(frame, saliency, CrfOptions(iterations=1), backend)[0, 0] == pytest.approx(once, abs=1e-6)
     assert refine(frame, saliency, CrfOptions(iterations=2), backend)[0, 0] == pytest.approx(twice, abs=1e-6)
+
+
+def test_one_pixel_by_hand_with_the_energies_of_dss():
+    frame, saliency = np.full((1, 1, 3), 90, np.uint8), np.full((1, 1), 0.6, np.float32)
+
+    def energy(probability):
+        return -math.log(probability + 1e-8) * (1 + math.exp(-probability)) / 1.05
+
+    unary = energy(0.4) - energy(0.6)
+    log_odds = unary + (3 + 5) * math.tanh(unary / 2)  # the first estimate, of these energies alone, is not 0.6
+    assert refine(frame, saliency, CRF_PRESETS["dss"])[0, 0] == pytest.approx(1 / (1 + math.exp(-log_odds)), abs=1e-6)
+
+
+def test_presets_are_what_their_authors_published():
+    kernels = {"gaussian_sxy": 3, "gaussian_compat": 3, "bilateral_sxy": 60, "bilateral_srgb": 5, "bilateral_compat": 5}
+    assert CRF_PRESETS["pdb"] == CrfOptions(iterations=5, unary="log", **kernels) == CrfOptions()
+    assert CRF_PRESETS["dss"] == CrfOptions(iterations=1, unary="dss", **kernels)
+
+
+@pytest.mark.parametrize("preset", list(CRF_PRESETS))
+def test_presets_agree_between_backends(preset, frame, saliency):
+    pytest.importorskip("pydensecrf")
+    reference = refine(frame, saliency, CRF_PRESETS[preset], backend="pydensecrf")
+    assert np.abs(reference - saliency).max() > 0.2
+    np.testing.assert_allclose(refine(frame, saliency, CRF_PRESETS[preset]), reference, rtol=0, atol=1e-4)
+
+
+def test_a_batch_of_maps_on_one_frame_costs_the_lattice_once(frame, saliency, monkeypatch):
+    built = []
+
+    class CountedLattice(PermutohedralLattice):
+        def __init__(self, features):
+            built.append(len(features))
+            super().__init__(features)
+
+    monkeypatch.setattr(crf_module, "PermutohedralLattice", CountedLattice)
+    crf_module._spatial_kernel.cache_clear()
+    crf = DenseCrf(frame)
+    maps = [crf.refine(saliency * np.float32(scale)) for scale in (1, 0.8, 0.6, 0.4)]
+    assert sorted(built) == [2, 5]  # one lattice of positions, one of positions and colours
+    refine(np.ascontiguousarray(frame[::-1]), saliency)
+    assert sorted(built) == [2, 5, 5]  # another frame of that size shares the first
+    assert len({refined.tobytes() for refined in maps}) == 4
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_frames_side_by_side_give_the_same_bytes_in_the_same_order(num_workers):
+    items = [read_case(name, index)[:2] for name, index in CASES] * 2
+
+    def refine_one(item):
+        return refine(*item, CrfOptions(iterations=2)).tobytes()
+
+    assert list(map_in_order(refine_one, items, num_workers)) == [refine_one(item) for item in items]
 
 
 def test_edges_of_the_frame_attract_the_map():
@@ -181,6 +237,7 @@ def test_wrong_saliency(wrong, message):
         ({"bilateral_srgb": math.nan}, "bilateral_srgb must be a positive number, got nan"),
         ({"gaussian_compat": -1}, "gaussian_compat must be zero or a positive number, got -1"),
         ({"bilateral_compat": math.inf}, "bilateral_compat must be zero or a positive number, got inf"),
+        ({"unary": "softmax"}, "unary must be one of log, dss, got 'softmax'"),
     ],
 )
 def test_wrong_options(options, message):

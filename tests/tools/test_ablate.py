@@ -1,0 +1,144 @@
+"""`msst ablate`: killed and interrupted it goes on, seeds are averaged, and a plan is not changed under way."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import cv2
+import pytest
+
+from msst_keras.data import synthetic
+
+SMALL = "--width=0.0625 --weights=none --image_sizes=64x96 --output_stride=8 --precision=float32 --batch_size=2"
+
+
+def start(folder, *arguments):
+    command = [sys.executable, "-m", "msst_keras", "ablate", f"--output_dir={folder}/out", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
+    )
+
+
+def finish(folder, *arguments):
+    process = start(folder, *arguments)
+    output, errors = process.communicate(timeout=900)
+    return process.returncode, output, errors
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two configs, the second starting from the first, and a dataset."""
+    folder = tmp_path_factory.mktemp("ablate")
+    synthetic.write_davis(folder / "davis", 4, 5, (64, 96), seed=0, num_val=2)
+    (folder / "os.cfg").write_text("# alone\n--variant=os\n--steps=30\n--checkpoint_every=5\n")
+    (folder / "st.cfg").write_text("--variant=st\n--init_from=os\n--steps=2\n")
+    return folder
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 300
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists(), process.communicate()
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_it_ends_with_a_table_figures_and_a_report(folder):
+    records = folder / "records"
+    command = [sys.executable, "-m", "msst_keras", "make_records", "--dataset=davis", f"--root={folder}/davis"]
+    subprocess.run([*command, "--split=train", f"--output_dir={records}", "--motion_size=64x96"], check=True)
+    arguments = [
+        "--configs=os.cfg,st.cfg", f"--train_args=--records={records} {SMALL}", "--seeds=0,1", "--crf=st",
+        "--refine_args=--crf_preset=dss", "--ground_truth=davis", "--split=val",
+    ]  # fmt: skip
+    out = folder / "out"
+
+    # A signal as of a machine that is to shut down: the training saves itself, and its status is passed on.
+    process = start(folder, *arguments)
+    wait_for(out / "runs/os-0/checkpoints/checkpoint", process)
+    process.terminate()
+    assert process.communicate(timeout=120) and process.returncode == 75
+    assert not (out / "runs/os-0/result.json").exists()
+
+    # Everything killed at once.
+    process = start(folder, *arguments)
+    wait_for(out / "maps/os-0/generated_002", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = out / "runs/os-0/result.json"
+    before = kept.stat().st_mtime_ns
+
+    status, output, errors = finish(folder, *arguments)
+    assert status == 0, errors
+    assert kept.stat().st_mtime_ns == before and f"--run_dir={out}/runs/os-0" not in output
+    assert f"--init_from={out}/runs/os-1" in (out / "runs/st-1/flags.txt").read_text()
+    assert [json.loads(line)["step"] for line in (out / "runs/os-0/log.jsonl").read_text().splitlines()] == [*range(30)]
+
+    with open(out / "ablation.csv", newline="") as file:
+        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["os", "st", "st_crf"] and {row["num_seeds"] for row in rows.values()} == {"2"}
+    results = out / "results" / "st-1_crf"
+    values = [json.loads((results / f"metrics-st-{seed}.json").read_text())["mae"] for seed in (0, 1)]
+    assert values[0] != values[1]
+    assert float(rows["st"]["mae"]) == statistics.mean(values)
+    assert float(rows["st"]["mae_spread"]) == statistics.stdev(values)
+    assert json.loads((results / "metrics.json").read_text())["num_frames"] == 10
+    assert "report.html" in {path.name for path in results.iterdir()}
+    for name in ("precision_recall", "scores"):
+        assert cv2.imread(str(out / f"{name}.png")).std() > 10 and (out / f"{name}.svg").stat().st_size > 1000
+    assert "st_crf" in output.splitlines()[-3]
+
+    # Once more: nothing is started, the table is the same.
+    status, again, errors = finish(folder, *arguments)
+    assert status == 0 and "$ msst" not in again and again.splitlines()[-8:] == output.splitlines()[-8:]
+    # Other flags are another ablation.
+    status, _, errors = finish(folder, *arguments, f"--train_args=--records={records} {SMALL} --alpha=0.3")
+    assert status == 1 and "out was begun with other flags for the run os-0 (" in errors.splitlines()[-1]
+    status, _, errors = finish(folder, *arguments, "--protocol=davis16")
+    assert status == 1 and "was begun with protocol paper; choose another --output_dir" in errors.splitlines()[-1]
+
+
+def test_what_a_command_cannot_mean_is_said_at_once(folder, tmp_path):
+    (tmp_path / "os.cfg").write_text("--variant=os\n")
+    for arguments, message in (
+        ([f"--configs=os.cfg,{tmp_path}/os.cfg"], "--configs has two files of one name (os, os)"),
+        (["--configs=os.cfg,gone.cfg"], "gone.cfg: no such config; it is a flagfile of `msst train`"),
+        (["--configs=os.cfg,st.cfg", "--crf=msst"], "--crf names msst; the configs are os, st"),
+        (["--configs=os.cfg", "--protocol=mine"], "--protocol must be one of paper, "),
+        (["--configs=os.cfg", "--split=val", "--sequences=dog"], "no sequence dog in split val"),
+    ):
+        status, output, errors = finish(folder, "--ground_truth=davis", f"--output_dir={tmp_path}/out", *arguments)
+        assert (status, output) == (1, ""), errors
+        assert message in errors.splitlines()[-1] and "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_that_fails_ends_it_with_its_status(folder, tmp_path):
+    (tmp_path / "bad.cfg").write_text("--variant=gan\n")
+    arguments = [f"--configs={tmp_path}/bad.cfg", "--ground_truth=davis", f"--output_dir={tmp_path}/out"]
+    status, output, errors = finish(folder, *arguments)
+    assert status == 2 and output.splitlines()[-1].startswith("$ msst train --variant=gan --seed=0 --run_dir=")
+    assert errors.splitlines()[-1].startswith("msst train: ") and "gan" in errors.splitlines()[-1]
+    (tmp_path / "bad.cfg").write_text("--variant=dcgan\n")  # nothing was made yet: the plan may change
+    assert "$ msst train --variant=dcgan" in finish(folder, *arguments)[1]
+
+
+def test_means_and_spreads_by_hand():
+    program = """
+from msst_keras.tools import ablate
+assert ablate._mean_and_spread([0.25, 0.5, 0.75]) == (0.5, 0.25)
+assert ablate._mean_and_spread([0.25]) == (0.25, None) and ablate._mean_and_spread([None, None]) == (None, None)
+results = [{"protocol": "paper", "num_frames": 7, "mae": mae, "j_mean": None, "recall": [1.0, mae], "e_curve": [None],
+            "sequences": {}} for mae in (0.25, 0.75)]
+assert ablate._mean(results) == {
+    "protocol": "paper", "num_frames": 7, "mae": 0.5, "j_mean": None, "recall": [1.0, 0.5], "e_curve": [None]}
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

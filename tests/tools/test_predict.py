@@ -1,0 +1,125 @@
+"""`msst predict`: an interrupted sequence goes on at its first missing map; the CRF's threads change nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from msst_keras.data import images
+from msst_keras.model.msst import build_msst
+from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.prior import MagnitudePrior
+from msst_keras.serving.export import export_saved_model
+
+NUM_FRAMES, STRIDE = 3, 2
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with `model`, whose maps depend on three frames and flow over two, and 24 frames in `frames`."""
+    folder = tmp_path_factory.mktemp("work")
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(1)
+    model = build_msst("msst", num_frames=NUM_FRAMES, width=0.0625)
+    for weight in model.trainable_weights:
+        if weight.path.endswith(("_map/kernel", "recurrent_map/kernel")):
+            weight.assign(generator.normal(size=weight.shape))
+    flow = FlowSettings(motion_size=(32, 48), stride=STRIDE)
+    motion = {"flow": flow.to_dict(), "superpixels": None, "prior": {"kind": "magnitude"}}
+    settings = {"num_frames": NUM_FRAMES, "image_size": (33, 49), "motion": motion}
+    export_saved_model(folder / "model" / "1", model, MagnitudePrior(), settings)
+    frame = generator.integers(0, 256, (40, 60, 3), np.uint8)
+    for index in range(24):
+        frame = np.roll(frame, 1 + index % 3, axis=1)
+        path = folder / "frames" / "ball" / f"{index:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(images.encode_png(cv2.blur(frame, (3, 3))))
+    return folder
+
+
+def start(work, output_dir, *arguments):
+    command = [sys.executable, "-m", "msst_keras", "predict", f"--model={work}/model", f"--input={work}/frames/ball"]
+    return subprocess.Popen(
+        [*command, f"--output_dir={output_dir}", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(work, output_dir, *arguments):
+    process = start(work, output_dir, *arguments)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output
+
+
+def read_maps(output_dir):
+    return {path.name: path.read_bytes() for path in (output_dir / "ball").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(work):
+    finish(work, work / "whole")
+    return read_maps(work / "whole")
+
+
+def kill_after(process, folder, num_maps):
+    """Kills a run when it has written so many maps; returns how many it left."""
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("[!.]*.png"))) < num_maps and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return len(list(folder.glob("[!.]*.png")))
+
+
+@pytest.mark.slow
+def test_killed_in_its_middle_it_goes_on_there_with_the_same_maps(work, whole, tmp_path):
+    partial = tmp_path / ".partial-ball"
+    left = kill_after(start(work, tmp_path), partial, 7)
+    assert 7 <= left < 24 and not (tmp_path / "ball").exists()
+    (partial / ".partial-1-00023.png").write_bytes(b"half a map")
+    marks = {path.name: path.stat().st_mtime_ns for path in partial.glob("[!.]*.png")}
+    assert finish(work, tmp_path).strip() == f"{tmp_path}/ball: 24 maps"
+    assert read_maps(tmp_path) == whole and len({*whole.values()}) == 24  # no stray file, and every map its own
+    assert {name: (tmp_path / "ball" / name).stat().st_mtime_ns for name in marks} == marks  # these were kept
+    assert [path.name for path in tmp_path.iterdir()] == ["ball"]
+
+
+@pytest.mark.slow
+def test_maps_of_other_flags_are_made_again(work, tmp_path):
+    kill_after(start(work, tmp_path), tmp_path / ".partial-ball", 5)
+    finish(work, tmp_path, "--threshold=0.5")
+    assert {value for path in (tmp_path / "ball").iterdir() for value in np.unique(images.read_map(path))} <= {0, 1}
+
+
+@pytest.mark.slow
+def test_the_crf_refines_with_its_flags_and_any_number_of_threads(work, whole, tmp_path):
+    for number in (1, 3):
+        finish(work, tmp_path / str(number), "--crf", "--crf_preset=dss", "--crf_bilateral_sxy=20",
+               f"--crf_workers={number}")  # fmt: skip
+    assert read_maps(tmp_path / "1") == read_maps(tmp_path / "3") != whole
+    finish(work, tmp_path / "other", "--crf", "--crf_preset=dss")
+    assert read_maps(tmp_path / "other") != read_maps(tmp_path / "1")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--crf", "--crf_bilateral_sxy=0"], "bilateral_sxy must be a positive number, got 0.0"),
+        (["--crf_preset=dss"], "--crf_preset is for the CRF, which is off: give --crf too"),
+    ],
+)
+def test_wrong_settings_of_the_crf_are_said_before_anything_is_written(tmp_path, arguments, message):
+    (tmp_path / "frames" / "ball").mkdir(parents=True)
+    (tmp_path / "frames" / "ball" / "0.png").write_bytes(images.encode_png(np.zeros((40, 60, 3), np.uint8)))
+    process = start(tmp_path, tmp_path / "out", *arguments)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 1 and not (tmp_path / "out").exists()
+    assert errors.splitlines()[-1] == f"msst predict: {message}"

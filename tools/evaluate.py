@@ -20,9 +20,9 @@ from absl import flags
 from msst_keras import cli
 
 _PROTOCOLS = ("paper", "davsod", "davis16", "pysodmetrics")
-_OWN = "predictions"
 
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of the maps.")
+_NAME = flags.DEFINE_string("name", "predictions", "What the maps are called in tables and report.")
 _GROUND_TRUTH = flags.DEFINE_string("ground_truth", None, "Folder of the dataset that has the masks.")
 _LAYOUT = flags.DEFINE_enum(
     "layout", "davis", ["davis", "fbms", "segtrackv2", "flat"],
@@ -85,7 +85,7 @@ def _open_reader():
     flat = _LAYOUT.value == "flat"
     if flat and _TEMPORAL_STABILITY.value:
         raise ValueError("--temporal_stability needs the frames, which a flat folder of masks does not have")
-    folders = {_OWN: Path(_PREDICTIONS.value)} | _read_compare()
+    folders = {_NAME.value: Path(_PREDICTIONS.value)} | _read_compare()
     for folder in folders.values():
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; the maps are expected in {folder}/SEQUENCE/FRAME.png")
@@ -107,7 +107,9 @@ def _open_reader():
 def _read_compare() -> dict[str, Path]:
     from msst_keras.tools._map_reader import ALL_BLACK, FLOW_MAGNITUDE
 
-    taken = {_OWN, ALL_BLACK, FLOW_MAGNITUDE}
+    taken = {_NAME.value, ALL_BLACK, FLOW_MAGNITUDE}
+    if len(taken) < 3:
+        raise ValueError(f"--name={_NAME.value} is the name of a baseline; choose another")
     folders = {}
     for entry in _COMPARE.value:
         name, colon, folder = entry.partition(":")
@@ -175,7 +177,7 @@ def _write_report(reader, results: dict[str, dict], folder: Path) -> None:
 
 def _file_name(method: str) -> str:
     """What stands in the names of a method's files; nothing for the user's own."""
-    return "" if method == _OWN else method
+    return "" if method == _NAME.value else method
 
 
 if __name__ == "__main__":

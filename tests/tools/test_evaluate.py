@@ -68,9 +68,10 @@ def score(root, num_workers=1, baselines=(), flicker=False, folders=None, names=
 def test_all_protocols_baselines_and_a_compared_method(davis):
     shutil.copytree(davis / "davis/Annotations/480p", davis / "perfect")
     arguments = (f"--predictions={davis}/maps", f"--ground_truth={davis}/davis", "--protocol=all", "--noreport")
-    arguments += (f"--compare=perfect:{davis}/perfect", "--temporal_stability")
+    arguments += (f"--compare=perfect:{davis}/perfect", "--temporal_stability", "--name=ours")
     result = msst(*arguments, f"--output_dir={davis}/out", "--num_workers=2")
     assert result.returncode == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines() if line[:1].isalpha()][:2] == ["method", "ours"]
     assert sorted(path.name for path in (davis / "out").iterdir()) == sorted(PROTOCOLS)
     methods = ("", "-perfect", "-all-black", "-flow-magnitude")
     expected = sorted(f"{stem}{method}.{suffix}" for method in methods

@@ -15,6 +15,7 @@ ALLOWED = {
     "msst_keras.motion": {"msst_keras.model.backbones"},
     "msst_keras.data": set(),
     "msst_keras.data.convert": {"msst_keras.motion", "msst_keras.data"},
+    "msst_keras.data.shards": {"msst_keras.motion", "msst_keras.data"},
     "msst_keras.evaluation": set(),
     "msst_keras.training": {"msst_keras.data.pipeline", "msst_keras.model", "msst_keras.evaluation"},
     "msst_keras.inference": {"msst_keras.motion"},

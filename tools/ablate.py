@@ -148,7 +148,8 @@ def _evaluate(out: Path, names: list[str]) -> int:
         return 0
     arguments = [
         f"--predictions={out}/maps/{own}", f"--name={own}", f"--ground_truth={_GROUND_TRUTH.value}",
-        f"--layout={_LAYOUT.value}", f"--split={_SPLIT.value}", f"--protocol={_PROTOCOL.value}", f"--output_dir={out}/results/{own}",
+        f"--layout={_LAYOUT.value}", f"--split={_SPLIT.value}", f"--protocol={_PROTOCOL.value}",
+        f"--output_dir={out}/results/{own}",
     ]  # fmt: skip
     if _SEQUENCES.value:
         arguments.append(f"--sequences={','.join(_SEQUENCES.value)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from msst_keras import cli
-from msst_keras.tools._flags import define_sizes
+from msst_keras.tools._flags import BACKBONES, define_sizes
 
 _RECORDS = flags.DEFINE_list("records", None, "Globs of record folders to train on, comma-separated.")
 _VAL_RECORDS = flags.DEFINE_list("val_records", None, "Globs of record folders to validate on.")
@@ -23,7 +23,7 @@ _PRIOR = flags.DEFINE_string("prior", None, "File of the motion prior that the r
 _VARIANT = flags.DEFINE_enum(
     "variant", "msst", ["os", "st", "msst"], "Spatial stream, both, or both and ConvLSTM (Fig. 6)."
 )
-_BACKBONE = flags.DEFINE_enum("backbone", "vgg16", ["vgg16"], "Backbone of the streams; vgg16 is the paper's.")
+_BACKBONE = flags.DEFINE_enum("backbone", "vgg16", BACKBONES, "Of the streams; vgg16 is the paper's.")
 _WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet (downloads), none, or a file.")
 _IMAGE_SIZES = define_sizes(
     "image_sizes", "321x321,512x512", "Mixed batch by batch; the last is the size of use (4.1)."
@@ -58,6 +58,7 @@ def main() -> int | None:
     import keras
 
     from msst_keras.data import pipeline
+    from msst_keras.data.folders import check_disjoint
     from msst_keras.model.msst import build_msst
     from msst_keras.training import loop, run
     from msst_keras.training.precision import resolve_precision
@@ -65,7 +66,10 @@ def main() -> int | None:
 
     num_frames = _NUM_FRAMES.value if _VARIANT.value == "msst" else 1
     temporal = _VARIANT.value != "os"
-    index = pipeline.index_clips(pipeline.find_record_folders(_RECORDS.value), num_frames, temporal)
+    record_folders = pipeline.find_record_folders(_RECORDS.value)
+    index = pipeline.index_clips(record_folders, num_frames, temporal)
+    if _VAL_RECORDS.value:
+        check_disjoint(record_folders, pipeline.find_record_folders(_VAL_RECORDS.value))
     run_dir = Path(_RUN_DIR.value)
     run.keep_prior(run_dir, index.motion, _PRIOR.value)
     keras.config.set_dtype_policy(resolve_precision(_PRECISION.value))

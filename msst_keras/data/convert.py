@@ -1,61 +1,29 @@
-"""Sequences, flow and prior to record folders: the one place where they meet.
+"""Sequences, flow and prior to record folders, and a new prior into existing ones.
 
-A shard is made at a time and published by rename, then the manifest; started again after an interruption, only the
-missing shards are made. The bytes depend on the input and the options alone.
+A shard is made at a time in each worker and published by rename, then the manifest. Started again after any
+interruption, only the missing shards are made. The bytes depend on the input and the options alone, not on the engine,
+the number of workers, their order, or interruptions.
 """
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import hashlib
-import itertools
+import heapq
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import keras
-import numpy as np
-import tensorflow as tf
-
-from msst_keras.data import datasets, flow_files, images, records
+from msst_keras.data import datasets, records, workers
+from msst_keras.data.shards import MAGNITUDE, MotionOptions, NewShard, StoredShard, WorkReport
 from msst_keras.files import publish
-from msst_keras.motion.flow import FROM_FILES, FlowEstimator, FlowSettings
-from msst_keras.motion.superpixels import SuperpixelSettings, segment
+from msst_keras.motion.flow import FROM_FILES, FlowSettings
+from msst_keras.motion.prior import load_prior
 from msst_keras.progress import progress
 
+ENGINES = ("local", "beam")
+# What a folder is being made into, as long as it is not whole.
 _PLAN_NAME = "plan.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class MotionOptions:
-    """What is computed from the frames' motion and stored.
-
-    Attributes:
-      flow: how flow is made.
-      superpixels: how superpixels are; None when the prior needs none.
-      prior: a model of `msst_keras.motion.prior`; None stores no prior.
-      prior_description: {"kind": "none"|"magnitude"|"network", ...} for the manifest, with what tells one prior from
-        another.
-      store_flow: whether the flow is stored too.
-      flow_dir: where the flow is read from when its method is "files" (see `flow_files`).
-    """
-
-    flow: FlowSettings
-    superpixels: SuperpixelSettings | None
-    prior: keras.Model | None
-    prior_description: dict
-    store_flow: bool = False
-    flow_dir: str | Path | None = None
-
-    def to_dict(self) -> dict:
-        """The manifest's "motion"."""
-        return {
-            "flow": self.flow.to_dict(),
-            "superpixels": self.superpixels.to_dict() if self.superpixels else None,
-            "prior": self.prior_description,
-            "flow_stored": self.store_flow,
-        }
+_NEW_PRIOR_NAME = "new_prior.json"
 
 
 def convert(
@@ -65,6 +33,10 @@ def convert(
     description: dict,
     label_kind: str = "fine",
     num_shards: int = 8,
+    num_workers: int = 1,
+    engine: str = "local",
+    beam_args: Sequence[str] = (),
+    report: WorkReport | None = None,
 ) -> dict:
     """Writes a record folder, or what is missing of it.
 
@@ -75,12 +47,19 @@ def convert(
       description: where the sequences come from ("dataset", "split", ...); goes into the manifest.
       label_kind: of all masks, "fine" or "coarse" (section 3.3).
       num_shards: at most one shard per sequence is made.
+      num_workers: processes of the engine "local", at most one a shard.
+      engine: one of ENGINES; both make the same bytes. "beam" is for clusters, see `beam_engine`.
+      beam_args: options of the engine "beam".
+      report: filled in where given.
 
     Returns:
       the manifest.
 
     Raises:
       ValueError: the folder holds other records, two sequences of one name, or an input at fault (see `datasets`).
+      FileNotFoundError: a file of the input has gone.
+      BlockingIOError: another process writes to the folder.
+      ChildProcessError: a worker died.
     """
     if label_kind not in records.LABEL_KINDS:
         raise ValueError(f"label_kind must be one of {', '.join(records.LABEL_KINDS)}, not '{label_kind}'")
@@ -90,112 +69,195 @@ def convert(
         raise ValueError(f"two sequences are called {', '.join(twice)}; convert them into folders of their own")
     if num_shards < 1:
         raise ValueError(f"num_shards must be at least 1, not {num_shards}")
+    run = _choose_engine(engine, num_workers, beam_args)
     output_dir = Path(output_dir)
-    num_shards = min(num_shards, len(sequences))
-    description = {**description, "label_kind": label_kind, "motion": motion.to_dict()}
-    plan = _hash_plan(sequences, description, num_shards)
-    if _is_done(output_dir, plan):
+    dealt = _deal(sequences, min(num_shards, len(sequences)))
+    description = {**description, "label_kind": label_kind, "motion": motion.to_dict(), "inputs": _hash_inputs(dealt)}
+    shards = [
+        NewShard(records.shard_path(output_dir, number, len(dealt)), mine, label_kind)
+        for number, mine in enumerate(dealt)
+    ]
+    with workers.hold_folder(output_dir) as lock:
+        if not _is_done(output_dir, description):
+            described = _make(run, shards, motion, lock, output_dir, report or WorkReport())
+            records.write_manifest(output_dir, records.join_manifest(output_dir, described, description))
+        _remove(output_dir, _PLAN_NAME)
         return records.read_manifest(output_dir)
-    compute_prior = _make_prior_function(motion)
-    for number in range(num_shards):
-        path = records.shard_path(output_dir, number, num_shards)
-        if path.exists():
-            continue
-        mine = sequences[number::num_shards]
-        frames = (frame for sequence in mine for frame in _frame_records(sequence, motion, compute_prior, label_kind))
-        total = sum(map(len, mine)) or None
-        records.write_shard(path, progress(frames, total, f"shard {number + 1} of {num_shards}"))
-    manifest = records.build_manifest(output_dir, num_shards, {**description, "plan": plan})
-    records.write_manifest(output_dir, manifest)
-    (output_dir / _PLAN_NAME).unlink()
-    return manifest
 
 
-def _hash_plan(sequences, description: dict, num_shards: int) -> str:
-    """A hash of everything that the bytes of the shards depend on, but for the contents of the input files."""
-    inputs = {
-        s.name: [s.frame_names, {i: [p.name for p in paths] for i, paths in s.mask_paths.items()}] for s in sequences
-    }
-    text = json.dumps([records.FORMAT_VERSION, description, num_shards, inputs], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def add_prior(
+    folder: str | Path,
+    prior: str,
+    num_workers: int = 1,
+    engine: str = "local",
+    beam_args: Sequence[str] = (),
+    report: WorkReport | None = None,
+) -> dict:
+    """Replaces the prior of a record folder; frames, masks and flow stay, byte for byte.
+
+    The folder is then what `convert` makes of the same input with that prior. Flow is taken from the records, or made
+    again from their frames. While it goes on, and after an interruption, the folder has no manifest: old and new priors
+    are never read together. The same call then does the rest.
+
+    Args:
+      folder: of `convert`.
+      prior: MAGNITUDE or a file of `msst train_prior`, whose flow settings must be the folder's.
+      num_workers, engine, beam_args, report: see `convert`.
+
+    Returns:
+      the manifest.
+
+    Raises:
+      FileNotFoundError: no whole record folder.
+      ValueError: flow of other settings; flow that came from files and is not stored; an unfinished change to another
+        prior; corrupt shards.
+      BlockingIOError, ChildProcessError: see `convert`.
+    """
+    run = _choose_engine(engine, num_workers, beam_args)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected records of `msst make_records`")
+    with workers.hold_folder(folder) as lock:
+        plan_path = folder / _NEW_PRIOR_NAME
+        old = json.loads(plan_path.read_text())["old"] if plan_path.exists() else records.read_manifest(folder)
+        motion = _plan_prior(old["motion"], prior, folder)
+        if old.get("stills", {}).get("flow") == "exact" and not motion.store_flow:
+            raise ValueError(
+                f"{folder}: the exact flow of stills in motion is not stored; make the records again with --prior"
+            )
+        target = motion.to_dict()
+        if not plan_path.exists():
+            if old["motion"] == target:
+                return old
+            with publish(plan_path) as temporary:
+                temporary.write_text(json.dumps({"motion": target, "old": old}))
+        elif json.loads(plan_path.read_text())["motion"] != target:
+            raise ValueError(f"{folder}: another prior is half added; let that one end, or make the records again")
+        (folder / records.MANIFEST_NAME).unlink(missing_ok=True)
+        lengths = [0] * len(old["shards"])
+        for entry in old["sequences"].values():
+            lengths[entry["shard"]] += len(entry["offsets"])
+        shards = [
+            StoredShard(folder / shard["name"], shard["sha256"], length)
+            for shard, length in zip(old["shards"], lengths, strict=True)
+        ]
+        described = _make(run, shards, motion, lock, folder, report or WorkReport())
+        computed = ("format_version", "num_frames", "num_labelled", "shards", "sequences")
+        description = {key: value for key, value in old.items() if key not in computed} | {"motion": target}
+        manifest = records.join_manifest(folder, described, description)
+        records.write_manifest(folder, manifest)
+        _remove(folder, _NEW_PRIOR_NAME)
+        return manifest
 
 
-def _is_done(output_dir: Path, plan: str) -> bool:
-    """Whether the folder holds all of the plan's records; makes it ready to take them (or the missing ones)
-    otherwise."""
+def _plan_prior(stored: dict, prior: str, folder: Path) -> MotionOptions:
+    """What a folder is to hold whose manifest's "motion" is `stored`, with a new prior."""
+    flow, superpixels = FlowSettings.from_dict(stored["flow"]), None
+    if prior != MAGNITUDE:
+        model = load_prior(prior)
+        superpixels = model.superpixel_settings
+        if model.flow_settings != flow:
+            raise ValueError(
+                f"{folder}: these records' flow is {flow}, but {prior} was trained on {model.flow_settings}; make the "
+                "records again with --prior, or train a prior on such flow"
+            )
+    if flow.method == FROM_FILES and not stored["flow_stored"]:
+        raise ValueError(f"{folder}: flow came from files and is not stored; make the records again with --flow_dir")
+    return MotionOptions(flow, superpixels, prior, stored["flow_stored"])
+
+
+def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
+    """A function (shards, motion, lock, on_frame, report) -> what the manifest says of each shard."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not '{engine}'")
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, not {num_workers}")
+    if engine == "local":
+        return lambda shards, motion, *rest: workers.make_shards(shards, motion, num_workers, *rest)
+    try:
+        from msst_keras.data import beam_engine
+    except ImportError as error:
+        raise ValueError(
+            f"the engine beam needs Apache Beam ({error}); pip install 'msst-keras[beam]', or take the engine local"
+        ) from error
+    return lambda shards, motion, lock, on_frame, report: beam_engine.make_shards(shards, motion, beam_args, report)
+
+
+def _make(run, shards: Sequence, motion: MotionOptions, lock: int, folder: Path, report: WorkReport) -> list[dict]:
+    """Runs the engine under a progress bar; what an interrupted one leaves half-written is removed before and after."""
+    _remove(folder, ".partial-*")
+    # Whether a stored shard is done costs reading it: its worker will see.
+    total = sum(len(shard) for shard in shards if isinstance(shard, StoredShard) or not shard.is_made()) or None
+    bar = progress(iter(int, 1), total, f"{len(shards)} shards")  # endless: the workers' messages move it on
+    try:
+        next(bar)
+        return run(shards, motion, lock, lambda: next(bar), report)
+    finally:
+        bar.close()
+        _remove(folder, ".partial-*")
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        path.unlink(missing_ok=True)
+
+
+def _deal(sequences: Sequence[datasets.Sequence], num_shards: int) -> list[tuple[datasets.Sequence, ...]]:
+    """The sequences of each shard, in the order given.
+
+    The longest first, each to the shard that has fewest frames so far: a shard is a worker's unit of work, and shards
+    of one length end together. (Eight shards of 27 of DAVIS-2016's training sequences have 215 to 252 frames so; dealt
+    in turn 175 to 316.)
+    """
+    dealt = [[] for _ in range(num_shards)]
+    loads = [(0, number) for number in range(num_shards)]
+    for index in sorted(range(len(sequences)), key=lambda index: -len(sequences[index])):
+        load, number = heapq.heappop(loads)
+        dealt[number].append(index)
+        heapq.heappush(loads, (load + max(len(sequences[index]), 1), number))  # a video need not know its length
+    return [tuple(sequences[index] for index in sorted(indices)) for indices in dealt]
+
+
+def _hash_inputs(dealt: Sequence[Sequence[datasets.Sequence]]) -> str:
+    """A hash of all names that the shards depend on: sequences, shard by shard, their frames and masks."""
+    names = [
+        [[s.name, s.frame_names, {i: [p.name for p in paths] for i, paths in s.mask_paths.items()}] for s in mine]
+        for mine in dealt
+    ]
+    return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
+
+
+def _is_done(output_dir: Path, description: dict) -> bool:
+    """Whether the folder holds all of these records; makes it ready to take them (or the missing ones) otherwise."""
     other = f"{output_dir} holds other records (of other inputs or flags); choose another --output_dir or remove it"
-    if (output_dir / records.MANIFEST_NAME).exists():
-        if records.read_manifest(output_dir).get("plan") != plan:
+    plan = json.loads(json.dumps({"format_version": records.FORMAT_VERSION, **description}))
+    plan_path, manifest_path = output_dir / _PLAN_NAME, output_dir / records.MANIFEST_NAME
+    if (output_dir / _NEW_PRIOR_NAME).exists():
+        raise ValueError(f"{output_dir}: a prior is half added to these records; run the same --add_prior to its end")
+    if manifest_path.exists():
+        manifest = records.load_manifest(output_dir)
+        if any(manifest.get(key) != value for key, value in plan.items()):
             raise ValueError(other)
-        return True
-    plan_path = output_dir / _PLAN_NAME
-    if plan_path.exists():
-        if json.loads(plan_path.read_text())["plan"] != plan:
+        damaged = _damaged_shards(output_dir, manifest)
+        if not damaged:
+            _remove(output_dir, ".partial-*")
+            return True
+    elif plan_path.exists():
+        if json.loads(plan_path.read_text()) != plan:
             raise ValueError(other)
-    elif output_dir.is_dir() and any(output_dir.iterdir()):
+        damaged = []
+    elif any(path for path in output_dir.iterdir() if not path.name.startswith(".partial-")):
         raise ValueError(f"{output_dir} is not empty and holds no records; choose another --output_dir")
-    for leftover in output_dir.glob(".partial-*"):  # of a killed run
-        leftover.unlink()
+    else:
+        damaged = []
     with publish(plan_path) as temporary:
-        temporary.write_text(json.dumps({"plan": plan}))
+        temporary.write_text(json.dumps(plan))
+    for path in (*damaged, manifest_path):
+        path.unlink(missing_ok=True)
     return False
 
 
-def _frame_records(sequence, motion: MotionOptions, compute_prior, label_kind) -> Iterator[records.FrameRecord]:
-    """The records of a sequence in order, holding only the frames whose flow is not known yet."""
-    flows = _start_flow(sequence, motion)
-    waiting = collections.deque()
-
-    def make(flow: np.ndarray | None) -> records.FrameRecord:
-        index, name, encoded, size = waiting.popleft()
-        mask = sequence.read_mask(index)
-        return records.FrameRecord(
-            sequence=sequence.name, name=name, index=index, height=size[0], width=size[1], frame=encoded,
-            mask=None if mask is None else images.encode_png(mask.astype(np.uint8) * 255),
-            label_kind=None if mask is None else label_kind,
-            prior=None if compute_prior is None else images.encode_png(compute_prior(flow)),
-            flow=images.encode_flow_png(flow) if motion.store_flow else None,
-        )  # fmt: skip
-
-    for index, (name, encoded, frame) in enumerate(sequence.read_frames()):
-        waiting.append((index, name, encoded, frame.shape[:2]))
-        yield from map(make, flows.push(frame))
-    yield from map(make, flows.close())
-
-
-def _start_flow(sequence, motion: MotionOptions) -> FlowEstimator | _GivenFlow:
-    """What gives the flow of a sequence as its frames are pushed: none, files, or a method."""
-    if motion.prior is None and not motion.store_flow:
-        return _GivenFlow(itertools.repeat(None))
-    if motion.flow.method == FROM_FILES:
-        frame_names, size = sequence.frame_names, motion.flow.motion_size
-        return _GivenFlow(flow_files.read_flows(motion.flow_dir, sequence.name, frame_names, size))
-    return FlowEstimator(motion.flow)
-
-
-class _GivenFlow:
-    """Flow that needs no computing, with the interface of `FlowEstimator`."""
-
-    def __init__(self, flows: Iterator[np.ndarray | None]):
-        self._flows = flows
-
-    def push(self, frame: np.ndarray) -> list[np.ndarray | None]:
-        return [next(self._flows)]
-
-    def close(self) -> list[np.ndarray]:
-        return []
-
-
-def _make_prior_function(motion: MotionOptions):
-    """A function flow (h, w, 2) -> uint8 (h, w), or None without a prior."""
-    if motion.prior is None:
-        return None
-    predict = tf.function(motion.prior, reduce_retracing=True)
-
-    def compute(flow: np.ndarray) -> np.ndarray:
-        inputs = {"flow": tf.constant(flow[None])}
-        if motion.superpixels:
-            inputs["superpixels"] = tf.constant(segment(flow, motion.superpixels)[None])
-        return np.round(predict(inputs).numpy()[0, :, :, 0] * 255).astype(np.uint8)
-
-    return compute
+def _damaged_shards(folder: Path, manifest: dict) -> list[Path]:
+    """The shards that are missing or of another size than when they were written."""
+    sizes = {folder / shard["name"]: shard["bytes"] for shard in manifest["shards"]}
+    return [path for path, size in sizes.items() if not path.is_file() or path.stat().st_size != size]

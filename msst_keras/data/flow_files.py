@@ -31,7 +31,7 @@ def read_flows(
 
     Raises:
       FileNotFoundError: no folder for the sequence, or no file for a frame in its middle.
-      ValueError: a file that cannot be read, or one with unknown vectors.
+      ValueError: a file that cannot be read, or one with vectors that are unknown or too long for a flow PNG.
     """
     folder = Path(flow_dir) / sequence
     if not folder.is_dir():
@@ -59,4 +59,7 @@ def _fit(flow: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
         shrinks = size[0] <= height and size[1] <= width
         flow = cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         flow = flow * np.float32([size[1] / width, size[0] / height])
+    longest = np.abs(flow).max()
+    if longest >= images.MAX_FLOW:
+        raise ValueError(f"{path}: flow of {longest:g} px, expected less than {images.MAX_FLOW:g}; make it again")
     return images.round_flow(flow)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from msst_keras.files import publish
 # "nonzero": any channel, or the palette index, above 0 (DAVIS: 0/255, 0/1 or indices). "half": grey >= 128 (SegTrackV2,
 # DUTS: 0/255 with grey edges). "fbms": see `read_mask`.
 MASK_RULES = ("nonzero", "half", "fbms")
+MAX_FLOW = 2048.0  # pixels; what a flow PNG can hold
 FLOW_STEP = 1 / 16  # pixels; half the bytes of 1/64 px, and far below what any flow method errs by
 # Pillow's own limit, ten 4K frames: a file of a few kilobytes may claim any size, and memory is taken at once.
 MAX_PIXELS = 89_478_485
@@ -33,7 +35,7 @@ _FLO_MAGIC = b"PIEH"
 _FLO_UNKNOWN = 1e9  # Middlebury: flow above this is unknown
 _FLOW_OFFSET = 2**15
 # Third channel of a flow PNG: steps per pixel. KITTI's files look the same but have 1/64 px, and 1 there.
-_FLOW_KNOWN = 16
+FLOW_KNOWN = 16
 
 
 def read_frame(path: str | Path) -> np.ndarray:
@@ -173,7 +175,7 @@ def encode_flow_png(flow: np.ndarray) -> bytes:
     if steps.min() < 0 or steps.max() > 2**16 - 1:
         limit = _FLOW_OFFSET * FLOW_STEP
         raise ValueError(f"flow must lie in [{-limit:g}, {limit:g}) px, found {np.nanmin(flow)} to {np.nanmax(flow)}")
-    channels = np.concatenate([known * _FLOW_KNOWN, steps[..., ::-1]], axis=2)  # OpenCV's order is B, G, R
+    channels = np.concatenate([known * FLOW_KNOWN, steps[..., ::-1]], axis=2)  # OpenCV's order is B, G, R
     return cv2.imencode(".png", channels.astype(np.uint16))[1].tobytes()
 
 
@@ -187,13 +189,14 @@ def decode_flow_png(encoded: bytes, name: str) -> np.ndarray:
         raise ValueError(f"{name}: a flow PNG has 16 bits and three channels; this file is none")
     width, height = struct.unpack(">II", encoded[16:24])
     _check_size(width, height, name)
+    _check_png(encoded, name)
     channels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if channels is None:
         raise ValueError(f"{name}: cut off or damaged; make the file again")
     known = channels[..., :1]
-    if not np.isin(known, (0, _FLOW_KNOWN)).all():
+    if not np.isin(known, (0, FLOW_KNOWN)).all():
         raise ValueError(
-            f"{name}: the third channel of a flow PNG must be {_FLOW_KNOWN} (steps per pixel) or 0 (unknown), found "
+            f"{name}: the third channel of a flow PNG must be {FLOW_KNOWN} (steps per pixel) or 0 (unknown), found "
             f"{known.max()}; KITTI's files have other steps: write the flow as .flo"
         )
     steps = channels[..., :0:-1].astype(np.float32) - _FLOW_OFFSET
@@ -262,14 +265,28 @@ def _decode(encoded: bytes, name: str) -> Image.Image:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{name}: cut off or damaged ({error}); make or fetch the file again") from None
+    if image.format == "PNG":
+        _check_png(encoded, name)
     if not _has_end(encoded, image.format):  # Pillow does not mind when all pixels are there, TensorFlow does
         raise ValueError(f"{name}: cut off or damaged (no end); make or fetch the file again")
     return image
 
 
+def _check_png(encoded: bytes, name: str) -> None:
+    """Checks the checksum of each chunk, which Pillow does of some and OpenCV makes the best of, up to the end."""
+    position, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        header = encoded[position : position + 8]
+        if len(header) < 8:
+            raise ValueError(f"{name}: cut off or damaged (no end); make or fetch the file again")
+        length, kind = struct.unpack(">I4s", header)
+        end = position + 8 + length
+        if encoded[end : end + 4] != struct.pack(">I", zlib.crc32(encoded[position + 4 : end])):
+            raise ValueError(f"{name}: cut off or damaged (a checksum is wrong); make or fetch the file again")
+        position = end + 4
+
+
 def _has_end(encoded: bytes, image_format: str) -> bool:
-    if image_format == "PNG":
-        return b"IEND\xaeB`\x82" in encoded
     if image_format in _JPEG_FORMATS:  # an end of image after the last start of a scan
         return encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -60,8 +61,14 @@ def _read_davis_list(path: Path) -> list[str]:
     """The sequence names of a list file: one name a line, or "/JPEGImages/480p/NAME/00000.jpg /Annotations/..."."""
     if not path.is_file():
         return []
-    firsts = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    return sorted({Path(first).parent.name if "/" in first else first for first in firsts})
+    try:
+        firsts = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected a name a line, found no text ({error}); fetch the list again") from error
+    names = sorted({Path(first).parent.name if "/" in first else first for first in firsts})
+    if not {"", ".", ".."}.isdisjoint(names):
+        raise ValueError(f"{path}: expected a sequence name a line, found '{names[0]}'; fetch the list again")
+    return names
 
 
 def fbms(root: Path, split: str) -> list[Place]:
@@ -188,8 +195,17 @@ def list_videos(root: Path) -> list[Path]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files in a folder, sorted by name; files of other kinds and hidden ones (._1.jpg) do not count."""
-    return [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    """The image files in a folder, sorted by name; files of other kinds and hidden ones (._1.jpg) do not count.
+
+    Raises:
+      FileNotFoundError: no such folder, or a link in it that leads nowhere.
+      ValueError: something of an image file's name that is no file, or a name that cannot be printed.
+    """
+    paths = [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    for path in paths:
+        if not path.is_file():  # left out, it would be a frame that nobody misses
+            raise ValueError(f"{path}: expected an image file by its name, found none behind it; rename or remove it")
+    return paths
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -200,4 +216,10 @@ def subfolders(folder: Path) -> list[Path]:
 def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        if not path.name.isprintable():  # nor are the surrogates that stand for bytes which are no UTF-8
+            raise ValueError(f"{str(path)!a}: this name cannot be printed; rename it")
+        if path.is_symlink() and not os.path.exists(path):  # a loop too
+            raise FileNotFoundError(f"{path}: a link that leads nowhere; mend or remove it")
+    return paths

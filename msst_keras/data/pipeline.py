@@ -9,13 +9,13 @@ very batches of an uninterrupted run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import records
-from msst_keras.data.images import FLOW_STEP
+from msst_keras.data import images, record_checks, records
+from msst_keras.data.folders import read_manifests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,50 @@ class ClipIndex:
         return len(self.offsets)
 
 
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The batches of a tf.data dataset, in which a record that cannot be read is a ValueError that says which.
+
+    Attributes:
+      dataset: of dicts of tensors.
+      index: where its clips lie.
+    """
+
+    dataset: tf.data.Dataset
+    index: ClipIndex
+
+    def __iter__(self) -> Iterator[dict[str, tf.Tensor]]:
+        """Yields the batches.
+
+        Raises:
+          ValueError: a record is corrupt, or holds something else than the manifest says.
+        """
+        try:
+            yield from self.dataset
+        except tf.errors.OpError as error:
+            found = _find_damage(self.index)
+            # Of an assertion that is our own sentence (see `_expect`), else TensorFlow's.
+            assertion = error.message.partition("assertion failed: [")[2].partition("]")[0]
+            reason = assertion or error.message.partition("\n")[0]
+            places = ", ".join(self.index.paths[:3])
+            raise ValueError(found or f"the records in {places} cannot be used ({reason}); make them again") from error
+
+    def as_numpy_iterator(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the batches as arrays."""
+        return ({name: value.numpy() for name, value in batch.items()} for batch in self)
+
+
+def _find_damage(index: ClipIndex) -> str | None:
+    """Reads the shards of an index one by one; the sentence about the first record that is damaged, None if none is."""
+    for path in index.paths:
+        try:
+            for offset, record in records.scan_shard(path):
+                records.check_images(record, f"{path} at byte {offset}, frame {record.index} of '{record.sequence}'")
+        except (ValueError, OSError) as error:
+            return str(error)
+    return None
+
+
 def find_record_folders(patterns: Sequence[str]) -> list[str]:
     """The record folders that the glob patterns name, each once, in order.
 
@@ -80,12 +124,13 @@ def index_clips(folders: Sequence[str], num_frames: int, with_prior: bool) -> Cl
     """Lists the clips of `num_frames` (T) frames in the record folders, in a fixed order.
 
     Raises:
-      ValueError: no labelled frame; with a prior, folders that have none or priors made in different ways.
-      FileNotFoundError: as `records.read_manifest`.
+      ValueError: as `read_manifests`; no labelled frame; with a prior, folders that have none or priors made in
+        different ways.
+      FileNotFoundError: as `read_manifests`.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, not {num_frames}")
-    manifests = {folder: records.read_manifest(folder) for folder in folders}
+    manifests = read_manifests(folders)
     motion = _common(manifests, ("flow", "superpixels", "prior")) if with_prior else None
     if motion and motion["prior"]["kind"] == "none":
         raise ValueError(f"{folders[0]} holds no motion prior, which this variant needs; make it again with --prior")
@@ -99,12 +144,12 @@ def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
       the frames, and the settings that their flow was made with.
 
     Raises:
-      ValueError: no labelled frame, or folders without flow or with flow made in different ways.
-      FileNotFoundError: as `records.read_manifest`.
+      ValueError: as `read_manifests`; no labelled frame; folders without flow or with flow made in different ways.
+      FileNotFoundError: as `read_manifests`.
     """
-    manifests = {folder: records.read_manifest(folder) for folder in folders}
+    manifests = read_manifests(folders)
     for folder, manifest in manifests.items():
-        if not manifest["motion"]["flow_stored"]:
+        if not record_checks.check_motion(manifest, folder)["flow_stored"]:
             raise ValueError(f"{folder} holds no flow; make it again with --store_flow")
     return _index(manifests, 1, None), _common(manifests, ("flow",))["flow"]
 
@@ -128,7 +173,8 @@ def _index(manifests: dict, num_frames: int, motion: dict | None) -> ClipIndex:
 
 def _common(manifests: dict, keys: tuple[str, ...]) -> dict:
     """What all manifests say of their motion under `keys`."""
-    found = {folder: {key: manifest["motion"][key] for key in keys} for folder, manifest in manifests.items()}
+    motions = {folder: record_checks.check_motion(manifest, folder) for folder, manifest in manifests.items()}
+    found = {folder: {key: motion[key] for key in keys} for folder, motion in motions.items()}
     first, *others = found
     for folder in others:
         if found[folder] != found[first]:
@@ -148,13 +194,13 @@ def training_batches(
     first_step: int,
     last_step: int,
     augmentation: Augmentation,
-) -> tf.data.Dataset:
+) -> Batches:
     """The batches of steps first_step to last_step - 1.
 
     Step s has image size `image_sizes[draw(seed, s)]`: the paper's two resolutions mixed batch by batch.
 
     Returns:
-      a dataset of dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (where
+      dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (where
       the index has one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into
       `index`.
     """
@@ -170,9 +216,7 @@ def training_batches(
     return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
 
 
-def validation_batches(
-    index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int]
-) -> tf.data.Dataset:
+def validation_batches(index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int]) -> Batches:
     """Every clip once, in order, not augmented; the last batch may be short. Elements as in `training_batches`."""
     size = np.asarray(image_size, np.int32)
     dataset = tf.data.Dataset.range(len(index))
@@ -181,24 +225,34 @@ def validation_batches(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    return dataset.batch(batch_size).prefetch(2)
+    return Batches(dataset.batch(batch_size).prefetch(2), index)
 
 
-def flow_batches(index: ClipIndex, batch_size: int, seed: int, first_step: int, last_step: int) -> tf.data.Dataset:
+def flow_batches(
+    index: ClipIndex, batch_size: int, seed: int, first_step: int, last_step: int, with_frames: bool = False
+) -> Batches:
     """Flow maps with their masks, for training a motion prior; the order is that of `training_batches`.
 
     Returns:
-      a dataset of dicts: "flow" (B, h, w, 2) float32 (see `images.encode_flow_png`), "mask" (B, h, w) float32 of 0
-      and 1, the frame's mask at the size of the flow, "clip" (B,) int64. Only whole batches.
+      dicts: "flow" (B, h, w, 2) float32 (see `images.encode_flow_png`), "mask" (B, h, w) float32 of 0
+      and 1, the frame's mask at the size of the flow, "clip" (B,) int64, and, if wanted, "frame" (B, h, w, 3) float32
+      in 0..255 RGB, the frame at the size of the flow. Only whole batches.
     """
 
     def load(_, clip):
         features = _read_features(index, clip)
         # The 16-bit PNG holds x, y and a third channel; 2**15 is zero.
-        levels = tf.cast(tf.io.decode_png(features["flow"][-1], channels=3, dtype=tf.uint16)[..., :2], tf.float32)
+        levels = tf.io.decode_png(features["flow"][-1], channels=3, dtype=tf.uint16)
+        known = tf.reduce_all(levels[..., 2] == images.FLOW_KNOWN)
+        _expect(known, index, clip, "its flow is no flow PNG, or unknown in places")
+        levels = tf.cast(levels[..., :2], tf.float32)
         box, flip = _draw(None, None)
         mask = _sample(_decode(features["mask"][-1], 1), box, flip, tf.shape(levels)[:2]) >= 127.5
-        return {"flow": (levels - 2.0**15) * FLOW_STEP, "mask": tf.cast(mask[..., 0], tf.float32), "clip": clip}
+        flow = (levels - 2.0**15) * images.FLOW_STEP
+        element = {"flow": flow, "mask": tf.cast(mask[..., 0], tf.float32), "clip": clip}
+        if with_frames:
+            element["frame"] = _sample(_decode(features["frame"][-1], 3), box, flip, tf.shape(levels)[:2])
+        return element
 
     return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
 
@@ -212,7 +266,7 @@ def _shuffled_batches(index, load, batch_size, seed, first_step, last_step):
 
     dataset = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
     dataset = dataset.map(locate, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+    return Batches(dataset.batch(batch_size, drop_remainder=True).prefetch(2), index)
 
 
 def _load_clip(index, clip, num_frames, size, augmentation, seed):
@@ -235,21 +289,27 @@ def _load_clip(index, clip, num_frames, size, augmentation, seed):
 
 
 def _read_features(index, clip):
-    """The encoded images of a clip's stored frames: (count,) strings, empty where there is none."""
-    path = tf.gather(list(index.paths), tf.gather(index.path_ids, clip))
-    serialized = _read_frames(path, tf.gather(index.offsets, clip), tf.gather(index.counts, clip))
+    """The encoded images of a clip's stored frames: (count,) strings, empty where there is none.
+
+    That they are the frames that the manifest says they are is checked too.
+    """
+    path, count = tf.gather(list(index.paths), tf.gather(index.path_ids, clip)), tf.gather(index.counts, clip)
+    serialized = records.read_serialized(path, tf.gather(index.offsets, clip), count)
     specs = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in ("frame", "prior", "mask", "flow")}
-    return tf.io.parse_example(serialized, specs)
+    specs |= {"sequence": tf.io.FixedLenFeature([], tf.string)}
+    specs |= {key: tf.io.FixedLenFeature([], tf.int64) for key in ("version", "index")}
+    features = tf.io.parse_example(serialized, specs)
+    _expect(tf.reduce_all(features["version"] == records.FORMAT_VERSION), index, clip, "another format version")
+    last = tf.strings.join([features["sequence"][-1], "/", tf.strings.as_string(features["index"][-1])])
+    follow = features["index"] == features["index"][-1] - count + 1 + tf.range(count)
+    right = tf.reduce_all(follow) & tf.reduce_all(features["sequence"] == features["sequence"][-1])
+    _expect(right & (last == tf.gather(list(index.names), clip)), index, clip, "other frames than the manifest says")
+    return features
 
 
-def _read_frames(path, offset, count):
-    """`count` consecutive records from a byte offset on, checksums verified; (count,) strings."""
-    # The public TFRecordDataset cannot start at an offset; its operation can.
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[path], compression_type="", buffer_size=tf.constant(1 << 18, tf.int64), byte_offsets=[offset]
-    )
-    dataset = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-    return dataset.take(count).batch(count).get_single_element()
+def _expect(condition, index, clip, problem):
+    """Ends the reading unless `condition` holds; `Batches` makes a sentence of it."""
+    tf.debugging.Assert(condition, [tf.strings.join([tf.gather(list(index.names), clip), ": ", problem])])
 
 
 def _decode(encoded, channels):

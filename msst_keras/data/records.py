@@ -28,17 +28,20 @@ import dataclasses
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
+from msst_keras.data import images, record_checks
 from msst_keras.files import publish
 
 FORMAT_VERSION = 1
 LABEL_KINDS = ("fine", "coarse")
 MANIFEST_NAME = "manifest.json"
-_FRAMING_BYTES = 16  # of a TFRecord: length (8), its CRC (4), the CRC of the data (4)
+_INTEGERS = ("index", "height", "width")
+_TEXTS = ("sequence", "name", "label_kind")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ def decode_record(serialized: bytes, path: str | Path = "record") -> FrameRecord
     """The inverse of `encode_record`.
 
     Raises:
-      ValueError: not an Example, a key is missing, or another format version; names `path`.
+      ValueError: not an Example, a key is missing or of a wrong type, or another format version; names `path`.
     """
     try:
         features = tf.train.Example.FromString(serialized).features.feature
@@ -93,9 +96,26 @@ def decode_record(serialized: bytes, path: str | Path = "record") -> FrameRecord
             if field.default is dataclasses.MISSING:
                 raise ValueError(f"{path}: a record without the key '{field.name}'; make the records again")
             continue
-        text = field.name in ("sequence", "name", "label_kind")
-        values[field.name] = content[0].decode() if text else content[0]
-    return FrameRecord(**values)
+        expected = "int64_list" if field.name in _INTEGERS else "bytes_list"
+        if kind != expected or len(content) != 1:
+            raise ValueError(
+                f"{path}: a record whose '{field.name}' is {len(content)} of {kind}, expected 1 of {expected}; "
+                "make the records again"
+            )
+        try:
+            values[field.name] = content[0].decode() if field.name in _TEXTS else content[0]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: a record whose '{field.name}' is no text ({error})") from error
+    record = FrameRecord(**values)
+    if record.index < 0 or min(record.height, record.width) < 1:
+        raise ValueError(
+            f"{path}: frame {record.index} of {record.height}x{record.width} pixels; make the records again"
+        )
+    if (record.mask is None) != (record.label_kind is None) or record.label_kind not in (None, *LABEL_KINDS):
+        raise ValueError(
+            f"{path}: a mask needs its label kind, one of {', '.join(LABEL_KINDS)}, not {record.label_kind}"
+        )
+    return record
 
 
 def check_version(version: int | None, path: str | Path) -> None:
@@ -120,13 +140,61 @@ def scan_shard(path: str | Path) -> Iterator[tuple[int, FrameRecord]]:
     Raises:
       ValueError: a truncated or corrupt shard, or records of another format version.
     """
+    record_checks.check_framing(str(path))
     offset = 0
     try:
         for serialized in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             yield offset, decode_record(serialized, path)
-            offset += len(serialized) + _FRAMING_BYTES
-    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
-        raise ValueError(f"{path}: corrupt after byte {offset} ({error.message}); make this shard again") from error
+            offset += len(serialized) + record_checks.FRAMING_BYTES
+    except tf.errors.OpError as error:
+        reason = error.message.partition("}} ")[2] or error.message  # what comes before names nodes of a graph
+        reason = reason.partition(" [Op:")[0]
+        raise ValueError(f"{path}: corrupt after byte {offset} ({reason}); make this shard again") from error
+
+
+def read_serialized(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """`count` consecutive records of a shard from a byte offset on, checksums verified: (count,) strings.
+
+    Works in a graph too. Errors are TensorFlow's own (`tf.errors.OpError`).
+    """
+    # The public TFRecordDataset cannot start at an offset; its operation can.
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path], compression_type="", buffer_size=tf.constant(1 << 18, tf.int64), byte_offsets=[offset]
+    )
+    dataset = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    return dataset.take(count).batch(count).get_single_element()
+
+
+def read_record(path: str | Path, offset: int) -> FrameRecord:
+    """Reads the record at a byte offset of a shard (one that the manifest knows), its checksum verified.
+
+    Raises:
+      ValueError: it is corrupt; names `path` and the offset.
+    """
+    try:
+        (serialized,) = read_serialized(str(path), offset, 1).numpy()
+    except tf.errors.OpError as error:
+        raise ValueError(f"{path}: corrupt at byte {offset}; make this shard again") from error
+    return decode_record(serialized, f"{path} at byte {offset}")
+
+
+def check_images(record: FrameRecord, place: str) -> None:
+    """Decodes the images of a record.
+
+    Raises:
+      ValueError: one is damaged, or not of the size that the record gives; names `place` and the image.
+    """
+    size = (record.height, record.width)
+    decoded = {"frame": images.decode_frame(record.frame, f"{place}: frame").shape[:2]}
+    for key in ("mask", "prior"):
+        encoded = getattr(record, key)
+        if encoded is not None:
+            decoded[key] = images.decode_frame(encoded, f"{place}: {key}").shape[:2]
+    for key in ("frame", "mask"):
+        if decoded.get(key, size) != size:
+            raise ValueError(f"{place}: {key} of size {decoded[key]}, expected {size}; make the records again")
+    if record.flow is not None and np.isnan(images.decode_flow_png(record.flow, f"{place}: flow")).any():
+        raise ValueError(f"{place}: flow that is unknown in places; make the records again")
 
 
 def shard_path(folder: str | Path, index: int, num_shards: int) -> Path:
@@ -134,29 +202,49 @@ def shard_path(folder: str | Path, index: int, num_shards: int) -> Path:
     return Path(folder) / f"shard-{index:05d}-of-{num_shards:05d}.tfrecord"
 
 
-def build_manifest(folder: str | Path, num_shards: int, description: dict) -> dict:
-    """Reads the shards of a folder back and returns their manifest: `description` and what the shards hold.
+def describe_shard(path: str | Path) -> dict:
+    """Reads a shard back, all checksums verified, and returns what its manifest says of it.
+
+    Memory does not depend on the shard's size, and what is returned on who wrote it when: a manifest that a restarted
+    conversion builds is that of an undisturbed one.
+
+    Returns:
+      {"name", "bytes", "sha256", "sequences": {name: {"offsets": [...], "labelled": {index: label kind}}}}.
+
+    Raises:
+      ValueError: see `scan_shard`; a sequence that is out of order or has a frame twice.
+    """
+    path, sequences = Path(path), {}
+    for offset, record in scan_shard(path):
+        entry = sequences.setdefault(record.sequence, {"offsets": [], "labelled": {}})
+        if record.index != len(entry["offsets"]):
+            raise ValueError(f"{path}: frame {record.index} of '{record.sequence}' is out of order or there twice")
+        if record.mask is not None:
+            entry["labelled"][str(record.index)] = record.label_kind
+        entry["offsets"].append(offset)
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path), "sequences": sequences}
+
+
+def hash_file(path: str | Path) -> str:
+    """The SHA-256 of a file, read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def join_manifest(folder: str | Path, shards: Sequence[dict], description: dict) -> dict:
+    """The manifest of a folder from what `describe_shard` says of its shards, in order.
 
     `description` tells how the records were made (dataset, split, motion: flow, superpixel and prior settings).
 
     Raises:
-      ValueError: a sequence that is in two shards, out of order or has a frame twice; no frame at all.
+      ValueError: a sequence that is in two shards; no frame at all.
     """
-    shards, sequences = [], {}
-    for number in range(num_shards):
-        path = shard_path(folder, number, num_shards)
-        for offset, record in scan_shard(path):
-            entry = sequences.setdefault(
-                record.sequence,
-                {"shard": number, "offsets": [], "labelled": {}},
-            )
-            if entry["shard"] != number or record.index != len(entry["offsets"]):
-                raise ValueError(f"{path}: frame {record.index} of '{record.sequence}' is out of order or there twice")
-            if record.mask is not None:
-                entry["labelled"][str(record.index)] = record.label_kind
-            entry["offsets"].append(offset)
-        content = path.read_bytes()
-        shards.append({"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    sequences = {}
+    for number, shard in enumerate(shards):
+        for name, entry in shard["sequences"].items():
+            if name in sequences:
+                raise ValueError(f"{folder}: sequence '{name}' is in two shards; make the records again")
+            sequences[name] = {"shard": number, **entry}
     if not sequences:
         raise ValueError(f"{folder}: no frame at all was written; look at the input")
     return {
@@ -164,9 +252,15 @@ def build_manifest(folder: str | Path, num_shards: int, description: dict) -> di
         **description,
         "num_frames": sum(len(entry["offsets"]) for entry in sequences.values()),
         "num_labelled": sum(len(entry["labelled"]) for entry in sequences.values()),
-        "shards": shards,
+        "shards": [{key: shard[key] for key in ("name", "bytes", "sha256")} for shard in shards],
         "sequences": dict(sorted(sequences.items())),
     }
+
+
+def build_manifest(folder: str | Path, num_shards: int, description: dict) -> dict:
+    """Reads the shards of a folder back, one after the other, and returns their manifest; see `join_manifest`."""
+    shards = [describe_shard(shard_path(folder, number, num_shards)) for number in range(num_shards)]
+    return join_manifest(folder, shards, description)
 
 
 def write_manifest(folder: str | Path, manifest: dict) -> None:
@@ -176,28 +270,42 @@ def write_manifest(folder: str | Path, manifest: dict) -> None:
 
 
 def read_manifest(folder: str | Path) -> dict:
-    """Reads and checks the manifest of a record folder (a local path or one that `tf.io.gfile` knows).
+    """Reads and checks the manifest of a record folder (a local path or one that `tf.io.gfile` knows) and its shards.
 
     Raises:
       FileNotFoundError: no manifest (the conversion never ended, or this is no record folder), or a shard is missing.
-      ValueError: another format version, or a shard of another size than when it was written.
+      ValueError: another format version, a damaged manifest, or a shard of another size than when it was written.
     """
-    path = f"{folder}/{MANIFEST_NAME}"
-    if not tf.io.gfile.exists(path):
-        raise FileNotFoundError(f"{path}: not found; this is no record folder, or `msst make_records` has not finished")
-    with tf.io.gfile.GFile(path) as file:
-        try:
-            manifest = json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not valid JSON ({error}); make the records again") from error
-    check_version(manifest.get("format_version"), path)
+    manifest = load_manifest(folder)
     for shard in manifest["shards"]:
         shard_file = f"{folder}/{shard['name']}"
         if not tf.io.gfile.exists(shard_file):
             raise FileNotFoundError(f"{shard_file}: this shard is missing; run the same `msst make_records` again")
         size = tf.io.gfile.stat(shard_file).length
         if size != shard["bytes"]:
-            raise ValueError(f"{shard_file}: {size} bytes, but the manifest says {shard['bytes']}; make it again")
+            raise ValueError(
+                f"{shard_file}: {size} bytes, but the manifest says {shard['bytes']}; run the same "
+                "`msst make_records` again"
+            )
+    return manifest
+
+
+def load_manifest(folder: str | Path) -> dict:
+    """Reads and checks the manifest alone; the shards may be missing.
+
+    Raises:
+      FileNotFoundError: no manifest.
+      ValueError: another format version, or a damaged manifest.
+    """
+    path = f"{folder}/{MANIFEST_NAME}"
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"{path}: not found; this is no record folder, or `msst make_records` has not finished")
+    if tf.io.gfile.isdir(path):
+        raise ValueError(f"{path}: expected a file, found a folder; make the records again")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        manifest = record_checks.parse_json(file.read(), path)
+    check_version(manifest.get("format_version"), path)
+    record_checks.check_manifest(manifest, path, LABEL_KINDS)
     return manifest
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import keras
 
-from msst_keras.model.backbones import FIRST_CONVOLUTION_STD, build_backbone, output_strides, scale_channels
+from msst_keras.model.backbones import build_backbone, output_strides, scale_channels
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
 
 VARIANTS = ("os", "st", "msst")
@@ -46,7 +46,7 @@ def build_msst(
     weights: str = "none",
     lstm_filters: int = LSTM_FILTERS,
     lstm_kernel_size: int = LSTM_KERNEL_SIZE,
-    first_convolution_std: float = FIRST_CONVOLUTION_STD,
+    first_convolution_std: float | None = None,
     name: str = "msst",
 ) -> keras.Model:
     """Builds a clip -> saliency network of any frame size.
@@ -55,12 +55,13 @@ def build_msst(
         variant: One of VARIANTS.
         backbone: One of `backbones.BACKBONES`, for both streams.
         num_frames: T, 4 in the paper. OS and ST take clips of any length, and frame T alone of them.
-        output_stride: Pixels per cell of the backbone's maps, one of `backbones.OUTPUT_STRIDES`.
+        output_stride: Pixels per cell of the backbone's last map, one of `backbones.OUTPUT_STRIDES`.
         width: Multiplies the channels of the backbone (at least 4) and of the branches (at least 8).
         weights: "none", "imagenet" or a file, for both streams (see `backbones.build_backbone`).
         lstm_filters: Channels of the ConvLSTM's state.
         lstm_kernel_size: Odd.
-        first_convolution_std: Of the Gaussian that initialises the temporal stream's first convolution (section 4.1).
+        first_convolution_std: Of the Gaussian that initialises the temporal stream's first convolution (section 4.1);
+            None for He's.
         name: Name of the model.
 
     Returns:

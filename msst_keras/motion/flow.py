@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 import cv2
 import numpy as np
 
+from msst_keras.motion.camera import subtract_camera
+
 FLOW_STEP = 1 / 16  # pixels; flow files hold multiples of it in 16 bits
 MAX_FLOW = 2048  # pixels; 16 bits hold flow below it
 MIN_MOTION_SIZE = 32  # DIS fails on smaller maps or gives NaN, depending on their shape
@@ -46,16 +48,17 @@ def _farneback() -> Callable:
     return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 5, 15, 3, 5, 1.2, 0)
 
 
-# Milliseconds at 240x432 on one core, end-point error on Middlebury's RubberWhale, and max F of `magnitude_prior`
-# over 73 frames of ten DAVIS sequences:
-#   dis        34 ms  .12 px  .73
-#   dis_fast    8 ms  .23 px  .70
-#   farneback  21 ms  .37 px  .52  (it gives nothing where texture is weak)
+# Milliseconds at 240x432 on one core, end-point error on Middlebury's RubberWhale, and max F of `magnitude_prior` over
+# 188 frames of 27 DAVIS-2016 training sequences with coarse masks (camera median, and in brackets homography; from
+# `python benchmarks/prior_choices.py --root=DAVIS_TRAIN --every=10`):
+#   dis        34 ms  .12 px  .618  (.643)
+#   dis_fast    8 ms  .23 px  .602  (.623)
+#   farneback  21 ms  .37 px  .433  (.444)  it gives nothing where texture is weak
 #   deepflow  300 ms  .13 px
 #   tvl1        2 s   .16 px
-# `dis` is OpenCV's medium preset carried to full resolution (as it comes, with finest scale 1: 11 ms, .22 px, .70), its
-# patches 4 pixels apart (3: 50 ms and no better). `dis_fast` is the fast preset with one scale more (as it comes, with
-# finest scale 2: 3 ms, .44 px, .66).
+# `dis` is OpenCV's medium preset carried to full resolution (as it comes, with finest scale 1: 11 ms, .22 px), its
+# patches 4 pixels apart. `dis_fast` is the fast preset with one scale more (as it comes, with finest scale 2: 3 ms,
+# .44 px).
 _METHODS = {
     "dis": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, finest_scale=0, patch_stride=4),
     "dis_fast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_FAST, finest_scale=1, patch_stride=4),
@@ -297,23 +300,23 @@ def flow_to_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.nd
     return np.round(255 * (1 - saturation * (1 - hue))).astype(np.uint8)
 
 
-def magnitude_prior(flow: np.ndarray) -> np.ndarray:
+def magnitude_prior(flow: np.ndarray, camera: str = "median") -> np.ndarray:
     """The magnitude of residual flow as a motion prior: the baseline that a trained prior must beat.
 
-    Each component's median, the camera's motion, is removed; magnitudes are divided by their 99th percentile (by
-    FLOW_STEP where that is less: there all but a hundredth of the map stands still) and clipped to 1.
+    The camera's motion is removed; magnitudes are divided by their 99th percentile (by FLOW_STEP where that is less:
+    there all but a hundredth of the map stands still) and clipped to 1.
 
     Args:
         flow: (h, w, 2) float32, x then y, pixels per frame.
+        camera: See `camera.subtract_camera`.
 
     Returns:
         (h, w) float32 in 0..1.
 
     Raises:
-        ValueError: The flow is none.
+        ValueError: The flow is none, or the camera is unknown.
     """
-    flow = check_flow(flow)
-    residual = flow - np.median(flow, axis=(0, 1))
+    residual = subtract_camera(check_flow(flow), camera)
     magnitude = np.hypot(residual[..., 0], residual[..., 1])
     scale = max(np.percentile(magnitude, 99), FLOW_STEP)
     return np.minimum(magnitude / scale, 1).astype(np.float32)

@@ -1,6 +1,7 @@
 """The motion prior (section 3.1): flow and its superpixels to a map of how salient the motion is.
 
     flow (B, h, w, 2) -> colours -> backbone -> deep features ─┐
+    (frame (B, H, W, 3) -> backbone -> deep features)  ────────┤
     superpixels (B, h, w, M) ──────────────────────────────────┴─> means over regions in context -> 300 -> 300 -> scores
     scores painted on their regions and averaged over the M levels (Eq. 1) -> prior (B, h, w, 1)
 
@@ -21,6 +22,7 @@ from keras import ops
 
 from msst_keras.model.backbones import build_backbone, output_strides
 from msst_keras.motion import regions
+from msst_keras.motion.camera import check_camera
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.superpixels import SuperpixelSettings
 
@@ -33,8 +35,9 @@ class MotionPrior(keras.Model):
     """Scores of superpixels by their deep features, averaged over the segmentations (Eq. 1).
 
     Inputs: {"flow": (B, h, w, 2) float32, x then y, pixels per frame; "superpixels": (B, h, w, M) int32, labels below
-    `max_regions`}. Output: (B, h, w, 1) float32 in 0..1, multiples of 1/255 as records hold it; unrounded if
-    `training`.
+    `max_regions`; with `rgb_features` also "frame": (B, H, W, 3) uint8 or float32 RGB in 0..255, of any size: it is
+    resized here to the flow's, which then must be `flow_settings.motion_size`}. Output: (B, h, w, 1) float32 in 0..1,
+    multiples of 1/255 as records hold it; unrounded if `training`.
 
     Features are both outputs of the backbone and the colours themselves. The middle output keeps detail, the last one
     sees most of the map; ImageNet files without classifier leave the convolutions behind the last one random, and such
@@ -47,6 +50,7 @@ class MotionPrior(keras.Model):
         flow_settings: How the flow it was trained on is made.
         superpixel_settings: How its superpixels are.
         backbone_weights: What the backbone started from.
+        needs_frames: Whether the input "frame" is used.
     """
 
     def __init__(
@@ -57,7 +61,8 @@ class MotionPrior(keras.Model):
         width: float = 1.0,
         backbone_weights: str = "none",
         train_backbone: bool | None = None,
-        remove_median: bool = True,
+        camera: str = "homography",
+        rgb_features: bool = False,
         classifier_per_level: bool = False,
         **model_options,
     ):
@@ -70,9 +75,17 @@ class MotionPrior(keras.Model):
             backbone_weights: "none", "imagenet" or a file; see `build_backbone`.
             train_backbone: Whether the backbone is trained with the classifier. None, the default, trains one without
                 weights and leaves one with weights as it is: then the features are MDF's, learned on ImageNet.
-            remove_median: Whether the median flow, the camera's motion, is removed before the map is coloured. The
-                paper does not say. True: the same motion then has the same colour under every motion of the camera.
-                After 150 steps of width 0.125 on generated motion max F is .83 with, .72 without, and .80 of magnitude.
+            camera: Which motion of the camera is removed before the map is coloured, one of `camera.CAMERAS`. The paper
+                does not say. Removed, the same motion has the same colour under every motion of the camera. The default
+                leaves least: S of the residual magnitude on 27 DAVIS-2016 training sequences is .278 of none, .681 of
+                median, .715 of affine and .723 of homography (max F .221, .618, .643, .643; `python
+                benchmarks/prior_choices.py --root=DAVIS_TRAIN --every=10`).
+            rgb_features: Whether features of the frame stand beside those of the flow, pooled over the same regions.
+                The paper has none, hence False; they help: on five training sequences held out from the others max F
+                goes from .695 to .762, S from .782 to .815 (MobileNetV2, M = 3; `python benchmarks/prior.py
+                --train_root=DAVIS_TRAIN --hold_out=5 --every=6 --train_every=10`). Both passes go through the same
+                weights: those of ImageNet are the same anyhow, and a backbone trained here has too few maps to learn
+                two.
             classifier_per_level: True is the letter of Eq. 1, a classifier S^j per segmentation. False shares one,
                 which sees M times the samples and may be smaller than its training set.
 
@@ -89,16 +102,59 @@ class MotionPrior(keras.Model):
             "backbone": backbone,
             "width": width,
             "train_backbone": backbone_weights == "none" if train_backbone is None else bool(train_backbone),
-            "remove_median": remove_median,
+            "camera": check_camera(camera),
+            "rgb_features": bool(rgb_features),
             "classifier_per_level": classifier_per_level,
         }
         self.backbone = build_backbone(backbone, output_stride=_OUTPUT_STRIDE, width=width, weights=backbone_weights)
         self._strides = output_strides(backbone, _OUTPUT_STRIDE)
         self.backbone.trainable = self._options["train_backbone"]
-        num_features = regions.NUM_CONTEXTS * (3 + sum(output.shape[-1] for output in self.backbone.outputs))
+        num_images = 2 if self.needs_frames else 1
+        num_features = 3 + sum(output.shape[-1] for output in self.backbone.outputs)
+        num_features *= regions.NUM_CONTEXTS * num_images
         num_classifiers = self.superpixel_settings.num_levels if classifier_per_level else 1
         self.classifiers = [_build_classifier(num_features) for _ in range(num_classifiers)]
         self.built = True
+
+    @property
+    def needs_frames(self) -> bool:
+        return self._options["rgb_features"]
+
+    def pool_features(self, inputs: dict, training: bool = False):
+        """What the regions are classified by.
+
+        Args:
+            inputs: See the class.
+            training: Passed to the backbone.
+
+        Returns:
+            (B, M, R, F) float32, R the most regions of a level of this batch; see `regions.pool_regions`.
+
+        Raises:
+            ValueError: The inputs have the wrong names, ranks or number of levels.
+        """
+        frame_size = self.flow_settings.motion_size if self.needs_frames else None
+        _check_inputs(inputs, self.superpixel_settings.num_levels, frame_size)
+        flow = inputs["flow"]
+        images = [regions.color_flow(flow, self._options["camera"])]
+        if self.needs_frames:
+            frame = ops.cast(inputs["frame"], "float32")
+            images.append(ops.image.resize(frame, self.flow_settings.motion_size, antialias=True))
+        features = [output for image in images for output in self.backbone(image, training=training)]
+        pixels = ops.concatenate(images, axis=-1) / 127.5 - 1
+        superpixels = ops.cast(inputs["superpixels"], "int32")
+        # Rows for the regions that there are: half of the usual maps', whose number is well below max_regions.
+        num_regions = ops.max(superpixels) + 1
+        return regions.pool_regions(pixels, features, self._strides * len(images), superpixels, num_regions)
+
+    def classify(self, pooled, training: bool = False):
+        """Scores before the sigmoid, of what `pool_features` returned: (B, M, R) float32 logits."""
+        if len(self.classifiers) == 1:
+            logits = self.classifiers[0](pooled, training=training)
+        else:
+            levels = [classify(pooled[:, m : m + 1], training=training) for m, classify in enumerate(self.classifiers)]
+            logits = ops.concatenate(levels, axis=1)
+        return ops.cast(logits[..., 0], "float32")
 
     def score_regions(self, inputs: dict, training: bool = False):
         """Scores before the sigmoid.
@@ -113,18 +169,9 @@ class MotionPrior(keras.Model):
         Raises:
             ValueError: The inputs have the wrong names, ranks or number of levels.
         """
-        _check_inputs(inputs, self.superpixel_settings.num_levels)
-        flow, superpixels = inputs["flow"], ops.cast(inputs["superpixels"], "int32")
-        colors = regions.color_flow(flow, self._options["remove_median"])
-        features = self.backbone(colors, training=training)
-        max_regions = self.superpixel_settings.max_regions
-        pooled = regions.pool_regions(colors / 127.5 - 1, features, self._strides, superpixels, max_regions)
-        if len(self.classifiers) == 1:
-            logits = self.classifiers[0](pooled, training=training)
-        else:
-            levels = [classify(pooled[:, m : m + 1], training=training) for m, classify in enumerate(self.classifiers)]
-            logits = ops.concatenate(levels, axis=1)
-        return ops.cast(logits[..., 0], "float32")
+        logits = self.classify(self.pool_features(inputs, training), training)
+        missing = self.superpixel_settings.max_regions - ops.shape(logits)[-1]
+        return ops.pad(logits, [[0, 0], [0, 0], [0, missing]])
 
     def call(self, inputs, training=False):
         scores = ops.sigmoid(self.score_regions(inputs, training))
@@ -137,6 +184,9 @@ class MotionPrior(keras.Model):
 
     @classmethod
     def from_config(cls, config):
+        config = dict(config)
+        if "remove_median" in config:  # of a file from before there were other cameras
+            config["camera"] = "median" if config.pop("remove_median") else "none"
         # The weights come from the file that holds the configuration; where they once came from may be out of reach.
         prior = cls(**{**config, "backbone_weights": "none"})
         prior.backbone_weights = config["backbone_weights"]
@@ -152,19 +202,21 @@ class MagnitudePrior(keras.Model):
     """
 
     superpixel_settings = None
+    needs_frames = False
 
-    def __init__(self, flow: FlowSettings | dict | None = None, **model_options):
+    def __init__(self, flow: FlowSettings | dict | None = None, camera: str = "median", **model_options):
         super().__init__(dtype="float32", **model_options)
         self.flow_settings = _read_settings(FlowSettings, flow)
+        self.camera = check_camera(camera)
         self.built = True
 
     def call(self, inputs, training=False):
         _check_inputs(inputs)
-        prior = regions.residual_magnitude(inputs["flow"])
+        prior = regions.residual_magnitude(inputs["flow"], self.camera)
         return prior if training else _round(prior)
 
     def get_config(self):
-        return {"name": self.name, "flow": self.flow_settings.to_dict()}
+        return {"name": self.name, "flow": self.flow_settings.to_dict(), "camera": self.camera}
 
 
 def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior:
@@ -182,8 +234,9 @@ def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior:
         raise ValueError(f"{no_prior}; found no .keras file.")
     try:
         prior = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ValueError(f"{no_prior}; Keras cannot load it: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of a damaged file zipfile, h5py and Keras raise nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{no_prior}; Keras cannot load it: {reason}") from error
     if not isinstance(prior, MotionPrior | MagnitudePrior):
         raise ValueError(f"{no_prior}; found a {type(prior).__name__}.")
     return prior
@@ -211,7 +264,7 @@ def _read_settings(kind, settings):
     return settings if isinstance(settings, kind) else kind.from_dict(settings)
 
 
-def _check_inputs(inputs: dict, num_levels: int | None = None):
+def _check_inputs(inputs: dict, num_levels: int | None = None, frame_size: tuple[int, int] | None = None):
     if "flow" not in inputs or len(inputs["flow"].shape) != 4 or inputs["flow"].shape[-1] != 2:
         found = inputs["flow"].shape if "flow" in inputs else "none"
         raise ValueError(f"The prior's input 'flow' must be (B, h, w, 2), found {found}.")
@@ -222,6 +275,18 @@ def _check_inputs(inputs: dict, num_levels: int | None = None):
         raise ValueError(
             f"This prior's input 'superpixels' must be (B, h, w, {num_levels}), found {tuple(shape) or 'none'}; "
             "segment the flow with the prior's own superpixel settings."
+        )
+    if frame_size is None:
+        return
+    shape = inputs["frame"].shape if "frame" in inputs else ()
+    if len(shape) != 4 or shape[-1] != 3:
+        raise ValueError(
+            f"This prior has RGB features; its input 'frame' must be (B, H, W, 3), found {tuple(shape) or 'none'}."
+        )
+    found = tuple(inputs["flow"].shape[1:3])
+    if None not in found and found != frame_size:
+        raise ValueError(
+            f"This prior has RGB features; its input 'flow' must be of its motion_size, {frame_size}, found {found}."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
@@ -31,7 +31,8 @@ def train_prior(
 
     Args:
         batches: Dicts of arrays, at least `steps` of them: "flow" (B, h, w, 2) float32, pixels per frame, "superpixels"
-            (B, h, w, M) int32 of the model's settings, "mask" (B, h, w) bool, or float with salient above 0.5.
+            (B, h, w, M) int32 of the model's settings, "mask" (B, h, w) bool, or float with salient above 0.5, and
+            "frame" (B, H, W, 3) RGB in 0..255 for a model that needs frames.
         model: The prior.
         steps: Batches to train on.
         learning_rate: The first. A narrow backbone trained from scratch for 150 steps ends alike from 3e-4 to 2e-3 and
@@ -40,9 +41,7 @@ def train_prior(
         min_purity: See `regions.label_regions`.
 
     Returns:
-        {"steps", "loss", "region_accuracy", "balanced_accuracy" (the mean of both classes' shares of correct
-        regions, null if a class did not occur), "num_regions", "num_salient_regions"} over the last tenth of the
-        steps, on training data.
+        {"steps", "loss"} and what `summarise_regions` gives, over the last tenth of the steps, on training data.
 
     Raises:
         ValueError: Bad arguments or batches, too few batches, or a loss that is not finite.
@@ -66,44 +65,119 @@ def train_prior(
         done += 1
     if done < steps:
         raise ValueError(f"Expected {steps} batches to train on, found {done}; repeat them or take fewer steps.")
-    return _report(counts, losses, steps)
+    return {"steps": steps, "loss": float(np.mean(losses)), **summarise_regions(counts)}
+
+
+def predict_priors(
+    batches: Iterable[dict], model: MotionPrior, min_purity: float = 0.7
+) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
+    """Runs a prior on batches that it was not trained on, or was.
+
+    Args:
+        batches: As in `train_prior`.
+        model: The prior.
+        min_purity: See `regions.label_regions`.
+
+    Yields:
+        The batch; its priors, (B, h, w) float32 in 0..1; and four counts, whose sum over batches `summarise_regions`
+        takes.
+
+    Raises:
+        ValueError: Bad batches.
+    """
+
+    @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)])
+    def predict(inputs, mask):
+        return model(inputs), _count_correct(model.score_regions(inputs), *_label(inputs, mask, model, min_purity))
+
+    for batch in batches:
+        maps, counts = predict(*_prepare(batch, model, mirror=False))
+        yield batch, maps.numpy()[..., 0], counts.numpy()
+
+
+def summarise_regions(counts: np.ndarray) -> dict:
+    """How many of the regions that are clearly salient or not were found.
+
+    Args:
+        counts: Salient regions that were found, salient regions, other regions that were found, other regions.
+
+    Returns:
+        {"region_accuracy", "balanced_accuracy" (the mean of both classes' shares of correct regions, null if a class
+        did not occur), "num_regions", "num_salient_regions"}.
+    """
+    salient_found, salient, other_found, other = counts
+    both = salient > 0 and other > 0
+    return {
+        "region_accuracy": float((salient_found + other_found) / max(salient + other, 1)),
+        "balanced_accuracy": float(salient_found / salient + other_found / other) / 2 if both else None,
+        "num_regions": int(salient + other),
+        "num_salient_regions": int(salient),
+    }
+
+
+def make_optimizer(variables: list, steps: int, learning_rate: float) -> keras.optimizers.Optimizer:
+    """The optimizer of `train_prior`, built for `variables`."""
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
+    optimizer.build(variables)
+    return optimizer
+
+
+def balanced_loss(logits, salient, sampled):
+    """The loss of `train_prior`: the mean over salient and the mean over other samples, averaged.
+
+    Args:
+        logits, salient, sampled: float32 of one shape; the latter two as of `regions.label_regions`.
+    """
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(salient, logits)
+    parts = [tf.reduce_sum(losses * w) / tf.maximum(tf.reduce_sum(w), 1) for w in (salient, sampled - salient)]
+    return tf.add_n(parts) / 2
 
 
 def _make_step(model: MotionPrior, steps: int, learning_rate: float, min_purity: float):
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
     variables = model.trainable_variables
-    optimizer.build(variables)
-    settings = model.superpixel_settings
+    optimizer = make_optimizer(variables, steps, learning_rate)
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None, None, 2], tf.float32),
-            tf.TensorSpec([None, None, None, settings.num_levels], tf.int32),
-            tf.TensorSpec([None, None, None], tf.float32),
-        ]
-    )
-    def step(flow, superpixels, mask):
-        salient, sampled = regions.label_regions(mask, superpixels, settings.max_regions, min_purity)
-        other = sampled - salient
+    @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)])
+    def step(inputs, mask):
+        salient, sampled = _label(inputs, mask, model, min_purity)
         with tf.GradientTape() as tape:
-            logits = model.score_regions({"flow": flow, "superpixels": superpixels}, training=True)
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(salient, logits)
-            parts = [tf.reduce_sum(losses * w) / tf.maximum(tf.reduce_sum(w), 1) for w in (salient, other)]
-            loss = tf.add_n(parts) / 2
+            logits = model.score_regions(inputs, training=True)
+            loss = balanced_loss(logits, salient, sampled)
         optimizer.apply(tape.gradient(loss, variables), variables)
-        found = tf.cast(logits > 0, tf.float32)
-        counts = [tf.reduce_sum(x) for x in (salient * found, salient, other * (1 - found), other)]
-        return loss, tf.stack(counts)
+        return loss, _count_correct(logits, salient, sampled)
 
     return step
 
 
-def _prepare(batch: dict, model: MotionPrior, mirror: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Checks a batch; returns flow, superpixels and mask as the step wants them."""
-    missing = {"flow", "superpixels", "mask"} - batch.keys()
+def _input_specs(model: MotionPrior) -> dict[str, tf.TensorSpec]:
+    """What the model's inputs are, of any size."""
+    specs = {
+        "flow": tf.TensorSpec([None, None, None, 2], tf.float32),
+        "superpixels": tf.TensorSpec([None, None, None, model.superpixel_settings.num_levels], tf.int32),
+    }
+    if model.needs_frames:
+        specs["frame"] = tf.TensorSpec([None, None, None, 3], tf.float32)
+    return specs
+
+
+def _label(inputs: dict, mask, model: MotionPrior, min_purity: float):
+    return regions.label_regions(mask, inputs["superpixels"], model.superpixel_settings.max_regions, min_purity)
+
+
+def _count_correct(logits, salient, sampled):
+    """Salient regions that were found, salient regions, other regions that were found, other regions."""
+    found, other = tf.cast(logits > 0, tf.float32), sampled - salient
+    return tf.stack([tf.reduce_sum(x) for x in (salient * found, salient, other * (1 - found), other)])
+
+
+def _prepare(batch: dict, model: MotionPrior, mirror: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Checks a batch; returns the model's inputs and the mask as the step wants them."""
+    names = ["flow", "superpixels", *(["frame"] if model.needs_frames else []), "mask"]
+    missing = [name for name in names if name not in batch]
     if missing:
-        raise ValueError(f"A batch must hold flow, superpixels and mask, found no {' and no '.join(sorted(missing))}.")
+        listed = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise ValueError(f"A batch must hold {listed}, found no {' and no '.join(missing)}.")
     flow, superpixels, mask = (np.asarray(batch[name]) for name in ("flow", "superpixels", "mask"))
     size = mask.shape
     num_levels = model.superpixel_settings.num_levels
@@ -117,21 +191,15 @@ def _prepare(batch: dict, model: MotionPrior, mirror: bool) -> tuple[np.ndarray,
             f"Superpixel labels must be below the prior's max_regions, {model.superpixel_settings.max_regions}, "
             f"found {superpixels.max()}; segment with the prior's own settings."
         )
-    arrays = flow.astype(np.float32), superpixels.astype(np.int32), (mask > 0.5).astype(np.float32)
+    inputs = {"flow": flow.astype(np.float32), "superpixels": superpixels.astype(np.int32)}
+    if model.needs_frames:
+        frame = np.asarray(batch["frame"])
+        if frame.ndim != 4 or frame.shape[0] != size[0] or frame.shape[3] != 3:
+            raise ValueError(f"A batch must hold frame ({size[0]}, H, W, 3), found {frame.shape}.")
+        inputs["frame"] = frame.astype(np.float32)
+    mask = (mask > 0.5).astype(np.float32)
     if not mirror:
-        return arrays
-    flow, superpixels, mask = (array[:, :, ::-1] for array in arrays)
-    return flow * np.float32([-1, 1]), superpixels, mask
-
-
-def _report(counts: np.ndarray, losses: list[float], steps: int) -> dict:
-    salient_found, salient, other_found, other = counts
-    both = salient > 0 and other > 0
-    return {
-        "steps": steps,
-        "loss": float(np.mean(losses)),
-        "region_accuracy": float((salient_found + other_found) / max(salient + other, 1)),
-        "balanced_accuracy": float(salient_found / salient + other_found / other) / 2 if both else None,
-        "num_regions": int(salient + other),
-        "num_salient_regions": int(salient),
-    }
+        return inputs, mask
+    inputs = {name: array[:, :, ::-1] for name, array in inputs.items()}
+    inputs["flow"] = inputs["flow"] * np.float32([-1, 1])
+    return inputs, mask[:, :, ::-1]

@@ -1,6 +1,6 @@
 """Regions of flow in the graph: their colours, their features in context, their scores (section 3.1).
 
-Written with keras.ops alone; batch, height and width may be unknown, the number of levels and of regions may not.
+Written with keras.ops alone; batch, height and width may be unknown, the number of levels may not.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ import math
 
 from keras import ops
 
+from msst_keras.motion import camera as camera_motion
 from msst_keras.motion.flow import COLOR_WHEEL, FLOW_STEP
 
 NUM_CONTEXTS = 3  # of a region, as in MDF, the paper's [16]: itself, itself with its neighbours, the whole map
 
 
-def color_flow(flow, remove_median: bool = False):
+def color_flow(flow, camera: str = "none"):
     """`flow.flow_to_color` in the graph, unrounded.
 
     Args:
         flow: (B, h, w, 2) float32, x then y, pixels per frame.
-        remove_median: Whether each component's median is subtracted first.
+        camera: What is subtracted first; see `subtract_camera`.
 
     Returns:
         (B, h, w, 3) float32 RGB in 0..255.
     """
-    if remove_median:
-        flow = subtract_median(flow)
+    flow = subtract_camera(flow, camera)
     x, y = flow[..., 0], flow[..., 1]
     magnitude = ops.sqrt(x * x + y * y)
     scale = ops.maximum(percentile(magnitude, 99), 1.0)
@@ -41,18 +41,55 @@ def color_flow(flow, remove_median: bool = False):
     return 255 * (1 - saturation * (1 - hue))
 
 
-def residual_magnitude(flow):
+def residual_magnitude(flow, camera: str = "median"):
     """`flow.magnitude_prior` in the graph: (B, h, w, 2) -> (B, h, w, 1) float32 in 0..1."""
-    residual = subtract_median(flow)
+    residual = subtract_camera(flow, camera)
     magnitude = ops.sqrt(ops.sum(residual * residual, axis=-1))
     scale = ops.maximum(percentile(magnitude, 99), FLOW_STEP)
     return ops.expand_dims(ops.minimum(magnitude / scale, 1.0), -1)
 
 
-def subtract_median(flow):
-    """Subtracts each component's median over the map: (B, h, w, 2) -> the same shape."""
-    median = ops.stack([percentile(flow[..., axis], 50) for axis in (0, 1)], axis=-1)
-    return flow - median
+def subtract_camera(flow, camera: str):
+    """`camera.subtract_camera` in the graph, in float32: (B, h, w, 2) -> the same shape."""
+    if camera == "none":
+        return flow
+    if camera == "median":
+        return flow - ops.stack([percentile(flow[..., axis], 50) for axis in (0, 1)], axis=-1)
+    basis, step = _camera_basis(flow, camera), camera_motion.FIT_STEP
+    batch, observed = ops.shape(flow)[0], flow[:, ::step, ::step]
+    flat_observed = ops.reshape(observed, (batch, -1, 1))
+    flat_points = ops.reshape(basis[:, ::step, ::step], (basis.shape[0], -1))  # (6 or 8, 2N)
+    ridge = camera_motion.RIDGE * ops.eye(basis.shape[0])
+    weights = ops.ones_like(observed[..., 0])
+    for iteration in range(camera_motion.ROBUST_STEPS + camera_motion.BIWEIGHT_STEPS):
+        shares = weights / ops.sum(weights, axis=(1, 2), keepdims=True)
+        weighted = flat_points * ops.reshape(ops.repeat(shares, 2, axis=-1), (batch, 1, -1))
+        normal = ops.matmul(weighted, ops.transpose(flat_points)) + ridge
+        motion = ops.solve(normal, ops.matmul(weighted, flat_observed))  # (B, 6 or 8, 1)
+        difference = flat_observed - ops.matmul(ops.transpose(flat_points), motion)
+        residual = ops.sqrt(ops.sum(ops.square(ops.reshape(difference, ops.shape(observed))), axis=-1))
+        if iteration < camera_motion.ROBUST_STEPS:
+            weights = 1 / ops.maximum(residual, camera_motion.MIN_RESIDUAL)
+        else:
+            median = ops.maximum(percentile(residual, 50), camera_motion.MIN_RESIDUAL)
+            weights = ops.maximum(1 - ops.square(residual / (camera_motion.CUTOFF * median)), 0.0) ** 2
+    moved = ops.matmul(ops.transpose(motion, (0, 2, 1)), ops.reshape(basis, (basis.shape[0], -1)))
+    return flow - ops.reshape(moved, ops.shape(flow))
+
+
+def _camera_basis(flow, camera: str):
+    """`camera.camera_basis` of flow's size, its last axis first: (6 or 8, h, w, 2) float32."""
+    _, height, width, _ = ops.shape(flow)
+    half = ops.cast(ops.maximum(ops.maximum(height, width), 2), "float32") / 2
+    y, x = (
+        (ops.arange(size, dtype="float32") - (ops.cast(size, "float32") - 1) / 2) / half for size in (height, width)
+    )
+    y, x = ops.meshgrid(y, x, indexing="ij")
+    zero, one = ops.zeros_like(x), ops.ones_like(x)
+    right, down = [one, x, y, zero, zero, zero], [zero, zero, zero, one, x, y]
+    if camera == "homography":
+        right, down = [*right, x * x, x * y], [*down, x * y, y * y]
+    return ops.stack([ops.stack(right), ops.stack(down)], axis=-1)
 
 
 def percentile(maps, percent: int):
@@ -80,23 +117,27 @@ def pool_regions(images, feature_maps, strides, superpixels, num_regions: int):
     region and cell share, so no feature map is brought to full size.
 
     Args:
-        images: (B, h, w, 3) float32: features of the pixels themselves. A small superpixel shares its cells with
+        images: (B, h, w, C) float32: features of the pixels themselves. A small superpixel shares its cells with
             others; this is what tells it from them.
         feature_maps: List of (B, ceil(h / stride), ceil(w / stride), C_i).
         strides: Pixels per cell of each, cell k beginning at pixel k * stride.
         superpixels: (B, h, w, M) int32 labels below `num_regions`.
-        num_regions: Rows made per level. Rows without pixels have zeros in the first two contexts.
+        num_regions: Rows made per level; a number, or one int32 in the graph. Rows without pixels have zeros in the
+            first two contexts.
 
     Returns:
-        (B, M, num_regions, NUM_CONTEXTS * (3 + C_1 + ...)) float32: all features of the first context, then of the
-        second, then of the third.
+        (B, M, num_regions, NUM_CONTEXTS * (C + C_1 + ...)) float32: all features of the first context, then of the
+        second, then of the third. In each the images come first, then the maps by stride, in the order given.
     """
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
     shape = (batch, num_levels, num_regions)
     colors = ops.segment_sum(_repeat_levels(images, num_levels), labels, batch * num_levels * num_regions)
-    sums = [ops.reshape(colors, (*shape, 3))]
+    sums = [ops.reshape(colors, (*shape, images.shape[-1]))]
+    maps_of = {}  # by stride: maps of one stride share their cells
     for features, stride in zip(feature_maps, strides, strict=True):
-        sums.append(_sum_cells(ops.cast(features, "float32"), stride, superpixels, num_regions))
+        maps_of.setdefault(stride, []).append(ops.cast(features, "float32"))
+    for stride, maps in maps_of.items():
+        sums.append(_sum_cells(ops.concatenate(maps, axis=-1), stride, superpixels, num_regions))
     sums = ops.concatenate(sums, axis=-1)
     areas = ops.expand_dims(count_pixels(superpixels, num_regions), -1)
     near = find_neighbors(superpixels, num_regions)
@@ -131,7 +172,7 @@ def find_neighbors(superpixels, num_regions: int):
 
 def paint_scores(scores, superpixels):
     """Eq. 1: each pixel's mean over the levels of its superpixels' scores: (B, M, R), (B, h, w, M) -> (B, h, w, 1)."""
-    labels, batch, num_levels = _flatten_labels(superpixels, scores.shape[-1])
+    labels, batch, num_levels = _flatten_labels(superpixels, ops.shape(scores)[-1])
     _, height, width, _ = ops.shape(superpixels)
     painted = ops.take(ops.reshape(scores, (-1,)), labels, axis=0)
     return ops.expand_dims(ops.mean(ops.reshape(painted, (batch, num_levels, height, width)), axis=1), -1)

@@ -99,6 +99,8 @@ class _Servable(tf.Module):
         inputs = {"frames": ops.image.resize(frames, self._image_size, antialias=True)}
         if self._prior is not None:
             motion = {"flow": flow} if superpixels is None else {"flow": flow, "superpixels": superpixels}
+            if self._prior.needs_frames:
+                motion["frame"] = frame
             inputs["prior"] = ops.image.resize(self._prior(motion), self._image_size, antialias=True)
         maps = self._encoder(inputs, training=False)
         return {name: tf.cast(value, tf.float32) for name, value in maps.items()}

@@ -49,11 +49,19 @@ def read_run(run_dir: str | Path) -> dict:
 
     Raises:
       FileNotFoundError: `run_dir` is no run directory.
+      ValueError: its run.json is damaged.
     """
     path = Path(run_dir) / "run.json"
     if not path.is_file():
         raise FileNotFoundError(f"{run_dir}: not a run directory (it has no run.json); `msst train` makes one")
-    return json.loads(path.read_text())
+    try:
+        settings = json.loads(path.read_text())
+        missing = {"model", "motion", "image_size"} - settings.keys()
+    except (ValueError, RecursionError, AttributeError) as error:  # AttributeError: no object
+        raise ValueError(f"{path}: damaged ({error}); train again into another --run_dir") from error
+    if missing or not isinstance(settings["model"], dict):
+        raise ValueError(f"{path}: expected model, motion and image_size, found {', '.join(settings)}; train again")
+    return settings
 
 
 def load_model(run_dir: str | Path) -> keras.Model:

@@ -1,17 +1,24 @@
-"""Conversion: what was on disk is in the records, interrupted or not."""
+"""Conversion: what was on disk is in the records, interrupted or not, and a prior can be added later.
+
+Shards are made in this process here; tests/data/test_workers.py has the processes.
+"""
 
 from __future__ import annotations
 
 import json
 
 import cv2
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from msst_keras.data import convert, images, records
-from msst_keras.data.datasets import find_sequences
+from msst_keras.data import convert, images, records, workers
+from msst_keras.data.datasets import Sequence, find_sequences
+from msst_keras.data.shards import ShardMaker, WorkReport
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
-from msst_keras.motion.prior import MagnitudePrior
+from msst_keras.motion.prior import MotionPrior, load_prior
+from msst_keras.motion.superpixels import SuperpixelSettings, segment
 
 FLOW = FlowSettings("farneback", motion_size=(32, 48))
 DESCRIPTION = {"dataset": "davis", "split": "all"}
@@ -36,8 +43,12 @@ def make_davis(root, lengths=(3, 2)):
 
 
 def make_motion(*, prior="magnitude", store_flow=True):
-    model = MagnitudePrior() if prior == "magnitude" else None
-    return convert.MotionOptions(FLOW, None, model, {"kind": prior}, store_flow)
+    return convert.MotionOptions(FLOW, None, prior, store_flow)
+
+
+def make_shards_here(shards, motion, num_workers, lock, on_frame, report):
+    maker = ShardMaker(motion)
+    return [maker.make(shard, on_frame)[0] for shard in shards]
 
 
 def read(folder):
@@ -53,6 +64,29 @@ def contents(folder):
 @pytest.fixture
 def davis(tmp_path):
     return make_davis(tmp_path / "davis")
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(workers, "make_shards", make_shards_here)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """The file of an untrained prior on flow of FLOW."""
+    return save_prior(tmp_path_factory.mktemp("prior") / "prior.keras")
+
+
+def save_prior(path, **options):
+    keras.utils.set_random_seed(0)
+    superpixels = SuperpixelSettings(num_levels=2, max_regions=32, min_sizes=(60, 30))
+    MotionPrior(FLOW, superpixels, width=0.125, **options).save(path)
+    return path
+
+
+def network_motion(path, store_flow=True):
+    prior = load_prior(path)
+    return convert.MotionOptions(prior.flow_settings, prior.superpixel_settings, str(path), store_flow)
 
 
 def test_records_hold_what_was_on_disk_and_what_was_computed(davis, tmp_path):
@@ -140,6 +174,10 @@ def test_bad_arguments_are_refused(davis, tmp_path):
         convert.convert([*sequences, sequences[0]], tmp_path, make_motion(), DESCRIPTION)
     with pytest.raises(ValueError, match="num_shards must be at least 1"):
         convert.convert(sequences, tmp_path, make_motion(), DESCRIPTION, num_shards=0)
+    with pytest.raises(ValueError, match="num_workers must be at least 1"):
+        convert.convert(sequences, tmp_path, make_motion(), DESCRIPTION, num_workers=0)
+    with pytest.raises(ValueError, match="engine must be one of local, beam, not 'spark'"):
+        convert.convert(sequences, tmp_path, make_motion(), DESCRIPTION, engine="spark")
 
 
 def test_a_bad_frame_leaves_nothing_half_written(davis, tmp_path):
@@ -162,7 +200,7 @@ def test_flow_may_come_from_files(davis, tmp_path):
             given[sequence.name, index] = (2 + index / 2, -1)  # half the size: half the pixels
         given[sequence.name, len(sequence) - 1] = given[sequence.name, len(sequence) - 2]
     settings = FlowSettings("files", motion_size=(32, 48))
-    motion = convert.MotionOptions(settings, None, None, {"kind": "none"}, True, flow_dir)
+    motion = convert.MotionOptions(settings, None, "none", True, flow_dir)
     manifest = convert.convert(sequences, tmp_path / "out", motion, DESCRIPTION)
     assert FlowSettings.from_dict(manifest["motion"]["flow"]) == settings
     for key, record in read(tmp_path / "out").items():
@@ -181,3 +219,156 @@ def test_flow_may_come_from_files(davis, tmp_path):
     (flow_dir / "s0").rename(flow_dir / "moved")
     with pytest.raises(FileNotFoundError, match="the flow of 's0' is expected in it"):
         convert.convert(sequences, tmp_path / "folder", motion, DESCRIPTION)
+
+
+def test_a_finished_folder_is_cleaned_of_what_a_kill_left(davis, tmp_path):
+    arguments = (find_sequences("davis", davis), tmp_path / "out", make_motion(), DESCRIPTION)
+    convert.convert(*arguments)
+    whole = contents(tmp_path / "out")
+    (tmp_path / "out" / "plan.json").write_text("{}")  # killed between the manifest and its removal
+    (tmp_path / "out" / ".partial-7-shard").write_bytes(b"half")
+    convert.convert(*arguments)
+    assert contents(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"short")])
+def test_a_lost_shard_is_made_again(davis, tmp_path, spoil):
+    arguments = (find_sequences("davis", davis), tmp_path / "out", make_motion(), DESCRIPTION)
+    convert.convert(*arguments)
+    whole = contents(tmp_path / "out")
+    spoil(records.shard_path(tmp_path / "out", 1, 2))
+    convert.convert(*arguments)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_shards_get_equal_numbers_of_frames():
+    lengths = {"a": 50, "b": 10, "c": 30, "d": 40, "e": 20, "f": 30}
+    sequences = [Sequence(name, (None,) * length) for name, length in lengths.items()]
+    dealt = convert._deal(sequences, 3)
+    assert [[s.name for s in shard] for shard in dealt] == [["a", "b"], ["d", "e"], ["c", "f"]]  # 60 each
+    unknown = [Sequence(name, video_path=name) for name in "abcd"]  # videos that do not say how long they are
+    assert [len(shard) for shard in convert._deal(unknown, 2)] == [2, 2]
+
+
+def test_stages_are_measured(davis, tmp_path):
+    report = ShardMaker(make_motion()).make(
+        convert.NewShard(tmp_path / "shard", tuple(find_sequences("davis", davis)), "fine")
+    )[1]
+    assert report.num_frames == 5 and report.peak_memory > 2**20
+    assert [stage for stage, seconds in report.seconds.items() if seconds == 0] == ["superpixels"]
+    total = WorkReport(elapsed=2.0)
+    total.add(WorkReport(10, {"decode": 0.5, "flow": 2.0}, 3 * 2**20))
+    total.add(WorkReport(10, {"decode": 0.5, "flow": 2.0}, 2 * 2**20))
+    lines = total.format().splitlines()
+    assert lines[0] == "20 frames, 10.0 frames/s in all; peak memory of a worker 3 MiB; each stage by itself:"
+    assert [line.split() for line in lines[1:]] == [
+        ["decode", "20.0", "frames/s", "1.0", "s"],
+        ["flow", "5.0", "frames/s", "4.0", "s"],
+    ]
+
+
+@pytest.mark.parametrize("store_flow", [True, False])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_an_added_prior_is_that_of_a_fresh_conversion(davis, tmp_path, network, store_flow, direction):
+    """Byte for byte, manifest included, so that make_records then finds its own work done."""
+    sequences = find_sequences("davis", davis)
+    new = network_motion(network, store_flow) if direction == "forward" else make_motion(store_flow=store_flow)
+    flow = FlowSettings("farneback", motion_size=(32, 48), direction=direction, stride=2 - (direction == "forward"))
+    new = convert.MotionOptions(flow, new.superpixels, new.prior, store_flow)
+    fresh, changed = tmp_path / "fresh", tmp_path / "changed"
+    expected = convert.convert(sequences, fresh, new, DESCRIPTION)
+    convert.convert(sequences, changed, convert.MotionOptions(flow, None, "none", store_flow), DESCRIPTION)
+    assert contents(changed) != contents(fresh)
+    assert convert.add_prior(changed, new.prior) == expected
+    assert contents(changed) == contents(fresh)
+    assert convert.convert(sequences, changed, new, DESCRIPTION) == expected
+    assert convert.add_prior(changed, new.prior) == expected  # nothing to do
+
+
+def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp_path, network, monkeypatch):
+    sequences, folder = find_sequences("davis", davis), tmp_path / "changed"
+    convert.convert(sequences, tmp_path / "fresh", network_motion(network), DESCRIPTION)
+    convert.convert(sequences, folder, make_motion(), DESCRIPTION)
+
+    write_shard, write_manifest, written = records.write_shard, records.write_manifest, []
+
+    def write_one(path, frames):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_shard(path, frames)
+
+    monkeypatch.setattr(records, "write_shard", write_one)
+    with pytest.raises(KeyboardInterrupt):
+        convert.add_prior(folder, str(network))
+    with pytest.raises(FileNotFoundError, match="has not finished"):
+        records.read_manifest(folder)
+    with pytest.raises(ValueError, match="another prior is half added"):
+        convert.add_prior(folder, "magnitude")
+    with pytest.raises(ValueError, match="run the same --add_prior to its end"):
+        convert.convert(sequences, folder, make_motion(), DESCRIPTION)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, "write_shard", lambda path, frames: (written.append(path), write_shard(path, frames)))
+    monkeypatch.setattr(records, "write_manifest", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert.add_prior(folder, str(network))
+    assert len(written) == 2  # one each time
+    monkeypatch.setattr(records, "write_manifest", write_manifest)
+    monkeypatch.setattr(convert, "_remove", lambda folder, pattern: pattern == "new_prior.json" and interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        convert.add_prior(folder, str(network))
+    monkeypatch.undo()
+    monkeypatch.setattr(workers, "make_shards", make_shards_here)
+    convert.add_prior(folder, str(network))
+    assert len(written) == 2 and contents(folder) == contents(tmp_path / "fresh")
+
+
+def test_a_prior_that_does_not_fit_is_refused(davis, tmp_path, network):
+    sequences = find_sequences("davis", davis)
+    with pytest.raises(FileNotFoundError, match="no such folder; expected records"):
+        convert.add_prior(tmp_path / "nothing", str(network))
+    with pytest.raises(FileNotFoundError, match="this is no record folder"):
+        convert.add_prior(davis, str(network))
+    other = FlowSettings("dis_fast", motion_size=(32, 48))
+    convert.convert(sequences, tmp_path / "other", convert.MotionOptions(other), DESCRIPTION)
+    with pytest.raises(ValueError, match="dis_fast.*but .*prior.keras was trained on .*farneback"):
+        convert.add_prior(tmp_path / "other", str(network))
+    given = convert.MotionOptions(FlowSettings("files", motion_size=(32, 48)))
+    convert.convert(sequences, tmp_path / "given", given, DESCRIPTION)
+    with pytest.raises(ValueError, match="came from files and is not stored"):
+        convert.add_prior(tmp_path / "given", "magnitude")
+    assert (tmp_path / "other" / "manifest.json").exists() and (tmp_path / "given" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("rgb_features", [False, True])
+def test_what_a_graph_computes_at_run_time_is_what_records_hold(davis, tmp_path, rgb_features):
+    """The prior as a served graph with free sizes, in a batch, against the records' bytes, added ones as well."""
+    path = save_prior(tmp_path / "prior.keras", rgb_features=rgb_features)
+    sequences = find_sequences("davis", davis)
+    convert.convert(sequences, tmp_path / "out", network_motion(path), DESCRIPTION)
+    convert.convert(sequences, tmp_path / "added", make_motion(), DESCRIPTION)
+    convert.add_prior(tmp_path / "added", str(path))
+    assert contents(tmp_path / "added") == contents(tmp_path / "out")
+    prior = load_prior(path)
+    free = (None, None, None, 2)
+    signature = {"flow": tf.TensorSpec(free), "superpixels": tf.TensorSpec(free, tf.int32)}
+    if rgb_features:
+        signature["frame"] = tf.TensorSpec((None, None, None, 3), tf.uint8)
+    module = tf.Module()
+    module.weights = [weight.value for weight in prior.weights]
+    module.serve = tf.function(lambda inputs: prior(inputs), input_signature=[signature])
+    tf.saved_model.save(module, str(tmp_path / "saved"))
+    found = list(read(tmp_path / "out").values())
+    flows = np.stack([images.decode_flow_png(record.flow, "flow") for record in found])
+    superpixels = np.stack([segment(flow, prior.superpixel_settings) for flow in flows])
+    inputs = {"flow": flows, "superpixels": superpixels}
+    if rgb_features:
+        inputs["frame"] = np.stack([images.decode_frame(record.frame, record.name) for record in found])
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    served = loaded.serve(inputs).numpy()
+    stored = [cv2.imdecode(np.frombuffer(record.prior, np.uint8), cv2.IMREAD_UNCHANGED) for record in found]
+    assert len(np.unique(stored)) > 5
+    np.testing.assert_array_equal(np.round(served[..., 0] * 255).astype(np.uint8), stored)

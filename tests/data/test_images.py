@@ -290,3 +290,18 @@ def test_damaged_flow_files_are_refused(tmp_path):
     kitti = cv2.imencode(".png", np.full((2, 2, 3), 1, np.uint16))[1].tobytes()
     with pytest.raises(ValueError, match="f.png: the third channel .* must be 16 .* found 1; KITTI"):
         images.decode_flow_png(kitti, "f.png")
+
+
+def test_a_png_whose_checksum_is_wrong_is_refused(tmp_path):
+    # Pillow checks none of pixels, and OpenCV takes what it can get.
+    frame = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    for name, encoded, decode in (
+        ("frame", images.encode_png(frame), images.decode_frame),
+        ("flow", images.encode_flow_png(frame[..., :2].astype(np.float32)), images.decode_flow_png),
+    ):
+        spoiled = bytearray(encoded)
+        spoiled[-14] ^= 1  # of the checksum of the last chunk of pixels
+        with pytest.raises(ValueError, match=f"{name}: cut off or damaged .a checksum is wrong"):
+            decode(bytes(spoiled), name)
+        with pytest.raises(ValueError, match=f"{name}: cut off or damaged"):
+            decode(encoded[:-12], name)

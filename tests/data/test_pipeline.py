@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from msst_keras.data import pipeline, records
+from msst_keras.data.images import encode_flow_png
 from msst_keras.data.pipeline import Augmentation
 from msst_keras.data.records import FrameRecord
 
@@ -19,14 +20,14 @@ def png(image):
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda index: True):
-    """Sequences of frames whose every pixel is 10 * sequence + frame; the left half of each mask is salient."""
+def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda index: True, first=0, dataset=""):
+    """Sequences of frames whose every pixel is first + 10 * sequence + frame; the left half of each mask is salient."""
     mask = np.zeros(size, np.uint8)
     mask[:, : size[1] // 2] = 255
     frames = []
     for number, length in enumerate(lengths):
         for index in range(length):
-            grey = np.full((*size, 3), 10 * number + index, np.uint8)
+            grey = np.full((*size, 3), first + 10 * number + index, np.uint8)
             has_mask = labelled(index)
             frames.append(
                 FrameRecord(
@@ -41,7 +42,7 @@ def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda i
                 )  # fmt: skip
             )
     records.write_shard(records.shard_path(folder, 0, 1), frames)
-    records.write_manifest(folder, records.build_manifest(folder, 1, {"motion": motion}))
+    records.write_manifest(folder, records.build_manifest(folder, 1, {"dataset": dataset, "motion": motion}))
     return str(folder)
 
 
@@ -100,7 +101,7 @@ def test_starting_at_a_step_gives_the_batches_of_the_whole_run(tmp_path):
 
 
 def test_two_folders_are_one_set(tmp_path):
-    folders = [make_folder(tmp_path / name, [2]) for name in ("a", "b")]
+    folders = [make_folder(tmp_path / name, [2], first=first) for name, first in (("a", 0), ("b", 50))]
     assert pipeline.find_record_folders([str(tmp_path / "*"), folders[0]]) == folders
     index = pipeline.index_clips(folders, 1, with_prior=True)
     assert len(index) == 4 and len(index.paths) == 2
@@ -125,8 +126,8 @@ def test_resizing_is_what_the_exported_model_does(tmp_path):
 
 def test_bad_records_and_arguments_are_refused(tmp_path):
     plain = make_folder(tmp_path / "plain", [1])
-    bare = make_folder(tmp_path / "bare", [1], motion={**MOTION, "prior": {"kind": "none"}})
-    other = make_folder(tmp_path / "other", [1], motion={**MOTION, "flow": {"method": "farneback"}})
+    bare = make_folder(tmp_path / "bare", [1], motion={**MOTION, "prior": {"kind": "none"}}, first=50)
+    other = make_folder(tmp_path / "other", [1], motion={**MOTION, "flow": {"method": "farneback"}}, first=100)
     with pytest.raises(ValueError, match="bare holds no motion prior"):
         pipeline.index_clips([bare], 1, with_prior=True)
     assert pipeline.index_clips([plain, bare], 1, with_prior=False).motion is None
@@ -142,3 +143,56 @@ def test_bad_records_and_arguments_are_refused(tmp_path):
         pipeline.find_record_folders([str(tmp_path / "nothing*")])
     with pytest.raises(ValueError, match="min_scale must lie in"):
         Augmentation(min_scale=0)
+
+
+def test_a_record_that_cannot_be_used_is_named(tmp_path):
+    folder = make_folder(tmp_path / "a", [3, 3])
+    index = pipeline.index_clips([folder], 2, with_prior=True)
+    manifest = records.read_manifest(folder)
+    path, offset = records.shard_path(folder, 0, 1), manifest["sequences"]["s1"]["offsets"][1]
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[offset + 100] ^= 1
+    path.write_bytes(flipped)
+    for batches in (pipeline.validation_batches(index, 2, 2, (16, 24)), pipeline.training_batches(
+        index, 2, 2, ((16, 24),), 0, 0, 9, WHOLE
+    )):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{path}: corrupt after byte {offset} .corrupted record"):
+            collect(batches)
+        with pytest.raises(ValueError, match=f"{path}: corrupt after byte {offset}"):
+            list(batches.as_numpy_iterator())
+    path.write_bytes(content)
+    assert len(collect(pipeline.validation_batches(index, 2, 2, (16, 24)))) == 3
+
+
+def test_records_of_other_frames_than_the_manifest_says_are_refused(tmp_path):
+    folder = make_folder(tmp_path / "a", [3, 3])
+    manifest = records.read_manifest(folder)
+    sequences = manifest["sequences"]
+    sequences["s0"]["offsets"], sequences["s1"]["offsets"] = sequences["s1"]["offsets"], sequences["s0"]["offsets"]
+    records.write_manifest(folder, manifest)
+    index = pipeline.index_clips([folder], 2, with_prior=True)
+    with pytest.raises(ValueError, match="cannot be used .s./.: other frames than the manifest says"):
+        collect(pipeline.validation_batches(index, 2, 2, (16, 24)))
+
+
+def test_images_that_are_none_are_named(tmp_path):
+    frames = [FrameRecord("s", "0", 0, 4, 4, b"no image", png(np.zeros((4, 4), np.uint8)), "fine")]
+    records.write_shard(records.shard_path(tmp_path, 0, 1), frames)
+    records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": MOTION}))
+    index = pipeline.index_clips([str(tmp_path)], 1, with_prior=False)
+    with pytest.raises(ValueError, match="byte 0, frame 0 of 's': frame: not a readable image"):
+        collect(pipeline.validation_batches(index, 1, 1, (8, 8)))
+
+
+def test_flow_that_is_unknown_is_refused(tmp_path):
+    flow = np.zeros((4, 6, 2), np.float32)
+    flow[1, 2] = np.nan
+    image, mask = png(np.zeros((4, 6, 3), np.uint8)), png(np.zeros((4, 6), np.uint8))
+    frames = [FrameRecord("s", "0", 0, 4, 6, image, mask, "fine", flow=encode_flow_png(flow))]
+    records.write_shard(records.shard_path(tmp_path, 0, 1), frames)
+    motion = {**MOTION, "flow_stored": True}
+    records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": motion}))
+    index, _ = pipeline.index_flow([str(tmp_path)])
+    with pytest.raises(ValueError, match="flow that is unknown in places"):
+        collect(pipeline.flow_batches(index, 1, 0, 0, 1))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import pathlib
 
 import pytest
 import tensorflow as tf
@@ -111,8 +113,8 @@ def test_damaged_folders_are_refused(tmp_path):
 def test_a_frame_twice_or_a_sequence_in_two_shards_is_refused(tmp_path):
     with pytest.raises(ValueError, match="frame 0 of 'a' is out of order or there twice"):
         write_folder(tmp_path / "twice", [[RECORD, RECORD]])
-    with pytest.raises(ValueError, match="out of order or there twice"):
-        write_folder(tmp_path / "two", [[RECORD], [dataclasses.replace(RECORD, index=1)]])
+    with pytest.raises(ValueError, match="sequence 'a' is in two shards"):
+        write_folder(tmp_path / "two", [[RECORD], [RECORD]])
     with pytest.raises(ValueError, match="no frame at all"):
         write_folder(tmp_path / "empty", [[]])
 
@@ -125,3 +127,49 @@ def test_a_shard_appears_only_when_whole(tmp_path):
     with pytest.raises(ValueError, match="ends here"):
         records.write_shard(tmp_path / "shard", broken())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_is_described_without_holding_it(tmp_path, monkeypatch):
+    path = records.shard_path(tmp_path, 0, 1)
+    records.write_shard(path, [dataclasses.replace(RECORD, index=i, frame=b"x" * 100_000) for i in range(30)])
+    content = path.read_bytes()
+    monkeypatch.delattr(pathlib.Path, "read_bytes")  # the way to hold it
+    description = records.describe_shard(path)
+    assert (description["bytes"], description["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert len(description["sequences"]["a"]["offsets"]) == 30
+    assert records.build_manifest(tmp_path, 1, {})["shards"] == [
+        {"name": path.name, "bytes": len(content), "sha256": description["sha256"]}
+    ]
+
+
+def test_values_of_wrong_types_are_refused():
+    def feature(value):
+        kind = {"int64_list": tf.train.Int64List} if isinstance(value, int) else {"bytes_list": tf.train.BytesList}
+        return tf.train.Feature(**{name: make(value=[value]) for name, make in kind.items()})
+
+    sound = {"version": 1, **dataclasses.asdict(RECORD)}
+    sound = {key: value.encode() if isinstance(value, str) else value for key, value in sound.items()}
+    for key, value, message in (
+        ("frame", 3, "'frame' is 1 of int64_list, expected 1 of bytes_list"),
+        ("height", b"3", "'height' is 1 of bytes_list, expected 1 of int64_list"),
+        ("sequence", b"\xff", "'sequence' is no text"),
+        ("height", 0, "frame 0 of 0x3 pixels"),
+        ("index", -1, "frame -1 of 2x3 pixels"),
+        ("label_kind", b"rough", "one of fine, coarse, not rough"),
+    ):
+        features = tf.train.Features(feature={name: feature(each) for name, each in (sound | {key: value}).items()})
+        with pytest.raises(ValueError, match=f"x.tfrecord: .*{message}"):
+            records.decode_record(tf.train.Example(features=features).SerializeToString(), "x.tfrecord")
+
+
+def test_one_record_is_read_by_its_offset(tmp_path):
+    frames = [dataclasses.replace(RECORD, index=index, name=str(index)) for index in range(3)]
+    manifest = write_folder(tmp_path, [frames])
+    path, offset = records.shard_path(tmp_path, 0, 1), manifest["sequences"]["a"]["offsets"][2]
+    assert records.read_record(path, offset) == frames[2]
+    with pytest.raises(ValueError, match=f"{path}: corrupt at byte {offset + 1}"):
+        records.read_record(path, offset + 1)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(ValueError, match="manifest.json: expected a file, found a folder"):
+        records.read_manifest(tmp_path)

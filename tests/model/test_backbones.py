@@ -4,10 +4,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from msst_keras.model import backbones
+from msst_keras.model import vgg16 as vgg16_module
 from msst_keras.model import weights as vgg16_weights
-from msst_keras.model.backbones import PIXEL_STD, build_backbone, output_strides, scale_channels
+from msst_keras.model.backbones import BACKBONES, build_backbone, output_strides, scale_channels
+from msst_keras.model.vgg16 import PIXEL_STD
+from msst_keras.tools import _flags
 
 # Keras 3.15 itself reads and saves weights by a call that NumPy 2.4 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -93,13 +96,112 @@ def test_stride_8_follows_deeplab():
     assert model.get_layer("fc6").dilation_rate == (12, 12)
 
 
+# At width 1/16: middle, last.
+OUTPUT_CHANNELS = {"vgg16": (32, 64), "resnet50v2": (32, 64), "resnet50v2_keras": (32, 64), "mobilenetv2": (24, 20)}
+
+
 @pytest.mark.parametrize("output_stride", [16, 8])
-@pytest.mark.parametrize("size", [(97, 131), (64, 48), (5, 33)])
-def test_outputs_cover_any_image_at_their_stride(output_stride, size):
-    model = build_backbone(output_stride=output_stride, width=1 / 16)
-    outputs = model(np.full((1, *size, 3), 200, np.float32))
-    for output, stride, channels in zip(outputs, output_strides("vgg16", output_stride), (32, 64), strict=True):
-        assert tuple(output.shape) == (1, -(-size[0] // stride), -(-size[1] // stride), channels)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_outputs_cover_any_image_at_their_stride(backbone, output_stride):
+    model = build_backbone(backbone, output_stride=output_stride, width=1 / 16)
+    strides = output_strides(backbone, output_stride)
+    assert strides == (output_stride if backbone == "vgg16" else 8, output_stride)
+    for size in ((97, 131), (64, 48), (5, 33)):
+        outputs = model(np.full((1, *size, 3), 200, np.float32))
+        for output, stride, channels in zip(outputs, strides, OUTPUT_CHANNELS[backbone], strict=True):
+            assert tuple(output.shape) == (1, -(-size[0] // stride), -(-size[1] // stride), channels)
+            assert np.ptp(output) > 0 and np.isfinite(output).all()
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "vgg16"])
+def test_every_second_cell_of_stride_8_is_that_of_stride_16(backbone):
+    """A stride taken away and the dilation behind it: not so in VGG16, where a pooling has another window then."""
+    coarse, fine = (build_backbone(backbone, 4, output_stride, 1 / 16) for output_stride in (16, 8))
+    randomise(coarse)
+    fine.set_weights(coarse.get_weights())
+    for size in ((97, 131), (64, 48)):
+        image = random_image(*size)
+        (middle, last), (fine_middle, fine_last) = coarse(image), fine(image)
+        np.testing.assert_allclose(middle, fine_middle, atol=1e-5)
+        np.testing.assert_allclose(last, fine_last[:, ::2, ::2], atol=1e-5 * np.abs(last).max())
+        assert np.std(last) > 1e-3
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "vgg16"])
+def test_cells_are_centred_within_two_and_a_half_pixels_of_what_they_stand_for(backbone):
+    """The centroid of what a cell sees, from the gradient of networks whose kernels are alike everywhere."""
+    model = build_backbone(backbone, width=1 / 16)
+    for layer in model.layers:
+        if layer.name == "pixels":
+            layer.set_weights([np.ones(3), np.zeros(3)])
+        elif "preact" not in layer.name and layer.name != "post" and layer.weights:
+            layer.set_weights(
+                [
+                    np.full(w.shape, 1 / 9 if "depthwise" in layer.name else 1 / np.prod(w.shape[:3]))
+                    if len(w.shape) == 4
+                    else np.zeros(w.shape)
+                    for w in layer.weights
+                ]
+            )
+    image = tf.Variable(np.full((1, 736, 736, 3), 1e-3, np.float32))
+    for output, stride in enumerate(output_strides(backbone)):
+        cell = 368 // stride
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(model(image)[output][0, cell, cell])
+        seen = np.asarray(tape.gradient(value, image))[0].sum(axis=(1, 2))
+        assert seen.min() >= 0 and not seen[0] and not seen[-1]
+        centre = (seen * np.arange(736)).sum() / seen.sum()
+        # The largest of a pooling's alike values is the first, one cell of 2 before the centre of its window.
+        pooling = 2 if backbone.startswith("resnet") else 0
+        assert centre + pooling == pytest.approx(368 + 5, abs=0.01)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_untrained_features_keep_the_size_of_pixels(backbone):
+    keras.utils.set_random_seed(0)
+    for output in build_backbone(backbone, width=0.25)(random_image(96, 128, 3)):
+        assert 0.05 < np.std(output) < 5
+
+
+def random_image(height, width, channels=4):
+    image = np.random.default_rng(0).uniform(0, 255, (1, height, width, channels)).astype(np.float32)
+    image[..., 3:] /= 255
+    return image
+
+
+def randomise(model):
+    generator = np.random.default_rng(1)
+    for layer in model.layers:
+        if layer.name != "pixels" and layer.weights:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel, generator.normal(0, 0.2, bias.shape)])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_flags_know_the_backbones_and_a_bfloat16_network_agrees(backbone):
+    assert _flags.BACKBONES == BACKBONES
+    model = build_backbone(backbone, 4, width=1 / 8)
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = build_backbone(backbone, 4, width=1 / 8)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert mixed.get_layer("pixels").compute_dtype == "float32"
+    mixed.set_weights(model.get_weights())
+    for output, rough in zip(model(random_image(64, 80)), mixed(random_image(64, 80)), strict=True):
+        output, rough = np.asarray(output), np.asarray(rough).astype(np.float32)
+        assert np.abs(output - rough).max() < 0.1 * np.abs(output).max()
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "vgg16"])
+def test_training_leaves_the_pixels_alone_and_moves_the_frozen_norms(backbone):
+    model = build_backbone(backbone, width=1 / 16)
+    model.trainable = False
+    model.trainable = True
+    names = {weight.path for weight in model.trainable_weights}
+    assert not [name for name in names if "pixels" in name]
+    assert len(names) == len(model.weights) - 2
+    assert not [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 @pytest.mark.parametrize("output_stride", [16, 8])
@@ -132,7 +234,7 @@ def test_pixels_stay_float32_under_a_mixed_policy():
         keras.mixed_precision.set_dtype_policy("float32")
     assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
     pixel = keras.Model(model.input, model.get_layer("pixels").output)(np.full((1, 1, 1, 3), 100.25, np.float32))
-    np.testing.assert_allclose(np.ravel(pixel), (100.25 - np.array(backbones.RGB_MEAN)) / 58, rtol=1e-5)
+    np.testing.assert_allclose(np.ravel(pixel), (100.25 - np.array(vgg16_module.RGB_MEAN)) / 58, rtol=1e-5)
 
 
 def test_width_scales_channels():
@@ -199,7 +301,7 @@ def test_classifier_is_decimated():
 def test_classifier_fills_fc6_and_fc7_and_the_prior_gets_a_gaussian(monkeypatch):
     shapes = {name: kernel for name, (kernel, _) in CONVOLUTIONS.items()}
     layers = {name: (np.full(shape, 0.5, np.float32), np.full(shape[-1], 29.0)) for name, shape in shapes.items()}
-    monkeypatch.setattr(vgg16_weights, "read_vgg16", lambda weights: layers)
+    monkeypatch.setattr(vgg16_module, "read_vgg16", lambda weights: layers)
     model = build_backbone(channels=4, weights="imagenet")
     for name in ("block1_conv2", "fc6", "fc7"):
         kernel, bias = model.get_layer(name).get_weights()
@@ -229,7 +331,7 @@ def test_failed_download_is_told(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backbone": "vgg19"}, "backbone must be one of vgg16, found 'vgg19'"),
+        ({"backbone": "vgg19"}, "backbone must be one of vgg16, .* found 'vgg19'"),
         ({"output_stride": 32}, r"output_stride must be one of \(16, 8\), found 32"),
         ({"channels": 5}, r"channels must be 3 \(RGB\) or 4 .* found 5"),
         ({"first_convolution_std": 0}, "first_convolution_std must be a positive number, found 0"),

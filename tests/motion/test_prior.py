@@ -32,6 +32,10 @@ def random_inputs(batch=2, height=37, width=50, seed=0):
     return {"flow": random_flow((batch, height, width), seed), "superpixels": labels}
 
 
+def random_frames(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3)).astype(np.uint8)
+
+
 @pytest.fixture(scope="module")
 def prior():
     keras.utils.set_random_seed(0)
@@ -49,9 +53,9 @@ def test_colors_are_those_of_flow_to_color():
 def test_colors_without_the_motion_of_the_camera():
     flow = random_flow((1, 30, 41))
     residual = flow[0] - np.median(flow[0], axis=(0, 1))
-    np.testing.assert_allclose(regions.color_flow(flow, remove_median=True)[0], flow_to_color(residual), atol=0.51)
-    same = regions.color_flow(flow + np.float32([7, -2]), remove_median=True)
-    np.testing.assert_allclose(same, regions.color_flow(flow, remove_median=True), atol=1e-2)
+    np.testing.assert_allclose(regions.color_flow(flow, "median")[0], flow_to_color(residual), atol=0.51)
+    same = regions.color_flow(flow + np.float32([7, -2]), "median")
+    np.testing.assert_allclose(same, regions.color_flow(flow, "median"), atol=1e-2)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (7, 11), (12, 10)])
@@ -108,6 +112,59 @@ def test_pooling_is_the_mean_over_pixels_of_regions_in_their_contexts():
         near = np.isin(level, np.unique(level[near]))
         expected = np.concatenate([full[b][context].mean(axis=0) for context in (inside, near, level >= 0)])
         np.testing.assert_allclose(pooled[b, m, region], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_the_frame_stand_beside_those_of_the_flow(prior):
+    """Per context: pixels of both images, then the features of the flow's colours, then those of the frame."""
+    keras.utils.set_random_seed(0)
+    model = MotionPrior(FlowSettings(motion_size=(37, 50)), SUPERPIXELS, width=0.0625, rgb_features=True)
+    model.backbone.set_weights(prior.backbone.get_weights())
+    inputs = random_inputs()
+    frame = random_frames((2, 37, 50)).astype(np.float32)
+    both = model.pool_features({**inputs, "frame": frame}).numpy()
+    flow_alone = prior.pool_features(inputs).numpy()
+    num_features = flow_alone.shape[-1] // 3
+    both = both.reshape(*both.shape[:3], 3, 2 * num_features)
+    of_flow = np.concatenate([both[..., :3], both[..., 6 : 3 + num_features]], axis=-1)
+    np.testing.assert_allclose(of_flow.reshape(flow_alone.shape), flow_alone, rtol=1e-4, atol=1e-5)
+    maps = [output.numpy() for output in prior.backbone(frame)]
+    labels, strides = inputs["superpixels"], (16, 16)
+    expected = regions.pool_regions(frame / 127.5 - 1, maps, strides, labels, both.shape[2]).numpy()
+    of_frame = np.concatenate([both[..., 3:6], both[..., 3 + num_features :]], axis=-1)
+    np.testing.assert_allclose(of_frame.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_frames_of_any_size_are_resized_as_the_records_are():
+    keras.utils.set_random_seed(0)
+    model = MotionPrior(FlowSettings(motion_size=(37, 50)), SUPERPIXELS, width=0.0625, rgb_features=True)
+    inputs, frame = random_inputs(), random_frames((2, 90, 131))
+    resized = tf.image.resize(tf.cast(frame, tf.float32), (37, 50), antialias=True)
+    expected = model({**inputs, "frame": resized}, training=True)
+    np.testing.assert_allclose(model({**inputs, "frame": frame}, training=True), expected, atol=1e-6)
+    specs = {name: tf.TensorSpec([None] * (x.ndim - 1) + [x.shape[-1]], x.dtype) for name, x in inputs.items()}
+    specs["frame"] = tf.TensorSpec([None, None, None, 3], tf.uint8)
+    function = tf.function(model, input_signature=[specs])
+    np.testing.assert_allclose(function({**inputs, "frame": frame}), expected, atol=0.5 / 255 + 1e-4)
+    without = model({**inputs, "frame": 255 - frame}, training=True)
+    assert np.abs(without - expected).max() > 1e-3  # the frame counts
+
+
+@pytest.mark.parametrize("num_regions", [39, 2073])
+def test_region_counts_are_ragged(num_regions):
+    """Maps of few and of very many regions in one batch: each is scored as alone, absent regions leave no trace."""
+    keras.utils.set_random_seed(0)
+    model = MotionPrior(superpixels=SuperpixelSettings(num_levels=2, max_regions=2100), width=0.0625)
+    few = np.arange(60 * 70).reshape(60, 70) * 5 // (60 * 70)
+    many = np.arange(60 * 70).reshape(60, 70) * num_regions // (60 * 70)
+    labels = np.stack([np.stack([few, few + 1], -1), np.stack([few, many], -1)]).astype(np.int32)
+    flow = random_flow((2, 60, 70))
+    together = model({"flow": flow, "superpixels": labels}, training=True).numpy()
+    for index in range(2):
+        alone = model({"flow": flow[index : index + 1], "superpixels": labels[index : index + 1]}, training=True)
+        np.testing.assert_allclose(alone[0], together[index], rtol=1e-4)
+    logits = model.score_regions({"flow": flow, "superpixels": labels}).numpy()
+    assert logits.shape == (2, 2, 2100)
+    assert np.isfinite(logits).all()
 
 
 def test_neighbors_touch_sideways_or_lengthwise():
@@ -215,13 +272,14 @@ def test_flow_keeps_its_precision_under_every_policy():
 
 
 def test_one_file_holds_weights_and_settings(tmp_path):
-    flow = FlowSettings("farneback", (48, 64), "backward", 2)
+    flow = FlowSettings("farneback", (37, 50), "backward", 2)
     for per_level in (False, True):
         keras.utils.set_random_seed(per_level)
         model = MotionPrior(
-            flow, SUPERPIXELS, width=0.0625, train_backbone=False, remove_median=False, classifier_per_level=per_level
-        )
-        inputs = random_inputs()
+            flow, SUPERPIXELS, width=0.0625, train_backbone=False, camera="affine", rgb_features=per_level,
+            classifier_per_level=per_level,
+        )  # fmt: skip
+        inputs = {**random_inputs(), "frame": random_frames((2, 61, 83))}
         expected = model(inputs)
         model.save(tmp_path / "prior.keras")
         del model
@@ -229,8 +287,19 @@ def test_one_file_holds_weights_and_settings(tmp_path):
         np.testing.assert_array_equal(loaded(inputs), expected)
         assert (loaded.flow_settings, loaded.superpixel_settings) == (flow, SUPERPIXELS)
         assert not loaded.backbone.trainable
-        assert loaded.get_config()["remove_median"] is False
+        assert loaded.get_config()["camera"] == "affine"
+        assert loaded.needs_frames is per_level
         assert loaded.get_config()["classifier_per_level"] is per_level
+
+
+@pytest.mark.parametrize(("remove_median", "camera"), [(True, "median"), (False, "none")])
+def test_files_from_before_there_were_cameras(remove_median, camera):
+    config = MotionPrior(superpixels=SUPERPIXELS, width=0.0625).get_config()
+    for name in ("camera", "rgb_features"):
+        del config[name]
+    loaded = MotionPrior.from_config({**config, "remove_median": remove_median})
+    assert loaded.get_config()["camera"] == camera
+    assert not loaded.needs_frames
 
 
 def test_a_saved_prior_does_not_need_the_file_its_weights_came_from(tmp_path, monkeypatch):
@@ -257,6 +326,9 @@ def test_magnitude_prior_is_numpys(tmp_path):
     flow[2, 5, 5] = 1
     expected = np.stack([magnitude_prior(each) for each in flow])[..., None]
     model = MagnitudePrior(FlowSettings(stride=3))
+    assert not model.needs_frames
+    affine = np.stack([magnitude_prior(each, "affine") for each in flow[:1]])[..., None]
+    np.testing.assert_allclose(MagnitudePrior(camera="affine")({"flow": flow[:1]}, training=True), affine, atol=1e-3)
     np.testing.assert_allclose(model({"flow": flow}, training=True), expected, atol=1e-5)
     rounded = model({"flow": flow, "superpixels": np.zeros((3, 61, 47, 1), np.int32)}).numpy()
     np.testing.assert_allclose(rounded, expected, atol=0.5 / 255 + 1e-5)
@@ -311,7 +383,22 @@ def test_bad_inputs(prior, change, message):
             MagnitudePrior()(inputs)
 
 
+@pytest.mark.parametrize("frame", [None, np.zeros((2, 37, 50), np.uint8)])
+def test_bad_frames(frame):
+    model = MotionPrior(FlowSettings(motion_size=(37, 50)), SUPERPIXELS, width=0.0625, rgb_features=True)
+    inputs = random_inputs() if frame is None else {**random_inputs(), "frame": frame}
+    found = "none" if frame is None else r"\(2, 37, 50\)"
+    with pytest.raises(ValueError, match=rf"RGB features; its input 'frame' must be \(B, H, W, 3\), found {found}"):
+        model(inputs)
+    with pytest.raises(ValueError, match=r"its input 'flow' must be of its motion_size, \(37, 50\), found \(40, 50\)"):
+        model({**random_inputs(2, 40, 50), "frame": random_frames((2, 37, 50))})
+
+
 def test_bad_settings():
+    with pytest.raises(ValueError, match="camera must be one of"):
+        MotionPrior(camera="zoom")
+    with pytest.raises(ValueError, match="camera must be one of"):
+        MagnitudePrior(camera="zoom")
     with pytest.raises(ValueError, match="backbone must be one of"):
         MotionPrior(backbone="alexnet")
     with pytest.raises(ValueError, match="Superpixel settings must be"):

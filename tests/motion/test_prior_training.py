@@ -8,7 +8,7 @@ from msst_keras.data.synthetic import generate_sequence
 from msst_keras.motion import prior_training
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.prior import MotionPrior
-from msst_keras.motion.prior_training import train_prior
+from msst_keras.motion.prior_training import predict_priors, summarise_regions, train_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 
 SIZE = (64, 96)
@@ -112,6 +112,46 @@ def test_loss_and_report_are_those_of_the_clear_regions(monkeypatch):
     }
 
 
+def test_what_moves_alike_is_told_apart_by_its_colour():
+    """Of two kinds of squares in the same motion the red ones are salient."""
+
+    def batches(seed):
+        for scene in scenes(seed):
+            scene["frame"] = np.where(scene["mask"][..., None], np.uint8([200, 0, 0]), np.uint8([0, 0, 200]))
+            scene["flow"][:] = (0, 3)
+            yield scene
+
+    model = make_prior(rgb_features=True)
+    report = train_prior(batches(0), model, steps=30)
+    assert report["balanced_accuracy"] > 0.95
+
+
+def test_predictions_and_their_report():
+    batch, model = squares(), make_prior(train_backbone=False)
+    ((given, maps, counts),) = predict_priors([batch], model)
+    assert given is batch
+    inputs = {"flow": batch["flow"], "superpixels": batch["superpixels"]}
+    np.testing.assert_allclose(maps, model(inputs)[..., 0], atol=1 / 255)
+    found = model.score_regions(inputs).numpy()[..., :24] > 0
+    salient = np.isin(np.arange(24), (8, 9, 14))
+    expected = [found[..., salient].sum(), 2 * 2 * 3, (~found[..., ~salient]).sum(), 2 * 2 * 21]
+    np.testing.assert_array_equal(counts, expected)
+    assert summarise_regions(counts)["region_accuracy"] == pytest.approx((expected[0] + expected[2]) / (4 * 24))
+    assert summarise_regions(np.array([1, 4, 9, 10])) == {
+        "region_accuracy": 10 / 14, "balanced_accuracy": pytest.approx((0.25 + 0.9) / 2), "num_regions": 14,
+        "num_salient_regions": 4,
+    }  # fmt: skip
+    assert summarise_regions(np.array([0, 0, 9, 10]))["balanced_accuracy"] is None
+
+
+def test_batches_of_a_prior_that_needs_frames():
+    model = make_prior(train_backbone=False, rgb_features=True)
+    with pytest.raises(ValueError, match="must hold flow, superpixels, frame and mask, found no frame"):
+        train_prior([squares()], model, steps=1)
+    with pytest.raises(ValueError, match=r"must hold frame \(2, H, W, 3\), found \(3, 64, 96, 3\)"):
+        train_prior([{**squares(), "frame": np.zeros((3, 64, 96, 3), np.uint8)}], model, steps=1)
+
+
 def test_report_covers_the_last_tenth_of_the_steps():
     with_object, without = squares(1), squares(1)
     without["mask"] = np.zeros_like(without["mask"])
@@ -130,10 +170,14 @@ class FakeGenerator:
 
 
 def test_mirrored_batches_show_the_mirrored_scene():
-    batch, model = squares(), make_prior()
+    batch, model = squares(), make_prior(rgb_features=True)
     batch["flow"] += np.float32([2, 0])
+    batch["frame"] = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype(np.float32)
     plain, mirrored = (prior_training._prepare(batch, model, mirror) for mirror in (False, True))
-    for name, original, flipped in zip(("flow", "superpixels", "mask"), plain, mirrored, strict=True):
+    plain, mirrored = ({**inputs, "mask": mask} for inputs, mask in (plain, mirrored))
+    assert plain.keys() == batch.keys()
+    for name, original in plain.items():
+        flipped = mirrored[name]
         np.testing.assert_array_equal(original, batch[name])
         sign = np.float32([-1, 1]) if name == "flow" else 1
         np.testing.assert_array_equal(flipped[:, :, ::-1], batch[name] * sign)

@@ -43,23 +43,21 @@ def lively(model):
 
 
 def make_prior(kind):
-    if kind == "network":
+    if kind in ("network", "network with frames"):
         keras.utils.set_random_seed(0)
-        prior = MotionPrior(FLOW, SUPERPIXELS, backbone="vgg16", width=0.0625)
-        prior({"flow": np.zeros((1, 32, 48, 2), "float32"), "superpixels": np.zeros((1, 32, 48, 2), "int32")})
-        return prior
+        return MotionPrior(FLOW, SUPERPIXELS, width=0.0625, rgb_features=kind == "network with frames")
     return MagnitudePrior() if kind == "magnitude" else None
 
 
 def make_settings(kind):
     motion = None
     if kind != "none":
-        superpixels = SUPERPIXELS.to_dict() if kind == "network" else None
+        superpixels = SUPERPIXELS.to_dict() if kind.startswith("network") else None
         motion = {"flow": FLOW.to_dict(), "superpixels": superpixels, "prior": {"kind": kind}}
     return {"num_frames": NUM_FRAMES, "image_size": IMAGE_SIZE, "motion": motion}
 
 
-@pytest.fixture(scope="module", params=["network", "magnitude", "none"])
+@pytest.fixture(scope="module", params=["network", "network with frames", "magnitude", "none"])
 def exported(request, tmp_path_factory):
     keras.utils.set_random_seed(0)
     variant = "os" if request.param == "none" else "msst"
@@ -78,6 +76,8 @@ def expected_maps(frames, model, prior):
         motion = {"flow": flows}
         if isinstance(prior, MotionPrior):
             motion["superpixels"] = np.stack([segment(flow, SUPERPIXELS) for flow in flows])
+        if prior.needs_frames:
+            motion["frame"] = frames
         inputs["prior"] = keras.ops.image.resize(prior(motion), IMAGE_SIZE, antialias=True)
     maps = []
     for index in range(len(frames)):

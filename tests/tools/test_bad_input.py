@@ -78,6 +78,46 @@ def test_records_of_another_format_version(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def write_records(folder, sequences=("a",), grey=0, motion=None):
+    image = np.full((48, 64, 3), grey, np.uint8)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:30, 10:30] = 255
+    encoded = [cv2.imencode(".png", each)[1].tobytes() for each in (image, mask, mask)]
+    frames = [FrameRecord(name, "0", 0, 48, 64, encoded[0], encoded[1], "fine", encoded[2]) for name in sequences]
+    records.write_shard(records.shard_path(folder, 0, 1), frames)
+    motion = {"flow": {}, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False} | (motion or {})
+    records.write_manifest(folder, records.build_manifest(folder, 1, {"dataset": "davis", "motion": motion}))
+    return folder
+
+
+def test_records_that_are_damaged(tmp_path):
+    folder = write_records(tmp_path / "records")
+    shard = records.shard_path(folder, 0, 1)
+    content = bytearray(shard.read_bytes())
+    content[200] ^= 1
+    shard.write_bytes(content)
+    place = f"{shard}: corrupt after byte 0"
+    train = ("train", f"--records={folder}", f"--run_dir={tmp_path}/run", "--variant=os", "--weights=none")
+    result = msst(*train, "--width=0.05", "--image_sizes=33x33", "--steps=2")  # met while training
+    last = result.stderr.splitlines()[-1]
+    assert result.returncode == 1 and last.startswith("msst train: ") and place in last, result.stderr
+    assert "Traceback" not in result.stderr
+    result = msst("inspect_records", f"--records={folder}", "--verify")
+    assert result.returncode == 1 and f"msst inspect_records: {shard}: SHA-256" in result.stderr.splitlines()[-1]
+    result = msst("inspect_records", f"--records={folder}", f"--output={tmp_path}/sheet.png")
+    assert result.returncode == 1 and f"{shard}: corrupt at byte 0" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "sheet.png").exists()
+    (folder / "manifest.json").write_text('{"format_version": 1, "shards": {}}')
+    assert_one_sentence(msst("inspect_records", f"--records={folder}"), "inspect_records", "expected a list of shards")
+
+
+def test_validation_on_what_is_trained_on(tmp_path):
+    folder, val = write_records(tmp_path / "train", ("a", "b")), write_records(tmp_path / "val", ("b", "c"), grey=9)
+    result = msst("train", f"--records={folder}", f"--val_records={val}", f"--run_dir={tmp_path}/run", "--variant=os")
+    assert_one_sentence(result, "train", f"the sequence 'b' is in {folder} to train on and in {val} to validate on")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_model_folder_that_is_none(davis, tmp_path):
     frames = davis / "JPEGImages/480p/ball"
     result = msst("predict", f"--model={tmp_path}/davis", f"--input={frames}", f"--output_dir={tmp_path}/maps")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +22,8 @@ NUM_KILLS = 5
 
 def start(*arguments):
     command = [sys.executable, "-m", "msst_keras", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, **nowhere, start_new_session=True)  # a process group of its own
 
 
 def finish(*arguments):
@@ -47,16 +51,60 @@ def davis(tmp_path_factory):
     return root
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_conversion(davis, tmp_path):
+    """Twenty kills of two workers: sometimes all processes at once, sometimes their parent alone."""
+
     def arguments(folder):
-        return ["make_records", "--dataset=davis", f"--root={davis}", f"--output_dir={folder}", "--motion_size=64x96"]
+        return [
+            "make_records", "--dataset=davis", f"--root={davis}", f"--output_dir={folder}", "--store_flow",
+            "--num_workers=2",
+        ]  # fmt: skip
 
     seconds = finish(*arguments(tmp_path / "whole"))
-    kill_and_finish(seconds, *arguments(tmp_path / "killed"))
-    whole, killed = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "killed")
-    )
-    assert killed == whole  # byte for byte, and no stray file
+    whole, killed = contents(tmp_path / "whole"), tmp_path / "killed"
+    moments, num_kills = random.Random(0), 0
+    while num_kills < 20:
+        process = start(*arguments(killed))
+        try:
+            assert process.wait(moments.uniform(0.3, 1) * seconds) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL) if moments.random() < 0.5 else process.kill()
+            process.wait()
+            num_kills += 1
+        else:  # it got to its end before its moment came: the next kills are for another conversion
+            assert contents(killed) == whole
+            shutil.rmtree(killed)
+    finish(*arguments(killed))
+    assert contents(killed) == whole  # byte for byte, and no stray file
+
+
+def test_ctrl_c_leaves_nothing_running(davis, tmp_path):
+    process = start("make_records", "--dataset=davis", f"--root={davis}", f"--output_dir={tmp_path}", "--num_workers=2")
+    while not list(tmp_path.glob(".partial-*.tfrecord")):  # a worker has begun a shard
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(60) == 130
+    assert not list(tmp_path.glob(".partial-*")) and not (tmp_path / "manifest.json").exists()
+    with pytest.raises(ProcessLookupError):  # the process group is empty
+        os.killpg(process.pid, 0)
+
+
+def test_an_added_prior(davis, tmp_path):
+    def make(folder, prior):
+        common = [f"--root={davis}", f"--output_dir={folder}", "--num_workers=2"]
+        finish("make_records", "--dataset=davis", f"--prior={prior}", *common)
+
+    make(tmp_path / "whole", "magnitude")
+    make(tmp_path / "killed", "none")
+    shutil.copytree(tmp_path / "killed", tmp_path / "timed")
+    change = ("make_records", "--add_prior=magnitude", "--num_workers=2")
+    seconds = finish(*change, f"--output_dir={tmp_path}/timed")
+    kill_and_finish(seconds, *change, f"--output_dir={tmp_path}/killed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "timed") == contents(tmp_path / "whole")
 
 
 def test_training(davis, tmp_path):

@@ -109,6 +109,17 @@ def test_a_loss_that_is_not_finite_names_step_and_clips_and_keeps_the_checkpoint
     assert not (tmp_path / "result.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "damaged"), ("[" * 10**5, "damaged"), ("[]", "damaged"), ("{}", "expected model, motion and image_size"),
+     ('{"model": 1, "motion": null, "image_size": [3, 3]}', "expected model, motion and image_size")],
+)  # fmt: skip
+def test_a_damaged_run_is_refused(tmp_path, content, message):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=f"{tmp_path}/run.json: {message}"):
+        run.read_run(tmp_path)
+
+
 def test_another_model_in_the_run_directory_is_refused(tmp_path):
     settings = {"model": SETTINGS, "motion": None, "image_size": (32, 32)}
     run.write_run(tmp_path, settings)

@@ -81,19 +81,19 @@ def main() -> int | None:
     for path, command in jobs.items():
         if not path.exists() and (status := _run(*command)):
             return status
-    _write_baselines(val, maps)
     status = _run(
-        "evaluate", f"--predictions={maps}/msst", f"--ground_truth={data}", "--split=val",
-        f"--output_dir={out}/results", f"--compare=all_black:{maps}/all_black,flow_magnitude:{maps}/flow_magnitude",
+        "evaluate", f"--predictions={maps}/msst", "--name=msst", f"--ground_truth={data}", "--split=val",
+        f"--output_dir={out}/results",
     )  # fmt: skip
     if status:
         return status
     sheet = _draw_sheet(val, maps, out / "contact_sheet.png")
-    print(f"\nDone in {time.monotonic() - started:.0f} s.\nPictures: {sheet}, {overlay}, and the maps in {maps}/msst")
-    for method in ("", "flow_magnitude", "all_black"):
-        result = json.loads((out / "results" / method / "metrics.json").read_text())
+    print(f"\nDone in {time.monotonic() - started:.0f} s.\nReport: {out}/results/report.html")
+    print(f"Pictures: {sheet}, {overlay}, and the maps in {maps}/msst")
+    for method, suffix in (("msst", ""), ("flow magnitude", "-flow-magnitude"), ("all black", "-all-black")):
+        result = json.loads((out / "results" / f"metrics{suffix}.json").read_text())
         scores = ", ".join(f"{name} {result[key]:.3f}" for name, key in _SCORES.items())
-        print(f"{method or 'msst':15s} {scores} ({result['num_frames']} frames, protocol {result['protocol']})")
+        print(f"{method:15s} {scores} ({result['num_frames']} frames, protocol {result['protocol']})")
 
 
 _SCORES = {"MAE": "mae", "max F": "max_f", "S": "s_measure"}
@@ -105,37 +105,24 @@ def _run(job: str, *arguments: str) -> int:
     return subprocess.run([sys.executable, "-m", "msst_keras", job, *arguments], check=False).returncode
 
 
-def _write_baselines(sequences, maps: Path) -> None:
-    """Maps that need no network: all black, and the magnitude of the flow without the camera's."""
-    import cv2
-    import numpy as np
-
-    from msst_keras.data import images
-    from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
-
-    settings = FlowSettings(motion_size=tuple(map(int, _MOTION_SIZE.split("x"))))
-    for sequence in sequences:
-        names, _, frames = zip(*sequence.read_frames(), strict=True)
-        for name, frame, flow in zip(names, frames, FlowEstimator(settings).flows(frames), strict=True):
-            magnitude = cv2.resize(magnitude_prior(flow), frame.shape[1::-1])
-            images.write_map(maps / "flow_magnitude" / sequence.name / f"{name}.png", magnitude)
-            images.write_map(maps / "all_black" / sequence.name / f"{name}.png", np.zeros_like(magnitude))
-
-
 def _draw_sheet(sequences, maps: Path, path: Path) -> Path:
     """Frame, flow magnitude, map and mask of the middle frame of each sequence."""
+    import cv2
+
     from msst_keras.data import images
     from msst_keras.files import publish
     from msst_keras.inference.overlay import contact_sheet
+    from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 
+    estimator = FlowEstimator(FlowSettings(motion_size=tuple(map(int, _MOTION_SIZE.split("x")))))
     rows, labels = [], ["frame", "flow magnitude", "saliency map", "mask"]
     for sequence in sequences:
         index = len(sequence.frame_paths) // 2
-        name, frame = sequence.frame_names[index], images.read_frame(sequence.frame_paths[index])
-        found = [
-            images.read_map(maps / method / sequence.name / f"{name}.png") for method in ("flow_magnitude", "msst")
-        ]
-        rows.append([frame, *((255 * grey).astype("uint8") for grey in (*found, sequence.read_mask(index)))])
+        frame, following = (images.read_frame(path) for path in sequence.frame_paths[index : index + 2])
+        magnitude = cv2.resize(magnitude_prior(estimator.between(frame, following)), frame.shape[1::-1])
+        saliency = images.read_map(maps / "msst" / sequence.name / f"{sequence.frame_names[index]}.png")
+        found = magnitude, saliency, sequence.read_mask(index)
+        rows.append([frame, *((255 * grey).astype("uint8") for grey in found)])
     with publish(path) as temporary:
         temporary.write_bytes(images.encode_png(contact_sheet(rows, labels, cell_height=128)))
     return path

@@ -61,7 +61,7 @@ def main() -> int | None:
         out / "records/flow/manifest.json": [
             *convert, "--split=train", f"--output_dir={out}/records/flow", "--prior=none", "--store_flow"],
         prior: [
-            "train_prior", f"--records={out}/records/flow", f"--output={prior}", *narrow,
+            "train_prior", f"--records={out}/records/flow", f"--output={prior}", *narrow, "--camera=median",
             "--max_regions=256", f"--steps={_PRIOR_STEPS.value}"],
         out / "records/train/manifest.json": [
             *convert, "--split=train", f"--output_dir={out}/records/train", f"--prior={prior}"],

@@ -79,7 +79,10 @@ class MotionPrior(keras.Model):
                 does not say. Removed, the same motion has the same colour under every motion of the camera. The default
                 leaves least: S of the residual magnitude on 27 DAVIS-2016 training sequences is .278 of none, .681 of
                 median, .715 of affine and .723 of homography (max F .221, .618, .643, .643; `python
-                benchmarks/prior_choices.py --root=DAVIS_TRAIN --every=10`).
+                benchmarks/prior_choices.py --root=DAVIS_TRAIN --every=10`). A trained prior gains little: on five
+                sequences held out max F is .695 of homography and .696 of median, S .782 and .777 (the command below
+                with --camera). On the small generated videos of `msst demo` median is better (.815 and .783 for .771
+                and .742).
             rgb_features: Whether features of the frame stand beside those of the flow, pooled over the same regions.
                 The paper has none, hence False; they help: on five training sequences held out from the others max F
                 goes from .695 to .762, S from .782 to .815 (MobileNetV2, M = 3; `python benchmarks/prior.py

@@ -117,25 +117,30 @@ def count_cores() -> int:
 
 
 def _run(work: tuple, parts: Sequence[Part], num_workers: int) -> Iterator[tuple]:
-    num_workers = min(num_workers, len(parts))
-    if num_workers <= 1:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            for part in parts:
-                yield _score_part(*work, part)
-        finally:
-            cv2.setNumThreads(threads)
-        return
+    """Yields what each part scored, in order. This process is one of the workers: the others take a while to start."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    num_others = min(num_workers, len(parts)) - 1
     # Spawned: a fork would copy the locks of this process's threads.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(work,))
+    pool = ProcessPoolExecutor(num_others, context, initializer=_start_worker, initargs=(work,)) if num_others else None
+    futures, own, following = {}, {}, 0
     try:
-        yield from pool.map(_score_in_worker, parts)
+        for index in range(len(parts)):
+            while index not in own and not (index in futures and futures[index].done()) and following < len(parts):
+                # Two parts wait for each of the others, so that none is idle while this process scores one, too.
+                if sum(not future.done() for future in futures.values()) < 2 * num_others:
+                    futures[following] = pool.submit(_score_in_worker, parts[following])
+                else:
+                    own[following] = _score_part(*work, parts[following])
+                following += 1
+            yield own.pop(index) if index in own else futures.pop(index).result()
     except BrokenProcessPool:
         raise OSError("a worker process died, perhaps for want of memory; try fewer --num_workers") from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool:
+            pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
 _work: tuple = ()  # of a worker process: sent once, not with every part

@@ -77,6 +77,14 @@ def flags_text(job_main: Callable) -> str:
     return "".join(flag.serialize() + "\n" for flag in _flags_of(job_main) if flag.value is not None)
 
 
+def flags_values(job_main: Callable) -> dict[str, bool | int | float | str]:
+    """The flags of a job as they are set, by name; lists and the like as the text one would type."""
+    plain = (bool, int, float, str)
+    values = {flag.name: flag.value for flag in _flags_of(job_main) if flag.value is not None}
+    texts = {flag.name: flag.serialize().partition("=")[2] for flag in _flags_of(job_main) if flag.value is not None}
+    return {name: value if isinstance(value, plain) else texts[name] for name, value in values.items()}
+
+
 def _flags_of(job_main: Callable) -> list[flags.Flag]:
     registered = flags.FLAGS.flags_by_module_dict()
     name = job_main.__module__ if job_main.__module__ in registered else sys.argv[0]  # sys.argv[0]: run as a program

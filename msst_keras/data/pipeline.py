@@ -9,7 +9,7 @@ very batches of an uninterrupted run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -37,6 +37,46 @@ class Augmentation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Share:
+    """Which part of every global batch one process of a training reads, in batches of one replica (device) each.
+
+    With P = num_workers * num_replicas replicas and b = batch_size / P, replica r of worker w has the examples
+    s * batch_size + (w * num_replicas + r) * b + [0, b) of step s; a process's batches come step by step, replica by
+    replica. So all processes together see what one would.
+
+    Attributes:
+      worker, num_workers: number of this process, and of how many.
+      num_replicas: of this process.
+    """
+
+    worker: int = 0
+    num_workers: int = 1
+    num_replicas: int = 1
+
+    def replica_batch(self, batch_size: int) -> int:
+        """b, how many examples of a global batch one replica has.
+
+        Raises:
+          ValueError: the replicas cannot share the batch equally.
+        """
+        replicas = self.num_workers * self.num_replicas
+        if batch_size % replicas:
+            raise ValueError(f"a batch of {batch_size} cannot be shared equally by {replicas} replicas")
+        return batch_size // replicas
+
+    def examples(self, first_step: int, last_step: int, batch_size: int) -> tf.data.Dataset:
+        """The numbers of this process's examples of steps first_step to last_step - 1, scalar int64."""
+        mine = self.replica_batch(batch_size) * self.num_replicas
+        steps = tf.data.Dataset.range(first_step, last_step)
+        return steps.flat_map(
+            lambda step: tf.data.Dataset.range(mine).map(lambda i: step * batch_size + self.worker * mine + i)
+        )
+
+
+WHOLE = Share()  # of a training of one process on one device
+
+
+@dataclasses.dataclass(frozen=True)
 class ClipIndex:
     """Every clip of T frames that ends on a labelled frame, by where it lies on disk.
 
@@ -47,7 +87,9 @@ class ClipIndex:
       path_ids, offsets: int64 (N,), the shard of each clip and the byte offset of its first stored frame.
       counts: int64 (N,), how many frames it stores; T - count repetitions of the first are put before them.
       names: "sequence/index" of the labelled frame, for messages.
+      label_kinds: "fine" or "coarse", of each clip's label.
       motion: the manifests' "motion" (flow, superpixels, prior); None when clips have no prior.
+      flow_stored: whether all of their records hold flow.
     """
 
     paths: tuple[str, ...]
@@ -55,7 +97,9 @@ class ClipIndex:
     offsets: np.ndarray
     counts: np.ndarray
     names: tuple[str, ...]
+    label_kinds: tuple[str, ...]
     motion: dict | None
+    flow_stored: bool
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -120,8 +164,15 @@ def find_record_folders(patterns: Sequence[str]) -> list[str]:
     return folders
 
 
-def index_clips(folders: Sequence[str], num_frames: int, with_prior: bool) -> ClipIndex:
+def index_clips(
+    folders: Sequence[str],
+    num_frames: int,
+    with_prior: bool,
+    label_kinds: Collection[str] = records.LABEL_KINDS,
+) -> ClipIndex:
     """Lists the clips of `num_frames` (T) frames in the record folders, in a fixed order.
+
+    Clips whose label is of another kind than `label_kinds` are left out.
 
     Raises:
       ValueError: as `read_manifests`; no labelled frame; with a prior, folders that have none or priors made in
@@ -134,7 +185,7 @@ def index_clips(folders: Sequence[str], num_frames: int, with_prior: bool) -> Cl
     motion = _common(manifests, ("flow", "superpixels", "prior")) if with_prior else None
     if motion and motion["prior"]["kind"] == "none":
         raise ValueError(f"{folders[0]} holds no motion prior, which this variant needs; make it again with --prior")
-    return _index(manifests, num_frames, motion)
+    return _index(manifests, num_frames, motion, label_kinds)
 
 
 def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
@@ -154,21 +205,29 @@ def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
     return _index(manifests, 1, None), _common(manifests, ("flow",))["flow"]
 
 
-def _index(manifests: dict, num_frames: int, motion: dict | None) -> ClipIndex:
-    paths, path_ids, offsets, counts, names = [], [], [], [], []
+def _index(
+    manifests: dict, num_frames: int, motion: dict | None, label_kinds: Collection[str] = records.LABEL_KINDS
+) -> ClipIndex:
+    paths, path_ids, offsets, counts, names, kinds = [], [], [], [], [], []
     for folder, manifest in manifests.items():
         for name, sequence in manifest["sequences"].items():
-            for frame in map(int, sequence["labelled"]):
+            for frame, kind in sequence["labelled"].items():
+                if kind not in label_kinds:
+                    continue
+                frame = int(frame)
                 first = max(0, frame - num_frames + 1)
                 path_ids.append(len(paths) + sequence["shard"])
                 offsets.append(sequence["offsets"][first])
                 counts.append(frame - first + 1)
                 names.append(f"{name}/{frame}")
+                kinds.append(kind)
         paths += [f"{folder}/{shard['name']}" for shard in manifest["shards"]]
     if not offsets:
-        raise ValueError(f"{', '.join(manifests)}: no frame has a label, so there is nothing to learn from")
+        kinds = " or ".join(label_kinds)
+        raise ValueError(f"{', '.join(manifests)}: no frame has a {kinds} label, so there is nothing to learn from")
     arrays = (np.asarray(values, np.int64) for values in (path_ids, offsets, counts))
-    return ClipIndex(tuple(paths), *arrays, tuple(names), motion)
+    flow_stored = all(manifest["motion"].get("flow_stored", False) for manifest in manifests.values())
+    return ClipIndex(tuple(paths), *arrays, tuple(names), tuple(kinds), motion, flow_stored)
 
 
 def _common(manifests: dict, keys: tuple[str, ...]) -> dict:
@@ -194,16 +253,21 @@ def training_batches(
     first_step: int,
     last_step: int,
     augmentation: Augmentation,
+    share: Share = WHOLE,
+    label_weights: Mapping[str, float] | None = None,
 ) -> Batches:
-    """The batches of steps first_step to last_step - 1.
+    """The batches of steps first_step to last_step - 1, or a process's `share` of them.
 
     Step s has image size `image_sizes[draw(seed, s)]`: the paper's two resolutions mixed batch by batch.
 
     Returns:
       dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (where
       the index has one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into
-      `index`.
+      `index`, and, with `label_weights`, "weight" (B,) float32, that of the label's kind.
     """
+    weights = None
+    if label_weights:
+        weights = np.asarray([label_weights[kind] for kind in index.label_kinds], np.float32)
     sizes = np.asarray(image_sizes, np.int32)
     size_ids = np.random.default_rng(seed).integers(len(sizes), size=last_step)
     # One draw per step from one generator: a pure function of (seed, step), since a longer training draws the same
@@ -211,21 +275,51 @@ def training_batches(
 
     def load(example, clip):
         size = tf.gather(sizes, tf.gather(size_ids, example // batch_size))
-        return _load_clip(index, clip, num_frames, size, augmentation, [seed, example])
+        element = _load_clip(index, clip, num_frames, size, augmentation, [seed, example])
+        return element if weights is None else element | {"weight": tf.gather(weights, clip)}
 
-    return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
+    return _shuffled_batches(index, load, batch_size, seed, first_step, last_step, share)
 
 
-def validation_batches(index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int]) -> Batches:
-    """Every clip once, in order, not augmented; the last batch may be short. Elements as in `training_batches`."""
+def validation_batches(
+    index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int], share: Share = WHOLE
+) -> Batches:
+    """Every clip once, in order, not augmented; elements as in `training_batches`.
+
+    The last batch is short, but where several replicas share it: all of them need as many examples, so it is filled up
+    with repetitions of the last clip, whose "clip" is -1.
+    """
     size = np.asarray(image_size, np.int32)
-    dataset = tf.data.Dataset.range(len(index))
-    dataset = dataset.map(
-        lambda clip: _load_clip(index, clip, num_frames, size, None, None),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return Batches(dataset.batch(batch_size).prefetch(2), index)
+    replicas = share.num_workers * share.num_replicas
+    steps = -(-len(index) // batch_size)
+    examples = share.examples(0, steps, batch_size) if replicas > 1 else tf.data.Dataset.range(len(index))
+
+    def load(example):
+        clip = tf.minimum(example, len(index) - 1)
+        element = _load_clip(index, clip, num_frames, size, None, None)
+        return element | {"clip": tf.where(example < len(index), clip, -1)}
+
+    dataset = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return Batches(dataset.batch(share.replica_batch(batch_size)).prefetch(2), index)
+
+
+def picture_clips(
+    index: ClipIndex, clips: Sequence[int], num_frames: int, image_size: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """The clips of these numbers as one batch like those of `validation_batches`, for drawing.
+
+    Returns:
+      the same keys, and "flow" (N, h, w, 2) float32 of the last frame if the records hold flow.
+    """
+    size = np.asarray(image_size, np.int32)
+
+    def load(clip):
+        element = _load_clip(index, clip, num_frames, size, None, None)
+        return element | {"flow": _load_flow(index, clip)} if index.flow_stored else element
+
+    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(clips, np.int64)).map(load, deterministic=True)
+    (batch,) = Batches(dataset.batch(len(clips)), index).as_numpy_iterator()
+    return batch
 
 
 def flow_batches(
@@ -241,32 +335,27 @@ def flow_batches(
 
     def load(_, clip):
         features = _read_features(index, clip)
-        # The 16-bit PNG holds x, y and a third channel; 2**15 is zero.
-        levels = tf.io.decode_png(features["flow"][-1], channels=3, dtype=tf.uint16)
-        known = tf.reduce_all(levels[..., 2] == images.FLOW_KNOWN)
-        _expect(known, index, clip, "its flow is no flow PNG, or unknown in places")
-        levels = tf.cast(levels[..., :2], tf.float32)
+        flow = _decode_flow(features["flow"][-1], index, clip)
         box, flip = _draw(None, None)
-        mask = _sample(_decode(features["mask"][-1], 1), box, flip, tf.shape(levels)[:2]) >= 127.5
-        flow = (levels - 2.0**15) * images.FLOW_STEP
+        mask = _sample(_decode(features["mask"][-1], 1), box, flip, tf.shape(flow)[:2]) >= 127.5
         element = {"flow": flow, "mask": tf.cast(mask[..., 0], tf.float32), "clip": clip}
         if with_frames:
-            element["frame"] = _sample(_decode(features["frame"][-1], 3), box, flip, tf.shape(levels)[:2])
+            element["frame"] = _sample(_decode(features["frame"][-1], 3), box, flip, tf.shape(flow)[:2])
         return element
 
     return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
 
 
-def _shuffled_batches(index, load, batch_size, seed, first_step, last_step):
+def _shuffled_batches(index, load, batch_size, seed, first_step, last_step, share=WHOLE):
     """Batches of `load(example, clip)` in the global order (see the module)."""
 
     def locate(example):
         epoch, position = example // len(index), example % len(index)
         return load(example, tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1))
 
-    dataset = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
+    dataset = share.examples(first_step, last_step, batch_size)
     dataset = dataset.map(locate, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return Batches(dataset.batch(batch_size, drop_remainder=True).prefetch(2), index)
+    return Batches(dataset.batch(share.replica_batch(batch_size), drop_remainder=True).prefetch(2), index)
 
 
 def _load_clip(index, clip, num_frames, size, augmentation, seed):
@@ -305,6 +394,18 @@ def _read_features(index, clip):
     right = tf.reduce_all(follow) & tf.reduce_all(features["sequence"] == features["sequence"][-1])
     _expect(right & (last == tf.gather(list(index.names), clip)), index, clip, "other frames than the manifest says")
     return features
+
+
+def _load_flow(index, clip):
+    return _decode_flow(_read_features(index, clip)["flow"][-1], index, clip)
+
+
+def _decode_flow(encoded, index, clip):
+    """Flow PNG to (h, w, 2) float32: 16 bits hold x, y and whether it is known; 2**15 is zero."""
+    levels = tf.io.decode_png(encoded, channels=3, dtype=tf.uint16)
+    known = tf.reduce_all(levels[..., 2] == images.FLOW_KNOWN)
+    _expect(known, index, clip, "its flow is no flow PNG, or unknown in places")
+    return (tf.cast(levels[..., :2], tf.float32) - 2.0**15) * images.FLOW_STEP
 
 
 def _expect(condition, index, clip, problem):

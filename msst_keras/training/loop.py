@@ -1,51 +1,57 @@
 """The training loop: steps, log, TensorBoard, checkpoints, and going on where a run was left.
 
-Keras's own `fit` cannot train on several hosts and falls over on a short last batch, hence a loop of our own.
+Keras's own `fit` cannot train on several hosts and falls over on a short last batch, hence a loop of our own. Every
+process of a training runs it; one of them, the chief, writes the run directory.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from msst_keras.files import publish
-from msst_keras.model.losses import joint_loss
 from msst_keras.progress import progress
+from msst_keras.training.checkpoints import Checkpoints
+from msst_keras.training.log import Log, Profile
+from msst_keras.training.optimizer import OptimizerOptions, Update, learning_rate_at
+from msst_keras.training.step import StepOptions, make_step
+from msst_keras.training.strategy import Devices
+
+SCORES = ("mae", "max_f", "s_measure")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
-    """What a step does and how often the loop looks up.
+    """What a training does and how often it looks up.
 
     Attributes:
       steps: how many steps the whole training has.
-      learning_rate: Adam's; 1e-3 is the paper's (section 4.1).
-      alpha: Eq. 7's balance factor, a number or "balanced" (per image; the paper names no value).
-      beta: Eq. 8's weight of the loss behind the ConvLSTM; 0.1 is the paper's.
-      region_weight: weight of a soft IoU loss beside Eq. 7; 0 is the paper. Class-balanced cross-entropy alone
-        leaves halos around objects (a worse MAE at the same ranking), which a region loss repairs.
-      checkpoint_every, keep_checkpoints: steps between checkpoints, and how many are kept.
+      step, optimizer: see there.
+      checkpoint_every, keep_checkpoints: steps between checkpoints, and how many are kept beside the best.
       validate_every: steps between validations; 0 validates at the end alone.
       log_every: steps between TensorBoard scalars (log.jsonl has every step).
+      pictures_every: steps between TensorBoard's pictures; 0 draws at the end alone.
+      profile: first and last step of a window for TensorBoard's profiler; None for none.
     """
 
     steps: int
-    learning_rate: float = 1e-3
-    alpha: str | float = "balanced"
-    beta: float = 0.1
-    region_weight: float = 0.0
+    step: StepOptions = StepOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     validate_every: int = 0
     log_every: int = 10
+    pictures_every: int = 0
+    profile: tuple[int, int] | None = None
 
 
 class Interrupted(Exception):
@@ -54,136 +60,151 @@ class Interrupted(Exception):
 
 def train(
     model: keras.Model,
-    make_batches: Callable[[int], tf.data.Dataset],
+    make_batches: Callable[[int], Iterable[dict[str, tf.Tensor]]],
     clip_names: tuple[str, ...],
     run_dir: str | Path,
     options: TrainingOptions,
-    validate: Callable[[], dict[str, float]] | None = None,
+    devices: Devices | None = None,
+    validate: Callable[[], Mapping] | None = None,
+    draw: Callable[[], list[dict]] | None = None,
+    settings: dict | None = None,
 ) -> dict:
-    """Trains `model` to step `options.steps`, from the last checkpoint in `run_dir` if there is one.
+    """Trains `model` to step `options.steps`, from the last whole checkpoint in `run_dir` if there is one.
 
     Args:
-      model: of `build_msst`; its inputs are keys of a batch.
-      make_batches: step -> the dataset of the batches from that step on (see `pipeline.training_batches`).
+      model: of `build_msst`, built in the scope of `devices.strategy`; its inputs are keys of a batch.
+      make_batches: step -> the batches from that step on of this process's share (see `pipeline.training_batches`).
       clip_names: the name of each clip, for the message about a loss that is not finite.
-      run_dir: see `training.run`.
+      run_dir: see `training.run`; all processes must see the same.
       options: see `TrainingOptions`.
-      validate: computes scalars such as "mae" with the model as it is.
+      devices: of `make_devices`; None is one device.
+      validate: scores the model as it is: an evaluator's result. The best by S-measure is kept.
+      draw: gives pictures of the model's work (see `log.Log.pictures`).
+      settings: flags, for TensorBoard's table of runs.
 
     Returns:
-      {"steps", "loss" (mean of the last tenth of the steps), "seconds", and what `validate` gave}; also in result.json.
+      {"steps", "loss" (mean of the last tenth of the steps), SCORES of `validate`, "seconds" and "input_wait" (the
+      share of them spent waiting for batches) of this process}; also in result.json.
 
     Raises:
-      ValueError: a loss that is not finite; names the step and the clips. The last checkpoint stays.
+      ValueError: a loss that is not finite; names the step and the clips. The last checkpoint stays. Or processes that
+        do not see the same run directory.
+      ConnectionError: another process of the training was lost.
+      OSError: a file could not be written, as on a full disk.
       Interrupted: by a signal; a checkpoint was written.
     """
-    run_dir = Path(run_dir)
-    optimizer = keras.optimizers.Adam(options.learning_rate)
-    optimizer.build(model.trainable_variables)
-    done = tf.Variable(0, dtype=tf.int64)
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=done)
-    manager = tf.train.CheckpointManager(checkpoint, str(run_dir / "checkpoints"), options.keep_checkpoints)
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-    first = int(done.numpy())
+    devices, run_dir = devices or Devices(), Path(run_dir)
+    with devices.strategy.scope():
+        update = Update(model, options.optimizer)
+    checkpoints = Checkpoints(run_dir, options.keep_checkpoints, model, update.state, writes=devices.is_chief)
+    first = _restore(checkpoints, devices, run_dir)
     result_path = run_dir / "result.json"
     if first >= options.steps and result_path.exists():
         return json.loads(result_path.read_text())
-    step_function = _make_step(model, optimizer, options)
-    started = time.perf_counter()
-    with _Log(run_dir, first) as log, _Signals() as signals:
-        batches = iter(make_batches(first))
-        for step in progress(range(first, options.steps), options.steps, "training", initial=first):
-            before = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - before
-            scalars = {name: float(value) for name, value in step_function(batch).items()}
-            seconds = time.perf_counter() - before
-            if not math.isfinite(scalars["loss"]):
-                names = ", ".join(clip_names[clip] for clip in batch["clip"].numpy())
-                raise ValueError(f"the loss of step {step} is {scalars['loss']}; its clips are {names}")
-            scalars |= {"learning_rate": options.learning_rate, "input_wait": waited / seconds}
-            scalars["clips_per_second"] = batch["mask"].shape[0] / seconds
-            log.step(step, scalars, to_tensorboard=step % options.log_every == 0)
-            done.assign(step + 1)
-            last = step + 1 == options.steps
-            if last or (step + 1) % options.checkpoint_every == 0 or signals.received:
-                manager.save(checkpoint_number=step + 1)
-                log.images(step, batch, model)
-            if signals.received and not last:
-                raise Interrupted(f"stopped by {signals.received} after step {step + 1}; run the same command to go on")
-            if validate and not last and options.validate_every and (step + 1) % options.validate_every == 0:
-                log.validation(step, validate())
-        scores = validate() if validate else {}
-        log.validation(options.steps - 1, scores)
-        results = {"steps": options.steps, "loss": log.recent_loss(options.steps // 10), **scores}
-    results["seconds"] = round(time.perf_counter() - started, 1)
-    with publish(result_path) as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    started, last = time.perf_counter(), options.steps
+    with Log(run_dir, first, options.log_every, writes=devices.is_chief) as log:
+        if settings:
+            log.hparams(settings)
+        try:
+            waited = _run_steps(
+                model, update, make_batches, clip_names, run_dir, first,
+                options, devices, checkpoints, log, validate, draw,
+            )  # fmt: skip
+        except (tf.errors.UnavailableError, tf.errors.CancelledError, tf.errors.AbortedError) as error:
+            raise ConnectionError(
+                f"another process of this training was lost ({error.message.splitlines()[0]}); "
+                "start all of them again with the same command to go on"
+            ) from error
+        seconds = time.perf_counter() - started
+        with update.averaged():
+            scores = _validate(validate, last, checkpoints, log)
+            if draw:
+                log.pictures(last, draw())
+        results = {"steps": last, "loss": log.recent_loss(last // 10), **scores} if devices.is_chief else scores
+    results |= {"seconds": round(time.perf_counter() - started, 1), "input_wait": waited / seconds}
+    if devices.is_chief:
+        with publish(result_path) as temporary:
+            temporary.write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 
-def _make_step(model, optimizer, options):
-    """One step as a graph: traced once per image size."""
-
-    @tf.function
-    def step(batch):
-        with tf.GradientTape() as tape:
-            outputs = model({name: batch[name] for name in model.input}, training=True)
-            losses = joint_loss(outputs, batch["mask"], options.alpha, options.beta, options.region_weight)
-        gradients = tape.gradient(losses["loss"], model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
-        return {**losses, "gradient_norm": tf.linalg.global_norm(gradients)}
-
+def _restore(checkpoints: Checkpoints, devices: Devices, run_dir: Path) -> int:
+    """Restores all processes to one step; the chief first, since it removes what a kill has torn."""
+    step = checkpoints.restore() if devices.is_chief else 0
+    if devices.num_workers == 1:
+        return step
+    devices.gather_number(step)
+    step = step if devices.is_chief else checkpoints.restore()
+    steps = devices.gather_number(step)
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"the processes of this training see different checkpoints in {run_dir} (steps {sorted(set(steps))}); "
+            "--run_dir must be on a file system that all hosts share"
+        )
     return step
 
 
-class _Log:
-    """log.jsonl (every step) and TensorBoard events of a run."""
+def _run_steps(
+    model, update, make_batches, clip_names, run_dir, first, options, devices, checkpoints, log, validate, draw
+) -> float:
+    """Does the steps from `first` on; returns the seconds spent waiting for batches."""
+    step_function = make_step(model, update, options.step, devices)
+    batches, total_wait = iter(make_batches(first)), 0.0
+    profile = Profile(run_dir, options.profile if devices.is_chief else None)
+    steps = range(first, options.steps)
+    if devices.is_chief:
+        steps = progress(steps, options.steps, "training", initial=first)
+    with _Signals() as signals:
+        for step in steps:
+            rate = learning_rate_at(options.optimizer, step, options.steps)
+            before = time.perf_counter()
+            local = list(itertools.islice(batches, devices.share.num_replicas))
+            waited = time.perf_counter() - before
+            total_wait += waited
+            profile.before(step)
+            batch = devices.scatter(local)
+            stop = tf.constant(1.0 if signals.received else 0.0)
+            results = step_function(batch, tf.constant(rate, tf.float32), stop)
+            scalars = {name: float(value) for name, value in results.items()}
+            profile.after(step)
+            seconds = time.perf_counter() - before
+            # What another process is to hear of must have gone through the step; alone there is no need to wait.
+            stopped = scalars.pop("stop") > 0 or (devices.num_workers == 1 and signals.received is not None)
+            if not math.isfinite(scalars["loss"]):
+                names = ", ".join(clip_names[clip] for clip in devices.gather(batch["clip"]))
+                raise ValueError(f"the loss of step {step} is {scalars['loss']}; its clips are {names}")
+            scalars |= {f"learning_rate/{group}": rate * factor for group, factor in update.groups.items()}
+            scalars |= {"learning_rate": rate, "input_wait": waited / seconds}
+            scalars["clips_per_second"] = local[0]["mask"].shape[0] * devices.num_replicas / seconds
+            log.step(step, scalars)
+            done = step + 1
+            last = done == options.steps
+            if last or stopped or done % options.checkpoint_every == 0:
+                checkpoints.save(done)
+            if stopped and not last:
+                signal_name = signals.received or "a signal to another process"
+                raise Interrupted(f"stopped by {signal_name} after step {done}; run the same command to go on")
+            if not last and _is_due(done, options.validate_every):
+                with update.averaged():
+                    _validate(validate, done, checkpoints, log)
+            if not last and draw and _is_due(done, options.pictures_every):
+                with update.averaged():
+                    log.pictures(done, draw())
+    return total_wait
 
-    def __init__(self, run_dir: Path, first_step: int):
-        self._path = run_dir / "log.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        # Steps after the last checkpoint are done again, so their lines go, and a torn last line with them.
-        with publish(self._path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines[:first_step]))
-        self._file = self._path.open("a", buffering=1)
-        self._writer = tf.summary.create_file_writer(str(run_dir))
 
-    def __enter__(self) -> _Log:
-        return self
+def _is_due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
 
-    def step(self, step: int, scalars: dict[str, float], to_tensorboard: bool) -> None:
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        if to_tensorboard:
-            self._draw(step, scalars)
 
-    def validation(self, step: int, scores: dict[str, float]) -> None:
-        self._draw(step, {f"validation_{name}": value for name, value in scores.items()})
-
-    def _draw(self, step: int, scalars: dict[str, float]) -> None:
-        with self._writer.as_default(step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-
-    def images(self, step: int, batch: dict, model: keras.Model) -> None:
-        """Frame, prior, saliency map and mask of the batch's first clip, side by side."""
-        clip = {name: batch[name][:1] for name in model.input}
-        saliency = tf.sigmoid(model(clip, training=False)["fused"])
-        grey = [clip["prior"][:, -1]] if "prior" in clip else []
-        grey = [tf.repeat(image, 3, axis=-1) for image in (*grey, saliency, batch["mask"][:1])]
-        with self._writer.as_default(step):
-            tf.summary.image("frame, prior, saliency, mask", tf.concat([clip["frames"][:, -1] / 255.0, *grey], axis=2))
-            self._writer.flush()
-
-    def recent_loss(self, num_steps: int) -> float:
-        """The mean loss of the last `num_steps` steps (at least one)."""
-        lines = self._path.read_text().splitlines()[-max(1, num_steps) :]
-        return sum(json.loads(line)["loss"] for line in lines) / max(1, len(lines))
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-        self._writer.close()
+def _validate(validate, done, checkpoints, log) -> dict[str, float]:
+    if not validate:
+        return {}
+    result = validate()
+    log.validation(done, result)
+    scores = {name: result[name] for name in SCORES}
+    checkpoints.save_best(done, scores)
+    return scores
 
 
 class _Signals:

@@ -4,6 +4,7 @@ flags.txt        the flags of the run, usable with --flagfile
 run.json         how to build the model, and where its motion prior came from
 prior.keras      the motion prior's model (none for variant `os`)
 checkpoints/     the last few states of model and optimizer
+best/            the weights of the best validation, and its scores
 log.jsonl        one line a step
 events.out.*     TensorBoard
 result.json      when done
@@ -20,8 +21,10 @@ import tensorflow as tf
 
 from msst_keras.files import publish
 from msst_keras.model.msst import build_msst
+from msst_keras.training.checkpoints import BEST, LAST, newest_checkpoint
 
 PRIOR_NAME = "prior.keras"
+_AVERAGE = "update/averages/{}/.ATTRIBUTES/VARIABLE_VALUE"  # of `optimizer.Update.state`, in a checkpoint
 
 
 def write_run(run_dir: str | Path, settings: dict) -> None:
@@ -64,17 +67,26 @@ def read_run(run_dir: str | Path) -> dict:
     return settings
 
 
-def load_model(run_dir: str | Path) -> keras.Model:
-    """Builds a run's model and restores the weights of its last checkpoint.
+def load_model(run_dir: str | Path, checkpoint: str = "last") -> keras.Model:
+    """Builds a run's model and restores its weights: the averaged ones where the run averages.
+
+    Args:
+      run_dir: of the run.
+      checkpoint: "last", or "best" of the validations.
 
     Raises:
-      FileNotFoundError: no run directory, or one without a checkpoint.
+      FileNotFoundError: no run directory, or one without a (whole) checkpoint.
     """
     model = build_msst(**(read_run(run_dir)["model"] | {"weights": "none"}))
-    checkpoint = tf.train.latest_checkpoint(str(Path(run_dir) / "checkpoints"))
-    if checkpoint is None:
-        raise FileNotFoundError(f"{run_dir}: no checkpoint yet; train it first")
-    tf.train.Checkpoint(model=model).restore(checkpoint).expect_partial().assert_existing_objects_matched()
+    prefix = newest_checkpoint(Path(run_dir) / (BEST if checkpoint == "best" else LAST))
+    if prefix is None:
+        how = "validate it (--val_records)" if checkpoint == "best" else "train it first"
+        raise FileNotFoundError(f"{run_dir}: no checkpoint yet; {how}")
+    tf.train.Checkpoint(model=model).read(prefix).expect_partial().assert_existing_objects_matched()
+    reader = tf.train.load_checkpoint(prefix)
+    if reader.has_tensor(_AVERAGE.format(0)):
+        for number, weight in enumerate(model.trainable_variables):
+            weight.assign(reader.get_tensor(_AVERAGE.format(number)))
     return model
 
 

@@ -1,39 +1,97 @@
-"""Validation during training: the model's maps on clips of validation records, scored."""
+"""Looking at a model while it trains: its maps on validation clips, scored, and on a few clips, drawn."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from msst_keras.data.pipeline import ClipIndex, validation_batches
+from msst_keras.data.pipeline import ClipIndex, picture_clips, validation_batches
 from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.training.strategy import Devices
+
+NUM_PICTURES = 4
 
 
 def make_validation(
-    model: keras.Model, index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int]
-) -> Callable[[], dict[str, float]]:
+    model: keras.Model,
+    index: ClipIndex,
+    num_frames: int,
+    batch_size: int,
+    image_size: tuple[int, int],
+    devices: Devices | None = None,
+) -> Callable[[], dict]:
     """Returns a function that scores `model` on every clip of `index` at `image_size`, protocol `paper`.
 
     The maps are scored at `image_size`, not at the frames' own size: good for watching a training, not for publishing
-    (`msst evaluate` does that).
+    (`msst evaluate` does that). The devices share the clips; every process has the scores of all.
 
     Returns:
-      a function () -> {"mae", "max_f", "s_measure"}.
+      a function () -> `Evaluator.result()`: "mae", "max_f", "s_measure", the curves "precision" and "recall", ...
     """
-    predict = tf.function(lambda clip: tf.sigmoid(model(clip, training=False)["fused"]), reduce_retracing=True)
+    devices = devices or Devices()
+    predict = _make_prediction(model, devices)
 
-    def validate() -> dict[str, float]:
+    def validate() -> dict:
         evaluator = Evaluator(PROTOCOLS["paper"])
-        for batch in validation_batches(index, num_frames, batch_size, image_size):
-            maps = predict({name: batch[name] for name in model.input}).numpy()
-            for saliency, mask, clip in zip(
-                maps[..., 0], batch["mask"].numpy()[..., 0], batch["clip"].numpy(), strict=True
-            ):
-                sequence, frame = index.names[clip].rsplit("/", 1)
-                evaluator.add(sequence, frame, saliency, mask > 0.5)
-        result = evaluator.result()
-        return {name: result[name] for name in ("mae", "max_f", "s_measure")}
+        batches = iter(validation_batches(index, num_frames, batch_size, image_size, devices.share))
+        while local := list(itertools.islice(batches, devices.share.num_replicas)):
+            batch = devices.scatter(local)
+            outputs = predict({name: batch[name] for name in model.input})
+            maps, masks, clips = (devices.gather(value) for value in (outputs["fused"], batch["mask"], batch["clip"]))
+            for saliency, mask, clip in zip(maps[..., 0], masks[..., 0], clips, strict=True):
+                if clip >= 0:  # the last batch is filled up
+                    sequence, frame = index.names[clip].rsplit("/", 1)
+                    evaluator.add(sequence, frame, saliency, mask > 0.5)
+        return evaluator.result()
 
     return validate
+
+
+def make_drawing(
+    model: keras.Model,
+    index: ClipIndex,
+    num_frames: int,
+    image_size: tuple[int, int],
+    flow_to_color: Callable[[np.ndarray], np.ndarray],
+    devices: Devices | None = None,
+) -> Callable[[], list[dict[str, np.ndarray]]]:
+    """Returns a function that gives what `log.Log.pictures` draws: a few clips, evenly spread over `index`.
+
+    `flow_to_color` makes a flow map (h, w, 2) a picture (h, w, 3) uint8, where records hold flow.
+    """
+    chosen = np.unique(np.linspace(0, len(index) - 1, NUM_PICTURES).astype(int))
+    clips = picture_clips(index, chosen, num_frames, image_size)
+    devices = devices or Devices()
+    predict = _make_prediction(model, devices)
+    inputs = {name: tf.constant(clips[name]) for name in model.input}
+
+    def draw() -> list[dict[str, np.ndarray]]:
+        # Every replica draws the same: the processes of a training do all in step.
+        outputs = predict(devices.scatter([inputs] * devices.share.num_replicas))
+        outputs = {name: devices.gather(value)[: len(chosen), ..., 0] for name, value in outputs.items()}
+        rows = []
+        for clip in range(len(chosen)):
+            row = {"frame": clips["frames"][clip, -1]}
+            if "flow" in clips:
+                row["flow"] = flow_to_color(clips["flow"][clip])
+            if "prior" in inputs:
+                row["prior"] = clips["prior"][clip, -1, ..., 0]
+            if "recurrent" in outputs:
+                row["recurrent"] = outputs["recurrent"][clip]
+            rows.append(row | {"saliency": outputs["fused"][clip], "mask": clips["mask"][clip, ..., 0]})
+        return rows
+
+    return draw
+
+
+def _make_prediction(model, devices):
+    """A graph: inputs on every replica -> {"fused"[, "recurrent"]}, maps in 0..1."""
+
+    def predict(clip):
+        return {name: tf.sigmoid(logits) for name, logits in model(clip, training=False).items()}
+
+    return tf.function(lambda clip: devices.strategy.run(predict, (clip,)), reduce_retracing=True)

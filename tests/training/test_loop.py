@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from msst_keras.model.msst import build_msst, get_parts
 from msst_keras.training import loop, run
+from msst_keras.training.checkpoints import newest_checkpoint
+from msst_keras.training.optimizer import OptimizerOptions
 
 SETTINGS = {"variant": "msst", "backbone": "vgg16", "num_frames": 2, "width": 0.0625, "output_stride": 16}
 
@@ -55,10 +57,12 @@ def test_training_learns_and_leaves_its_files(tmp_path):
 
     def validate():
         calls.append(1)
-        return {"mae": 0.5}
+        return {"mae": 0.5, "max_f": 0.4, "s_measure": 0.3}
 
-    options = loop.TrainingOptions(steps=40, learning_rate=5e-3, checkpoint_every=10, validate_every=20)
-    result = loop.train(model, make_batches(40), ("a", "b", "c", "d"), tmp_path, options, validate)
+    options = loop.TrainingOptions(
+        steps=40, optimizer=OptimizerOptions(5e-3), checkpoint_every=10, validate_every=20
+    )
+    result = loop.train(model, make_batches(40), ("a", "b", "c", "d"), tmp_path, options, validate=validate)
     lines = read_log(tmp_path)
     assert [line["step"] for line in lines] == list(range(40))
     keys = {"loss", "loss_fused", "loss_recurrent", "learning_rate", "clips_per_second", "input_wait", "gradient_norm"}
@@ -68,10 +72,12 @@ def test_training_learns_and_leaves_its_files(tmp_path):
     assert result["mae"] == 0.5 and len(calls) == 2
     assert json.loads((tmp_path / "result.json").read_text()) == result
     assert list(tmp_path.glob("events.out.tfevents*"))
-    assert loop.train(make_model(), make_batches(40), ("a",), tmp_path, options, validate) == result  # is done already
+    again = loop.train(make_model(), make_batches(40), ("a",), tmp_path, options, validate=validate)
+    assert again == result  # is done already
     assert len(calls) == 2
     (tmp_path / "result.json").unlink()  # killed after the last step
-    assert loop.train(make_model(), make_batches(40), ("a",), tmp_path, options, validate)["mae"] == 0.5
+    again = loop.train(make_model(), make_batches(40), ("a",), tmp_path, options, validate=validate)
+    assert again["mae"] == 0.5
     restored = run.load_model(tmp_path)
     for expected, found in zip(model.weights, restored.weights, strict=True):
         np.testing.assert_array_equal(expected, found)
@@ -105,7 +111,7 @@ def test_a_loss_that_is_not_finite_names_step_and_clips_and_keeps_the_checkpoint
     options = loop.TrainingOptions(steps=6, checkpoint_every=2)
     with pytest.raises(ValueError, match="the loss of step 3 is nan; its clips are d"):
         loop.train(make_model(), make_batches(6, poison=3), ("a", "b", "c", "d"), tmp_path, options)
-    assert tf.train.latest_checkpoint(str(tmp_path / "checkpoints")).endswith("ckpt-2")
+    assert newest_checkpoint(tmp_path / "checkpoints").endswith("ckpt-2")
     assert not (tmp_path / "result.json").exists()
 
 

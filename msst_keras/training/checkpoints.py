@@ -1,0 +1,147 @@
+"""Checkpoints of a run: the last few and the best, and which of them are whole.
+
+A checkpoint is whole when its index names its files and every tensor in it has the checksum that was written. A kill,
+a full disk or a crash of the machine can leave one that is not: it is recognised, and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from msst_keras.files import publish
+
+LAST, BEST = "checkpoints", "best"
+BEST_SCORE = "s_measure"  # MAE favours black maps, max F forgives a wrong threshold
+_NAME = re.compile(r"ckpt-(\d+)\.index")
+
+
+def newest_checkpoint(folder: str | Path) -> str | None:
+    """The prefix of the newest whole checkpoint in a folder; None if there is none."""
+    steps = _list_steps(Path(folder))
+    return next((prefix for prefix in (f"{folder}/ckpt-{step}" for step in steps) if _is_whole(prefix)), None)
+
+
+class Checkpoints:
+    """Saves and restores the state of a training.
+
+    checkpoints/ckpt-STEP holds all that a step changes; best/ckpt-STEP the weights alone, of the best validation, and
+    best/best.json its scores.
+
+    Args:
+      run_dir: of the run.
+      keep: how many of the last checkpoints are kept.
+      model, state: what a checkpoint holds; `state` is the optimizer's (`optimizer.Update.state`).
+      writes: whether this process is the one that writes.
+    """
+
+    def __init__(
+        self, run_dir: str | Path, keep: int, model: keras.Model, state: tf.train.Checkpoint, writes: bool = True
+    ):
+        self._folder, self._best = Path(run_dir) / LAST, Path(run_dir) / BEST
+        self._keep, self._writes = keep, writes
+        self._weights = tf.train.Checkpoint(model=model)
+        self._all = tf.train.Checkpoint(model=model, update=state)
+
+    def restore(self) -> int:
+        """Restores the newest whole checkpoint; those that are torn are named on standard error and removed.
+
+        Returns:
+          its step, 0 if there is none.
+        """
+        for step in _list_steps(self._folder):
+            prefix = f"{self._folder}/ckpt-{step}"
+            if _is_whole(prefix):
+                self._all.read(prefix).assert_existing_objects_matched()
+                return step
+            print(f"{prefix} is torn; going on from the checkpoint before it", file=sys.stderr)
+            if self._writes:
+                _remove(self._folder, step)
+        return 0
+
+    def save(self, step: int) -> None:
+        """Writes checkpoints/ckpt-STEP and removes all but the last few.
+
+        Raises:
+          OSError: it could not be written, as on a full disk; those before it stay.
+        """
+        if not self._writes:
+            return
+        self._write(self._all, self._folder, step)
+        for old in _list_steps(self._folder)[self._keep :]:
+            _remove(self._folder, old)
+
+    def save_best(self, step: int, scores: dict[str, float]) -> bool:
+        """Keeps the weights as they are now if their S-measure is the best so far.
+
+        Returns:
+          whether it is.
+
+        Raises:
+          OSError: as `save`.
+        """
+        path = self._best / "best.json"
+        if not self._writes:
+            return False
+        if path.is_file():
+            best = json.loads(path.read_text())
+            # A resumed run validates again what it had validated after its last checkpoint.
+            if best["step"] != step and best[BEST_SCORE] >= scores[BEST_SCORE]:
+                return False
+        self._write(self._weights, self._best, step)
+        with publish(path) as temporary:
+            temporary.write_text(json.dumps({"step": step, **scores}, indent=1) + "\n")
+        for old in _list_steps(self._best):
+            if old != step:
+                _remove(self._best, old)
+        return True
+
+    def _write(self, checkpoint, folder, step):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_partial(folder)  # of a save that was killed
+        try:
+            checkpoint.write(f"{folder}/ckpt-{step}")
+        except (tf.errors.OpError, OSError) as error:
+            _remove_partial(folder)
+            _remove(folder, step)
+            before = next(iter(_list_steps(folder)), None)
+            stays = f"ckpt-{before} is intact" if before is not None else "there was none before it"
+            reason = getattr(error, "message", str(error)).splitlines()[0]
+            raise OSError(
+                f"{folder}: ckpt-{step} could not be written ({reason}); {stays}; "
+                "make room and run the same command to go on"
+            ) from error
+
+
+def _list_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder that have an index, the newest first."""
+    matches = (_NAME.fullmatch(path.name) for path in folder.glob("ckpt-*.index"))
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
+
+
+def _is_whole(prefix: str) -> bool:
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)  # compares the checksum
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError):  # as TensorFlow's reader tells of damage
+        return False
+    return True
+
+
+def _remove_partial(folder: Path) -> None:
+    """Removes what TensorFlow writes to before it renames."""
+    for path in folder.glob("*temp*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _remove(folder: Path, step: int) -> None:
+    # The index first: without it the rest is no checkpoint.
+    for path in sorted(folder.glob(f"ckpt-{step}.*"), key=lambda path: path.suffix != ".index"):
+        path.unlink()

@@ -1,0 +1,125 @@
+"""Where a training runs: one device, the GPUs of a host, or several hosts.
+
+Every process of a training computes a share of every global batch, and all of them keep the same weights. What is
+learned depends on the global batch alone, not on how many devices share it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from msst_keras.data.pipeline import Share
+
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """The devices of a training, as one of its processes sees them.
+
+    Attributes:
+      strategy: build model and optimizer in its scope.
+      worker, num_workers: number of this process, and how many there are.
+    """
+
+    strategy: tf.distribute.Strategy = dataclasses.field(default_factory=tf.distribute.get_strategy)
+    worker: int = 0
+    num_workers: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.worker == 0
+
+    @property
+    def num_replicas(self) -> int:
+        """Copies of the model in all processes."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def share(self) -> Share:
+        """What this process reads of every batch."""
+        return Share(self.worker, self.num_workers, self.num_replicas // self.num_workers)
+
+    def scatter(self, batches: Sequence[dict[str, tf.Tensor]]) -> dict:
+        """Puts one batch on each replica of this process, for `strategy.run`."""
+        if self.num_replicas == 1:
+            return batches[0]
+        local = iter(batches)
+        return self.strategy.experimental_distribute_values_from_function(lambda _: next(local))
+
+    def gather(self, values) -> np.ndarray:
+        """Joins what `strategy.run` gave on every replica of every process, along the first axis, in their order."""
+        return values.numpy() if self.num_replicas == 1 else self.strategy.gather(values, axis=0).numpy()
+
+    def gather_number(self, number: int) -> list[int]:
+        """The number that each replica's process gave: all processes meet here."""
+        here = [{"number": tf.constant([number], tf.int64)}] * self.share.num_replicas
+        return self.gather(self.scatter(here)["number"]).tolist()
+
+
+def make_devices(name: str, batch_size: int) -> Devices:
+    """Finds the devices for a strategy. Before anything else uses TensorFlow: several workers must meet first.
+
+    Args:
+      name: one of STRATEGIES. "auto": "multi_worker" where TF_CONFIG or Slurm name several processes; else "mirrored"
+        where there are several GPUs, on as many of them as divide the batch; else "one".
+      batch_size: of the global batch.
+
+    Raises:
+      ValueError: an unknown name; TF_CONFIG is damaged; "multi_worker" without TF_CONFIG or Slurm; the replicas cannot
+        share the batch equally.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not '{name}'")
+    cluster = _find_cluster()
+    gpus = [] if cluster else tf.config.list_logical_devices("GPU")
+    if name == "auto":
+        name = "multi_worker" if cluster else "mirrored" if len(gpus) > 1 else "one"
+        gpus = gpus[: max(count for count in range(1, len(gpus) + 1) if batch_size % count == 0)] if gpus else []
+    if name == "one":
+        return Devices()
+    if name == "mirrored":
+        devices = Devices(tf.distribute.MirroredStrategy(gpus or tf.config.list_logical_devices("CPU")))
+    else:
+        if not cluster:
+            raise ValueError(
+                "--strategy=multi_worker finds neither TF_CONFIG nor Slurm's variables; set TF_CONFIG on every host "
+                '(as {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}})'
+            )
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster())
+        resolver = strategy.cluster_resolver
+        devices = Devices(strategy, resolver.task_id or 0, resolver.cluster_spec().num_tasks("worker"))
+    if batch_size % devices.num_replicas:
+        raise ValueError(
+            f"--batch_size={batch_size} is the batch of all {devices.num_replicas} devices and they share it equally; "
+            f"give a multiple of {devices.num_replicas}"
+        )
+    return devices
+
+
+def _find_cluster() -> Callable[[], tf.distribute.cluster_resolver.ClusterResolver] | None:
+    """How to resolve the cluster that the environment names; None if it names no other process."""
+    resolvers = tf.distribute.cluster_resolver
+    if "TF_CONFIG" in os.environ:
+        try:
+            config = json.loads(os.environ["TF_CONFIG"])
+            addresses, task = config["cluster"]["worker"], config["task"]
+            valid = task["type"] == "worker" and addresses[task["index"]] and set(config["cluster"]) == {"worker"}
+        except (ValueError, KeyError, TypeError, IndexError):
+            valid = False
+        if not valid:
+            raise ValueError(
+                'TF_CONFIG must be {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": N}} '
+                f"with N counting from 0, found {os.environ['TF_CONFIG']}"
+            )
+        return resolvers.TFConfigClusterResolver
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return resolvers.SlurmClusterResolver
+    return None

@@ -1,0 +1,143 @@
+"""`msst train` as processes: one device, mirrored, two workers; killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from msst_keras.data import images, records, synthetic
+
+FLAGS = ["--width=0.0625", "--weights=none", "--image_sizes=32x48,48x64", "--num_frames=2", "--batch_size=4",
+         "--output_stride=16", "--precision=float32", "--seed=3"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A record folder of two generated sequences, one of fine labels and one of coarse."""
+    path = tmp_path_factory.mktemp("records")
+    frames = []
+    for number, kind in enumerate(("fine", "coarse")):
+        sequence = synthetic.generate_sequence(number, 6, (48, 64))
+        for index in range(6):
+            magnitude = np.linalg.norm(sequence.flow[index], axis=2)
+            prior = images.encode_png(np.uint8(255 * magnitude / magnitude.max()))
+            mask = images.encode_png(sequence.masks[index].astype(np.uint8) * 255)
+            frame = images.encode_jpeg(sequence.frames[index])
+            frames.append(
+                records.FrameRecord(f"s{number}", f"{index:05d}", index, 48, 64, frame, mask, kind, prior)
+            )
+    records.write_shard(records.shard_path(path, 0, 1), frames)
+    motion = {"flow": {"method": "generated", "motion_size": [48, 64]}, "superpixels": None,
+              "prior": {"kind": "magnitude"}, "flow_stored": False}  # fmt: skip
+    records.write_manifest(path, records.build_manifest(path, 1, {"dataset": "generated", "motion": motion}))
+    return path
+
+
+def start(folder, run_dir, *flags, **environment):
+    command = [sys.executable, "-m", "msst_keras", "train", f"--records={folder}", f"--run_dir={run_dir}"]
+    return subprocess.Popen(
+        [*command, *FLAGS, *flags], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def finish(*processes, status=0):
+    """Waits for processes; returns what they wrote to standard error."""
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [status] * len(processes), outputs
+    return "".join(errors for _, errors in outputs)
+
+
+def start_workers(folder, run_dir, *flags):
+    """Two workers on loopback."""
+    sockets = [socket.socket() for _ in range(2)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    cluster = {"worker": addresses}
+    return [
+        start(folder, run_dir, *flags,
+              TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}))
+        for index in range(2)
+    ]  # fmt: skip
+
+
+def losses(run_dir):
+    return [json.loads(line)["loss"] for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def weights(run_dir):
+    reader = tf.train.load_checkpoint(str(next((run_dir / "checkpoints").glob("*.index")).with_suffix("")))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def test_one_device_two_mirrored_ones_and_two_workers_learn_the_same(tmp_path, folder):
+    flags = ["--steps=20", "--coarse_weight=0.5", "--clip_norm=1"]
+    finish(start(folder, tmp_path / "one", *flags))
+    finish(start(folder, tmp_path / "parts", *flags, "--accumulation_steps=2", "--recompute"))
+    finish(start(folder, tmp_path / "mirrored", *flags, "--strategy=mirrored", "--cpu_devices=2"))
+    finish(*start_workers(folder, tmp_path / "workers", *flags))
+    expected = losses(tmp_path / "one")
+    assert len(expected) == 20
+    for name in ("parts", "mirrored", "workers"):
+        np.testing.assert_allclose(losses(tmp_path / name), expected, rtol=0, atol=1e-5, err_msg=name)
+    assert json.loads((tmp_path / "workers" / "result.json").read_text())["steps"] == 20
+    assert len(list((tmp_path / "workers").glob("events*"))) == 1  # the chief's
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_ten_times_ends_with_the_same_bits(tmp_path, folder):
+    flags = ["--steps=60", "--checkpoint_every=3", "--average_decay=0.9", "--schedule=cosine", "--keep_checkpoints=1"]
+    finish(start(folder, tmp_path / "whole", *flags))
+    chance = random.Random(0)
+    kills = {signal.SIGKILL: 10, signal.SIGTERM: 3}
+    for kind, count in kills.items():
+        run_dir = tmp_path / kind.name
+        for _ in range(count):
+            done = len((run_dir / "log.jsonl").read_text().splitlines()) if (run_dir / "log.jsonl").exists() else 0
+            process = start(folder, run_dir, *flags)
+            while process.poll() is None:
+                path = run_dir / "log.jsonl"
+                if path.exists() and len(path.read_text().splitlines()) >= min(done + 4, 57):
+                    break
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0, 0.4))
+            process.send_signal(kind)
+            process.communicate(timeout=120)
+            assert process.returncode in (-kind, 0, 75)
+        finish(start(folder, run_dir, *flags))
+        assert losses(run_dir) == losses(tmp_path / "whole")
+        found, expected = weights(run_dir), weights(tmp_path / "whole")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_workers_of_which_one_is_killed_go_on_when_started_again(tmp_path, folder):
+    flags = ["--steps=30", "--checkpoint_every=5"]
+    finish(start(folder, tmp_path / "one", *flags))
+    run_dir = tmp_path / "workers"
+    workers = start_workers(folder, run_dir, *flags)
+    while not (run_dir / "checkpoints" / "ckpt-10.index").exists():
+        assert [worker.poll() for worker in workers] == [None, None]
+        time.sleep(0.05)
+    workers[1].kill()
+    _, errors = workers[0].communicate(timeout=300)
+    assert workers[0].returncode == 1, errors
+    assert "another process of this training was lost" in errors.splitlines()[-1]
+    workers[1].communicate()
+    finish(*start_workers(folder, run_dir, *flags))
+    np.testing.assert_allclose(losses(run_dir), losses(tmp_path / "one"), rtol=0, atol=1e-4)

@@ -16,14 +16,18 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from msst_keras.data import images, pipeline, records, synthetic
 from msst_keras.model.msst import build_msst
-from msst_keras.training import loop
+from msst_keras.training.optimizer import OptimizerOptions, Update
+from msst_keras.training.step import StepOptions, make_step
+from msst_keras.training.strategy import Devices
 
 NUM_FRAMES = 4
 FLOW = {"method": "generated", "motion_size": [240, 432]}
 BAR = 10
+RATE, GO = tf.constant(1e-3), tf.constant(0.0)  # the paper's learning rate; no signal to stop
 
 
 def write_records(folder: Path, num_sequences: int, num_frames: int) -> None:
@@ -63,7 +67,7 @@ def time_steps(step, batch, num_steps: int) -> float:
     """Clips a second of training steps on a batch that is there already."""
     started = time.perf_counter()
     for _ in range(num_steps):
-        float(step(batch)["loss"])
+        float(step(batch, RATE, GO)["loss"])
     return num_steps / (time.perf_counter() - started)
 
 
@@ -79,15 +83,13 @@ def main() -> None:
     arguments = parser.parse_args()
     keras.config.set_dtype_policy(arguments.precision)
     model = build_msst(variant="msst", backbone="vgg16", num_frames=NUM_FRAMES, width=arguments.width, weights="none")
-    optimizer = keras.optimizers.Adam(1e-3)
-    optimizer.build(model.trainable_variables)
-    step = loop._make_step(model, optimizer, loop.TrainingOptions(steps=1))
+    step = make_step(model, Update(model, OptimizerOptions()), StepOptions(), Devices())
     with tempfile.TemporaryDirectory() as folder:
         if not arguments.records:
             write_records(Path(folder), num_sequences=2, num_frames=20)
         batches = make_batches(arguments.records or folder, arguments.image_size, arguments.clips + 8)
         batch = next(iter(batches))
-        float(step(batch)["loss"])  # traces the graph
+        float(step(batch, RATE, GO)["loss"])  # traces the graph
         runs = []
         for _ in range(arguments.repeats):
             runs.append((time_feeding(batches, arguments.clips), time_steps(step, batch, arguments.steps)))

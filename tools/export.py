@@ -24,6 +24,9 @@ _PRECISION = flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16"],
     "What the network computes in. float32 runs well everywhere; bfloat16 only where the hardware multiplies it.",
 )  # fmt: skip
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "last", ["last", "best"], "Of the run; best: of its validations, by S-measure."
+)
 flags.mark_flags_as_required(["run_dir", "output_dir"])
 
 
@@ -38,7 +41,7 @@ def main() -> None:
 
     settings = run.read_run(_RUN_DIR.value)
     keras.config.set_dtype_policy(_PRECISION.value)
-    model = run.load_model(_RUN_DIR.value)
+    model = run.load_model(_RUN_DIR.value, _CHECKPOINT.value)
     keras.config.set_dtype_policy("float32")
     prior = None
     if settings["motion"]:

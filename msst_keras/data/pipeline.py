@@ -223,8 +223,8 @@ def _index(
                 kinds.append(kind)
         paths += [f"{folder}/{shard['name']}" for shard in manifest["shards"]]
     if not offsets:
-        kinds = " or ".join(label_kinds)
-        raise ValueError(f"{', '.join(manifests)}: no frame has a {kinds} label, so there is nothing to learn from")
+        kinds = "" if set(label_kinds) == set(records.LABEL_KINDS) else " or ".join(label_kinds) + " "
+        raise ValueError(f"{', '.join(manifests)}: no frame has a {kinds}label, so there is nothing to learn from")
     arrays = (np.asarray(values, np.int64) for values in (path_ids, offsets, counts))
     flow_stored = all(manifest["motion"].get("flow_stored", False) for manifest in manifests.values())
     return ClipIndex(tuple(paths), *arrays, tuple(names), tuple(kinds), motion, flow_stored)
@@ -317,7 +317,7 @@ def picture_clips(
         element = _load_clip(index, clip, num_frames, size, None, None)
         return element | {"flow": _load_flow(index, clip)} if index.flow_stored else element
 
-    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(clips, np.int64)).map(load, deterministic=True)
+    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(clips, np.int64)).map(load)
     (batch,) = Batches(dataset.batch(len(clips)), index).as_numpy_iterator()
     return batch
 

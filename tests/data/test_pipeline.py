@@ -6,10 +6,11 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from msst_keras.data import pipeline, records
 from msst_keras.data.images import encode_flow_png
-from msst_keras.data.pipeline import Augmentation
+from msst_keras.data.pipeline import Augmentation, Share
 from msst_keras.data.records import FrameRecord
 
 MOTION = {"flow": {"method": "dis"}, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}
@@ -196,3 +197,69 @@ def test_flow_that_is_unknown_is_refused(tmp_path):
     index, _ = pipeline.index_flow([str(tmp_path)])
     with pytest.raises(ValueError, match="flow that is unknown in places"):
         collect(pipeline.flow_batches(index, 1, 0, 0, 1))
+
+
+def test_the_shares_of_all_replicas_are_the_batches_of_one_process(tmp_path):
+    index = pipeline.index_clips([make_folder(tmp_path / "a", [5, 7])], 2, with_prior=True)
+    sizes, weights = ((16, 24), (32, 32)), {"fine": 0.5, "coarse": 2.0}
+
+    def read(first, share):
+        return collect(
+            pipeline.training_batches(index, 2, 4, sizes, 3, first, 6, Augmentation(), share, label_weights=weights)
+        )
+
+    whole = read(0, Share())
+    assert len({batch["frames"].shape for batch in whole}) == 2  # both sizes occur
+    assert set(np.concatenate([batch["weight"] for batch in whole])) == {0.5}
+    for first in (0, 4):
+        shares = [read(first, Share(worker, 2, 2)) for worker in range(2)]
+        for number, expected in enumerate(whole[first:]):
+            parts = [share[2 * number + replica] for share in shares for replica in range(2)]
+            for name, value in expected.items():
+                np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), value)
+
+
+def test_validation_shares_lose_and_double_no_clip(tmp_path):
+    index = pipeline.index_clips([make_folder(tmp_path / "a", [5, 6])], 1, with_prior=True)
+    clips = [
+        batch["clip"]
+        for worker in range(2)
+        for batch in collect(pipeline.validation_batches(index, 1, 4, (16, 24), Share(worker, 2, 1)))
+    ]
+    assert [len(part) for part in clips] == [2] * 6  # every replica has as many batches
+    clips = np.concatenate(clips)
+    assert sorted(clips[clips >= 0]) == list(range(11)) and np.sum(clips < 0) == 1
+
+
+def test_replicas_that_cannot_share_a_batch_equally_are_refused(tmp_path):
+    index = pipeline.index_clips([make_folder(tmp_path / "a", [2])], 1, with_prior=True)
+    with pytest.raises(ValueError, match="a batch of 3 cannot be shared equally by 2 replicas"):
+        pipeline.training_batches(index, 1, 3, ((16, 24),), 0, 0, 1, WHOLE, Share(0, 1, 2))
+
+
+def test_clips_of_other_label_kinds_are_left_out(tmp_path):
+    index = pipeline.index_clips([make_folder(tmp_path / "a", [3])], 1, True, ["fine"])
+    assert index.label_kinds == ("fine",) * 3
+    with pytest.raises(ValueError, match="no frame has a coarse label"):
+        pipeline.index_clips([str(tmp_path / "a")], 1, True, ["coarse"])
+
+
+def test_pictures_have_the_flow_where_it_is_stored(tmp_path):
+    index = pipeline.index_clips([make_folder(tmp_path / "a", [4])], 2, with_prior=True)
+    clips = pipeline.picture_clips(index, [3, 1], 2, (16, 24))
+    assert "flow" not in clips
+    np.testing.assert_array_equal(clips["frames"][:, :, 0, 0, 0], [[2, 3], [0, 1]])
+
+
+def test_records_are_read_from_file_systems_of_tensorflow(tmp_path):
+    folder = make_folder(tmp_path / "a", [4])
+    remote = f"ram://records/{tmp_path.name}"
+    tf.io.gfile.makedirs(remote)
+    for path in (tmp_path / "a").iterdir():
+        tf.io.gfile.copy(str(path), f"{remote}/{path.name}")
+    found = pipeline.find_record_folders([f"{remote[:-1]}*"])
+    assert found == [remote]
+    here, there = (pipeline.index_clips([name], 2, with_prior=True) for name in (folder, remote))
+    for expected, value in zip(train(here, num_frames=2), train(there, num_frames=2), strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(value[name], expected[name])

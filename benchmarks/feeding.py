@@ -30,17 +30,19 @@ BAR = 10
 RATE, GO = tf.constant(1e-3), tf.constant(0.0)  # the paper's learning rate; no signal to stop
 
 
-def write_records(folder: Path, num_sequences: int, num_frames: int) -> None:
-    """A record folder of generated sequences of 480x854; their exact flow's magnitude stands for a prior."""
+def write_records(
+    folder: Path, num_sequences: int, num_frames: int, size: tuple[int, int] = (480, 854)
+) -> None:
+    """A record folder of generated sequences of a size; their exact flow's magnitude stands for a prior."""
     frames = []
     for number in range(num_sequences):
-        sequence = synthetic.generate_sequence(number, num_frames, (480, 854))
+        sequence = synthetic.generate_sequence(number, num_frames, size)
         for index in range(num_frames):
             magnitude = np.linalg.norm(sequence.flow[index], axis=2)[::2, ::2]
             prior = np.uint8(255 * np.minimum(magnitude / magnitude.max(), 1))
             mask = images.encode_png(sequence.masks[index].astype(np.uint8) * 255)
             frame = images.encode_jpeg(sequence.frames[index])
-            frames.append(records.FrameRecord(f"s{number}", f"{index:05d}", index, 480, 854, frame, mask, "fine",
+            frames.append(records.FrameRecord(f"s{number}", f"{index:05d}", index, *size, frame, mask, "fine",
                                               images.encode_png(prior)))  # fmt: skip
     records.write_shard(records.shard_path(folder, 0, 1), frames)
     motion = {"flow": FLOW, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}

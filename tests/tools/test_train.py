@@ -84,7 +84,7 @@ def weights(run_dir):
 
 
 def test_one_device_two_mirrored_ones_and_two_workers_learn_the_same(tmp_path, folder):
-    flags = ["--steps=20", "--coarse_weight=0.5", "--clip_norm=1"]
+    flags = ["--steps=20", "--coarse_weight=0.5", "--clip_norm=1", "--image_sizes=32x48"]
     finish(start(folder, tmp_path / "one", *flags))
     finish(start(folder, tmp_path / "parts", *flags, "--accumulation_steps=2", "--recompute"))
     finish(start(folder, tmp_path / "mirrored", *flags, "--strategy=mirrored", "--cpu_devices=2"))

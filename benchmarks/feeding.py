@@ -19,7 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.data import images, pipeline, records, synthetic
+from msst_keras.data.scenes import SceneOptions
 from msst_keras.model.msst import build_msst
+from msst_keras.motion.flow import magnitude_prior
 from msst_keras.training.optimizer import OptimizerOptions, Update
 from msst_keras.training.step import StepOptions, make_step
 from msst_keras.training.strategy import Devices
@@ -31,18 +33,23 @@ RATE, GO = tf.constant(1e-3), tf.constant(0.0)  # the paper's learning rate; no 
 
 
 def write_records(
-    folder: Path, num_sequences: int, num_frames: int, size: tuple[int, int] = (480, 854)
+    folder: Path,
+    num_sequences: int,
+    num_frames: int,
+    size: tuple[int, int] = (480, 854),
+    options: SceneOptions | None = None,
+    first_seed: int = 0,
 ) -> None:
-    """A record folder of generated sequences of a size; their exact flow's magnitude stands for a prior."""
+    """A record folder of generated sequences; the magnitude of their exact flow stands for a prior."""
     frames = []
     for number in range(num_sequences):
-        sequence = synthetic.generate_sequence(number, num_frames, size)
+        sequence = synthetic.generate_sequence(first_seed + number, num_frames, size, options)
         for index in range(num_frames):
-            magnitude = np.linalg.norm(sequence.flow[index], axis=2)[::2, ::2]
-            prior = np.uint8(255 * np.minimum(magnitude / magnitude.max(), 1))
+            prior = np.uint8(255 * magnitude_prior(sequence.flow[index])[::2, ::2])
             mask = images.encode_png(sequence.masks[index].astype(np.uint8) * 255)
             frame = images.encode_jpeg(sequence.frames[index])
-            frames.append(records.FrameRecord(f"s{number}", f"{index:05d}", index, *size, frame, mask, "fine",
+            name = f"s{first_seed + number}"
+            frames.append(records.FrameRecord(name, f"{index:05d}", index, *size, frame, mask, "fine",
                                               images.encode_png(prior)))  # fmt: skip
     records.write_shard(records.shard_path(folder, 0, 1), frames)
     motion = {"flow": FLOW, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}

@@ -30,7 +30,7 @@ LEARNING_RATE = 1e-5  # small, so that the loss of random weights on random pixe
 EPSILON = 1e-7  # Keras's, for both
 BETA = 0.1
 BAR = 1.2
-LOSS_TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 1e-2}
+LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 1e-3}  # relative; swapped ConvLSTM gates change it by 5e-4
 STREAMS = ("spatial", "temporal")
 # Of model.vgg16, again, because importing it would bring TensorFlow into PyTorch's process; equal losses hold them.
 CONVOLUTIONS, DILATIONS, FC6_DILATION = (2, 2, 3, 3, 3), (1, 1, 1, 1, 2), 6

@@ -6,6 +6,7 @@ process of a training runs it; one of them, the chief, writes the run directory.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -151,10 +152,11 @@ def _run_steps(
     step_function = make_step(model, update, options.step, devices)
     batches, total_wait = iter(make_batches(first)), 0.0
     profile = Profile(run_dir, options.profile if devices.is_chief else None)
-    steps = range(first, options.steps)
+    steps = (step for step in range(first, options.steps))
     if devices.is_chief:
         steps = progress(steps, options.steps, "training", initial=first)
-    with _Signals() as signals:
+    # Closed here, so that the bar's last line does not come behind the sentence of an error.
+    with _Signals() as signals, contextlib.closing(steps):
         for step in steps:
             rate = learning_rate_at(options.optimizer, step, options.steps)
             before = time.perf_counter()

@@ -46,7 +46,7 @@ def test_the_run_directory_tells_what_was_done(demo):
     assert result["steps"] == 2 and 0 < result["mae"] < 1
     events = [event for path in run_dir.glob("events*") for event in tf.compat.v1.train.summary_iterator(str(path))]
     tags = {value.tag for event in events for value in event.summary.value}
-    assert {"loss", "loss_recurrent", "gradient_norm", "validation_mae"} <= tags
+    assert {"loss", "loss_recurrent", "gradient_norm", "validation/mae"} <= tags
     assert any(tag.startswith("frame, prior, saliency, mask") for tag in tags)
 
 

@@ -127,7 +127,7 @@ def test_a_run_that_is_killed_ten_times_ends_with_the_same_bits(tmp_path, folder
 
 @pytest.mark.slow
 def test_two_workers_of_which_one_is_killed_go_on_when_started_again(tmp_path, folder):
-    flags = ["--steps=30", "--checkpoint_every=5"]
+    flags = ["--steps=30", "--checkpoint_every=5", "--image_sizes=32x48"]
     finish(start(folder, tmp_path / "one", *flags))
     run_dir = tmp_path / "workers"
     workers = start_workers(folder, run_dir, *flags)

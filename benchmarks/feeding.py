@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import images, pipeline, records, synthetic
+from msst_keras.data import clip_index, images, pipeline, records, synthetic
 from msst_keras.data.scenes import SceneOptions
 from msst_keras.model.msst import build_msst
 from msst_keras.motion.flow import magnitude_prior
@@ -57,7 +57,7 @@ def write_records(
 
 
 def make_batches(folder: str, image_size: int, last_step: int):
-    index = pipeline.index_clips([folder], NUM_FRAMES, with_prior=True)
+    index = clip_index.index_clips([folder], NUM_FRAMES, with_prior=True)
     size = ((image_size, image_size),)
     return pipeline.training_batches(index, NUM_FRAMES, 1, size, 0, 0, last_step, pipeline.Augmentation())
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 from feeding import write_records
 
-from msst_keras.data import pipeline
+from msst_keras.data import clip_index, pipeline
 from msst_keras.model.msst import VARIANTS, build_msst
 from msst_keras.training import loop
 from msst_keras.training.optimizer import OptimizerOptions
@@ -29,7 +29,7 @@ BAR = 0.98
 def overfit(variant: str, folder: str, run_dir: Path, steps: int, width: float, seed: int) -> dict:
     """Trains a variant on all clips of a record folder and scores it on them."""
     num_frames = 4 if variant == "msst" else 1
-    index = pipeline.index_clips([folder], num_frames, variant != "os")
+    index = clip_index.index_clips([folder], num_frames, variant != "os")
     keras.utils.set_random_seed(seed)
     model = build_msst(variant, num_frames=num_frames, width=width, output_stride=8)
     options = loop.TrainingOptions(

@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 from feeding import write_records
 
-from msst_keras.data import pipeline
+from msst_keras.data import clip_index, pipeline
 from msst_keras.data.scenes import SceneOptions
 from msst_keras.model.msst import build_msst
 from msst_keras.training import loop
@@ -43,7 +43,7 @@ SCORES = ("mae", "max_f", "s_measure")
 def train(variant: str, folders: dict[str, str], run_dir: Path, steps: int, width: float, seed: int) -> dict:
     """Trains a variant and scores it on the test videos."""
     num_frames = 4 if variant == "msst" else 1
-    indices = {part: pipeline.index_clips([folder], num_frames, variant != "os") for part, folder in folders.items()}
+    indices = {part: clip_index.index_clips([folder], num_frames, variant != "os") for part, folder in folders.items()}
     keras.utils.set_random_seed(seed)
     model = build_msst(variant, num_frames=num_frames, width=width, output_stride=8)
     options = loop.TrainingOptions(

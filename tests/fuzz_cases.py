@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from msst_keras.data import datasets, flow_files, images, pipeline, records
+from msst_keras.data import clip_index, datasets, flow_files, images, pipeline, records
 from msst_keras.data.inspection import verify_folder
 from msst_keras.data.records import FrameRecord
 from msst_keras.inference.overlay import OverlayWriter
@@ -101,10 +101,10 @@ def scan_shard(path):
 
 
 def read_records(path):
-    index = pipeline.index_clips([str(path)], 2, with_prior=True)
+    index = clip_index.index_clips([str(path)], 2, with_prior=True)
     batches = list(pipeline.validation_batches(index, 2, 2, SIZE).as_numpy_iterator())
     assert all(np.isfinite(value).all() for batch in batches for value in batch.values())
-    flow_index, _ = pipeline.index_flow([str(path)])
+    flow_index, _ = clip_index.index_flow([str(path)])
     flow = list(pipeline.flow_batches(flow_index, 2, 0, 0, 3).as_numpy_iterator())
     assert all(np.abs(batch["flow"]).max() < images.MAX_FLOW for batch in flow)
     return batches, flow

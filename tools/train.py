@@ -73,6 +73,9 @@ _KEEP_CHECKPOINTS = flags.DEFINE_integer("keep_checkpoints", 2, "How many of the
 _VALIDATE_EVERY = flags.DEFINE_integer("validate_every", 0, "Steps between validations; 0: at the end alone.", 0)
 _PICTURES_EVERY = flags.DEFINE_integer("pictures_every", 0, "Steps between pictures; 0: at the end alone.", 0)
 _PROFILE_STEPS = flags.DEFINE_list("profile_steps", None, "FIRST,LAST step of a window for TensorBoard's profiler.")
+_DATA_SERVICE = flags.DEFINE_string(
+    "data_service", None, "grpc://HOST:PORT of a tf.data service that prepares the batches (msst serve_data)."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of initial weights, order and augmentation.", lower_bound=0)
 flags.mark_flags_as_required(["records", "run_dir"])
 
@@ -85,7 +88,7 @@ def main() -> int | None:
         parts = [tf.config.LogicalDeviceConfiguration()] * _CPU_DEVICES.value
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
     options = _read_options()
-    from msst_keras.data import pipeline
+    from msst_keras.data import clip_index, pipeline
     from msst_keras.data.folders import check_disjoint
     from msst_keras.training import loop, run
     from msst_keras.training.strategy import make_devices
@@ -94,14 +97,14 @@ def main() -> int | None:
     weights = {"fine": _FINE_WEIGHT.value, "coarse": _COARSE_WEIGHT.value}
     num_frames = _NUM_FRAMES.value if _VARIANT.value == "msst" else 1
     temporal = _VARIANT.value != "os"
-    folders = pipeline.find_record_folders(_RECORDS.value)
+    folders = clip_index.find_record_folders(_RECORDS.value)
     kinds = [kind for kind, weight in weights.items() if weight > 0]
-    index = pipeline.index_clips(folders, num_frames, temporal, kinds)
+    index = clip_index.index_clips(folders, num_frames, temporal, kinds)
     val_index = None
     if _VAL_RECORDS.value:
-        val_folders = pipeline.find_record_folders(_VAL_RECORDS.value)
+        val_folders = clip_index.find_record_folders(_VAL_RECORDS.value)
         check_disjoint(folders, val_folders)
-        val_index = pipeline.index_clips(val_folders, num_frames, temporal)
+        val_index = clip_index.index_clips(val_folders, num_frames, temporal)
         if val_index.motion != index.motion:
             raise ValueError(
                 "--val_records were made with other flow or prior settings than --records; make them alike"
@@ -123,7 +126,7 @@ def main() -> int | None:
         augmentation = pipeline.Augmentation(_FLIP.value, _MIN_SCALE.value)
         return pipeline.training_batches(
             index, num_frames, _BATCH_SIZE.value, _IMAGE_SIZES.value, _SEED.value, first_step, _STEPS.value,
-            augmentation, devices.share, weights,
+            augmentation, devices.share, weights, _DATA_SERVICE.value,
         )  # fmt: skip
 
     validate, draw = _make_views(model, index, val_index, num_frames, devices)

@@ -56,7 +56,7 @@ def main() -> None:
     """Reads flow and masks, segments, trains, writes the file."""
     import keras
 
-    from msst_keras.data import pipeline
+    from msst_keras.data import clip_index
     from msst_keras.data.folders import check_disjoint
     from msst_keras.files import publish
     from msst_keras.motion.flow import FlowSettings
@@ -66,13 +66,13 @@ def main() -> None:
 
     if not _OUTPUT.value.endswith(".keras"):
         raise ValueError(f"--output must end with .keras, not '{_OUTPUT.value}'")
-    folders = pipeline.find_record_folders(_RECORDS.value)
-    index, flow_settings = pipeline.index_flow(folders)
+    folders = clip_index.find_record_folders(_RECORDS.value)
+    index, flow_settings = clip_index.index_flow(folders)
     val_index = None
     if _VAL_RECORDS.value:
-        val_folders = pipeline.find_record_folders(_VAL_RECORDS.value)
+        val_folders = clip_index.find_record_folders(_VAL_RECORDS.value)
         check_disjoint(folders, val_folders)
-        val_index, val_flow_settings = pipeline.index_flow(val_folders)
+        val_index, val_flow_settings = clip_index.index_flow(val_folders)
         if val_flow_settings != flow_settings:
             raise ValueError("--val_records were made with other flow settings than --records; make them alike")
     superpixels = SuperpixelSettings(num_levels=_NUM_LEVELS.value, max_regions=_MAX_REGIONS.value)

@@ -9,13 +9,14 @@ very batches of an uninterrupted run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import images, record_checks, records
-from msst_keras.data.folders import read_manifests
+from msst_keras.data import images, records
+from msst_keras.data.clip_index import ClipIndex, find_damage
+from msst_keras.data.service import NUMBER, in_order, serve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,37 +73,15 @@ class Share:
             lambda step: tf.data.Dataset.range(mine).map(lambda i: step * batch_size + self.worker * mine + i)
         )
 
+    def firsts(self, first_step: int, last_step: int, batch_size: int) -> Iterator[int]:
+        """The number of the first example of each of this process's batches of these steps."""
+        each = self.replica_batch(batch_size)
+        for step in range(first_step, last_step):
+            for replica in range(self.num_replicas):
+                yield step * batch_size + (self.worker * self.num_replicas + replica) * each
+
 
 WHOLE = Share()  # of a training of one process on one device
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipIndex:
-    """Every clip of T frames that ends on a labelled frame, by where it lies on disk.
-
-    The first frames of a sequence have fewer than T - 1 before them: the first one is repeated, as in inference.
-
-    Attributes:
-      paths: the shards.
-      path_ids, offsets: int64 (N,), the shard of each clip and the byte offset of its first stored frame.
-      counts: int64 (N,), how many frames it stores; T - count repetitions of the first are put before them.
-      names: "sequence/index" of the labelled frame, for messages.
-      label_kinds: "fine" or "coarse", of each clip's label.
-      motion: the manifests' "motion" (flow, superpixels, prior); None when clips have no prior.
-      flow_stored: whether all of their records hold flow.
-    """
-
-    paths: tuple[str, ...]
-    path_ids: np.ndarray
-    offsets: np.ndarray
-    counts: np.ndarray
-    names: tuple[str, ...]
-    label_kinds: tuple[str, ...]
-    motion: dict | None
-    flow_stored: bool
-
-    def __len__(self) -> int:
-        return len(self.offsets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +89,11 @@ class Batches:
     """The batches of a tf.data dataset, in which a record that cannot be read is a ValueError that says which.
 
     Attributes:
-      dataset: of dicts of tensors.
+      batches: dicts of tensors, a dataset or what reads one.
       index: where its clips lie.
     """
 
-    dataset: tf.data.Dataset
+    batches: Iterable[dict[str, tf.Tensor]]
     index: ClipIndex
 
     def __iter__(self) -> Iterator[dict[str, tf.Tensor]]:
@@ -124,9 +103,9 @@ class Batches:
           ValueError: a record is corrupt, or holds something else than the manifest says.
         """
         try:
-            yield from self.dataset
+            yield from self.batches
         except tf.errors.OpError as error:
-            found = _find_damage(self.index)
+            found = find_damage(self.index)
             # Of an assertion that is our own sentence (see `_expect`), else TensorFlow's.
             assertion = error.message.partition("assertion failed: [")[2].partition("]")[0]
             reason = assertion or error.message.partition("\n")[0]
@@ -136,112 +115,6 @@ class Batches:
     def as_numpy_iterator(self) -> Iterator[dict[str, np.ndarray]]:
         """Yields the batches as arrays."""
         return ({name: value.numpy() for name, value in batch.items()} for batch in self)
-
-
-def _find_damage(index: ClipIndex) -> str | None:
-    """Reads the shards of an index one by one; the sentence about the first record that is damaged, None if none is."""
-    for path in index.paths:
-        try:
-            for offset, record in records.scan_shard(path):
-                records.check_images(record, f"{path} at byte {offset}, frame {record.index} of '{record.sequence}'")
-        except (ValueError, OSError) as error:
-            return str(error)
-    return None
-
-
-def find_record_folders(patterns: Sequence[str]) -> list[str]:
-    """The record folders that the glob patterns name, each once, in order.
-
-    Raises:
-      FileNotFoundError: a pattern that matches no folder.
-    """
-    folders = []
-    for pattern in patterns:
-        matches = sorted(path for path in tf.io.gfile.glob(pattern.rstrip("/")) if tf.io.gfile.isdir(path))
-        if not matches:
-            raise FileNotFoundError(f"{pattern}: no record folder matches; `msst make_records` writes one")
-        folders += [path for path in matches if path not in folders]
-    return folders
-
-
-def index_clips(
-    folders: Sequence[str],
-    num_frames: int,
-    with_prior: bool,
-    label_kinds: Collection[str] = records.LABEL_KINDS,
-) -> ClipIndex:
-    """Lists the clips of `num_frames` (T) frames in the record folders, in a fixed order.
-
-    Clips whose label is of another kind than `label_kinds` are left out.
-
-    Raises:
-      ValueError: as `read_manifests`; no labelled frame; with a prior, folders that have none or priors made in
-        different ways.
-      FileNotFoundError: as `read_manifests`.
-    """
-    if num_frames < 1:
-        raise ValueError(f"num_frames must be at least 1, not {num_frames}")
-    manifests = read_manifests(folders)
-    motion = _common(manifests, ("flow", "superpixels", "prior")) if with_prior else None
-    if motion and motion["prior"]["kind"] == "none":
-        raise ValueError(f"{folders[0]} holds no motion prior, which this variant needs; make it again with --prior")
-    return _index(manifests, num_frames, motion, label_kinds)
-
-
-def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
-    """Lists the labelled frames of record folders that hold flow, for `flow_batches`.
-
-    Returns:
-      the frames, and the settings that their flow was made with.
-
-    Raises:
-      ValueError: as `read_manifests`; no labelled frame; folders without flow or with flow made in different ways.
-      FileNotFoundError: as `read_manifests`.
-    """
-    manifests = read_manifests(folders)
-    for folder, manifest in manifests.items():
-        if not record_checks.check_motion(manifest, folder)["flow_stored"]:
-            raise ValueError(f"{folder} holds no flow; make it again with --store_flow")
-    return _index(manifests, 1, None), _common(manifests, ("flow",))["flow"]
-
-
-def _index(
-    manifests: dict, num_frames: int, motion: dict | None, label_kinds: Collection[str] = records.LABEL_KINDS
-) -> ClipIndex:
-    paths, path_ids, offsets, counts, names, kinds = [], [], [], [], [], []
-    for folder, manifest in manifests.items():
-        for name, sequence in manifest["sequences"].items():
-            for frame, kind in sequence["labelled"].items():
-                if kind not in label_kinds:
-                    continue
-                frame = int(frame)
-                first = max(0, frame - num_frames + 1)
-                path_ids.append(len(paths) + sequence["shard"])
-                offsets.append(sequence["offsets"][first])
-                counts.append(frame - first + 1)
-                names.append(f"{name}/{frame}")
-                kinds.append(kind)
-        paths += [f"{folder}/{shard['name']}" for shard in manifest["shards"]]
-    if not offsets:
-        kinds = "" if set(label_kinds) == set(records.LABEL_KINDS) else " or ".join(label_kinds) + " "
-        raise ValueError(f"{', '.join(manifests)}: no frame has a {kinds}label, so there is nothing to learn from")
-    arrays = (np.asarray(values, np.int64) for values in (path_ids, offsets, counts))
-    flow_stored = all(manifest["motion"].get("flow_stored", False) for manifest in manifests.values())
-    return ClipIndex(tuple(paths), *arrays, tuple(names), tuple(kinds), motion, flow_stored)
-
-
-def _common(manifests: dict, keys: tuple[str, ...]) -> dict:
-    """What all manifests say of their motion under `keys`."""
-    motions = {folder: record_checks.check_motion(manifest, folder) for folder, manifest in manifests.items()}
-    found = {folder: {key: motion[key] for key in keys} for folder, motion in motions.items()}
-    first, *others = found
-    for folder in others:
-        if found[folder] != found[first]:
-            raise ValueError(
-                f"{folder} was made with other motion settings ({found[folder]}) than {first} ({found[first]}); "
-                "make all records with the same flow and prior"
-            )
-    return found[first]
 
 
 def training_batches(
@@ -255,10 +128,12 @@ def training_batches(
     augmentation: Augmentation,
     share: Share = WHOLE,
     label_weights: Mapping[str, float] | None = None,
+    service: str | None = None,
 ) -> Batches:
     """The batches of steps first_step to last_step - 1, or a process's `share` of them.
 
-    Step s has image size `image_sizes[draw(seed, s)]`: the paper's two resolutions mixed batch by batch.
+    Step s has image size `image_sizes[draw(seed, s)]`: the paper's two resolutions mixed batch by batch. `service` is
+    the address of a tf.data service (see `data.service`) that prepares them, the same ones in the same order.
 
     Returns:
       dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (where
@@ -278,7 +153,7 @@ def training_batches(
         element = _load_clip(index, clip, num_frames, size, augmentation, [seed, example])
         return element if weights is None else element | {"weight": tf.gather(weights, clip)}
 
-    return _shuffled_batches(index, load, batch_size, seed, first_step, last_step, share)
+    return _shuffled_batches(index, load, batch_size, seed, first_step, last_step, share, service)
 
 
 def validation_batches(
@@ -346,16 +221,26 @@ def flow_batches(
     return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
 
 
-def _shuffled_batches(index, load, batch_size, seed, first_step, last_step, share=WHOLE):
+def _shuffled_batches(index, load, batch_size, seed, first_step, last_step, share=WHOLE, service=None):
     """Batches of `load(example, clip)` in the global order (see the module)."""
 
     def locate(example):
         epoch, position = example // len(index), example % len(index)
-        return load(example, tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1))
+        element = load(example, tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1))
+        return element | {NUMBER: example} if service else element
 
-    dataset = share.examples(first_step, last_step, batch_size)
-    dataset = dataset.map(locate, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return Batches(dataset.batch(share.replica_batch(batch_size), drop_remainder=True).prefetch(2), index)
+    def make(examples):
+        dataset = examples.map(locate, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return dataset.batch(size, drop_remainder=True).prefetch(2)
+
+    size = share.replica_batch(batch_size)
+    batches = make(share.examples(first_step, last_step, batch_size))
+    if service:
+        firsts = share.firsts(first_step, last_step, batch_size)
+        batches = in_order(
+            serve(batches, service), firsts, lambda first: next(iter(make(tf.data.Dataset.range(first, first + size))))
+        )
+    return Batches(batches, index)
 
 
 def _load_clip(index, clip, num_frames, size, augmentation, seed):

@@ -158,6 +158,13 @@ def _run_steps(
     # Closed here, so that the bar's last line does not come behind the sentence of an error.
     with _Signals() as signals, contextlib.closing(steps):
         for step in steps:
+            # Here, not behind the checkpoint of so many steps, so that a run that goes on from it does not miss them.
+            if _is_due(step, options.validate_every):
+                with update.averaged():
+                    _validate(validate, step, checkpoints, log)
+            if draw and _is_due(step, options.pictures_every):
+                with update.averaged():
+                    log.pictures(step, draw())
             rate = learning_rate_at(options.optimizer, step, options.steps)
             before = time.perf_counter()
             local = list(itertools.islice(batches, devices.share.num_replicas))
@@ -186,17 +193,11 @@ def _run_steps(
             if stopped and not last:
                 signal_name = signals.received or "a signal to another process"
                 raise Interrupted(f"stopped by {signal_name} after step {done}; run the same command to go on")
-            if not last and _is_due(done, options.validate_every):
-                with update.averaged():
-                    _validate(validate, done, checkpoints, log)
-            if not last and draw and _is_due(done, options.pictures_every):
-                with update.averaged():
-                    log.pictures(done, draw())
     return total_wait
 
 
 def _is_due(done: int, every: int) -> bool:
-    return every > 0 and done % every == 0
+    return done > 0 and every > 0 and done % every == 0
 
 
 def _validate(validate, done, checkpoints, log) -> dict[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.data import pipeline, records
+from msst_keras.data import clip_index, pipeline, records
 from msst_keras.data.images import encode_flow_png
 from msst_keras.data.pipeline import Augmentation, Share
 from msst_keras.data.records import FrameRecord
@@ -57,7 +57,7 @@ def train(index, *, first=0, last=4, num_frames=1, batch_size=2, sizes=((16, 24)
 
 def test_a_clip_ends_on_its_labelled_frame_and_repeats_the_first(tmp_path):
     folder = make_folder(tmp_path / "a", [3, 6], labelled=lambda index: index in (1, 5))
-    index = pipeline.index_clips([folder], 4, with_prior=True)
+    index = clip_index.index_clips([folder], 4, with_prior=True)
     assert index.names == ("s0/1", "s1/1", "s1/5")
     (batch,) = collect(pipeline.validation_batches(index, 4, 8, (16, 24)))
     np.testing.assert_array_equal(batch["frames"][:, :, 0, 0, 0], [[0, 0, 0, 1], [10, 10, 10, 11], [12, 13, 14, 15]])
@@ -66,7 +66,7 @@ def test_a_clip_ends_on_its_labelled_frame_and_repeats_the_first(tmp_path):
 
 def test_frame_prior_and_mask_stay_aligned_under_flips_and_crops(tmp_path):
     folder = make_folder(tmp_path / "a", [1])
-    index = pipeline.index_clips([folder], 1, with_prior=True)
+    index = clip_index.index_clips([folder], 1, with_prior=True)
     augmentation = Augmentation(flip=True, min_scale=0.5)
     batches = train(index, last=20, batch_size=1, augmentation=augmentation, sizes=((32, 48),))
     flipped = 0
@@ -83,7 +83,7 @@ def test_frame_prior_and_mask_stay_aligned_under_flips_and_crops(tmp_path):
 
 
 def test_every_epoch_has_every_clip_once_in_another_order(tmp_path):
-    index = pipeline.index_clips([make_folder(tmp_path / "a", [5, 5])], 1, with_prior=True)
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 5])], 1, with_prior=True)
     clips = np.concatenate([batch["clip"] for batch in train(index, last=10)]).reshape(2, 10)
     assert sorted(clips[0]) == sorted(clips[1]) == list(range(10))
     assert list(clips[0]) != list(clips[1]) and list(clips[0]) != list(range(10))
@@ -92,7 +92,7 @@ def test_every_epoch_has_every_clip_once_in_another_order(tmp_path):
 
 
 def test_starting_at_a_step_gives_the_batches_of_the_whole_run(tmp_path):
-    index = pipeline.index_clips([make_folder(tmp_path / "a", [5, 7])], 2, with_prior=True)
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 7])], 2, with_prior=True)
     options = {"num_frames": 2, "sizes": ((16, 24), (32, 32)), "augmentation": Augmentation()}
     whole, rest = train(index, last=9, **options), train(index, first=4, last=6, **options)
     assert len({batch["frames"].shape for batch in whole}) == 2  # both sizes occur
@@ -103,14 +103,14 @@ def test_starting_at_a_step_gives_the_batches_of_the_whole_run(tmp_path):
 
 def test_two_folders_are_one_set(tmp_path):
     folders = [make_folder(tmp_path / name, [2], first=first) for name, first in (("a", 0), ("b", 50))]
-    assert pipeline.find_record_folders([str(tmp_path / "*"), folders[0]]) == folders
-    index = pipeline.index_clips(folders, 1, with_prior=True)
+    assert clip_index.find_record_folders([str(tmp_path / "*"), folders[0]]) == folders
+    index = clip_index.index_clips(folders, 1, with_prior=True)
     assert len(index) == 4 and len(index.paths) == 2
     assert list(index.path_ids) == [0, 0, 1, 1]
 
 
 def test_validation_sees_each_clip_once_also_in_a_short_batch(tmp_path):
-    index = pipeline.index_clips([make_folder(tmp_path / "a", [5])], 1, with_prior=True)
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5])], 1, with_prior=True)
     batches = collect(pipeline.validation_batches(index, 1, 2, (16, 24)))
     assert [list(batch["clip"]) for batch in batches] == [[0, 1], [2, 3], [4]]
 
@@ -120,7 +120,8 @@ def test_resizing_is_what_the_exported_model_does(tmp_path):
     frame = FrameRecord("a", "0", 0, 40, 70, png(noise[..., ::-1]), png(noise[..., 0]), "fine", png(noise[:9, :9, 1]))
     records.write_shard(records.shard_path(tmp_path, 0, 1), [frame])
     records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": MOTION}))
-    (batch,) = train(pipeline.index_clips([str(tmp_path)], 1, with_prior=True), last=1, batch_size=1, sizes=((33, 21),))
+    index = clip_index.index_clips([str(tmp_path)], 1, with_prior=True)
+    (batch,) = train(index, last=1, batch_size=1, sizes=((33, 21),))
     expected = keras.ops.image.resize(noise[None].astype("float32"), (33, 21), antialias=True)
     np.testing.assert_allclose(batch["frames"][0], expected, atol=1e-3)
 
@@ -130,25 +131,25 @@ def test_bad_records_and_arguments_are_refused(tmp_path):
     bare = make_folder(tmp_path / "bare", [1], motion={**MOTION, "prior": {"kind": "none"}}, first=50)
     other = make_folder(tmp_path / "other", [1], motion={**MOTION, "flow": {"method": "farneback"}}, first=100)
     with pytest.raises(ValueError, match="bare holds no motion prior"):
-        pipeline.index_clips([bare], 1, with_prior=True)
-    assert pipeline.index_clips([plain, bare], 1, with_prior=False).motion is None
+        clip_index.index_clips([bare], 1, with_prior=True)
+    assert clip_index.index_clips([plain, bare], 1, with_prior=False).motion is None
     with pytest.raises(ValueError, match="other was made with other motion settings"):
-        pipeline.index_clips([plain, other], 1, with_prior=True)
+        clip_index.index_clips([plain, other], 1, with_prior=True)
     with pytest.raises(ValueError, match="num_frames must be at least 1"):
-        pipeline.index_clips([plain], 0, with_prior=True)
+        clip_index.index_clips([plain], 0, with_prior=True)
     with pytest.raises(ValueError, match="no frame has a label"):
-        pipeline.index_clips([make_folder(tmp_path / "none", [2], labelled=lambda i: False)], 1, with_prior=True)
+        clip_index.index_clips([make_folder(tmp_path / "none", [2], labelled=lambda i: False)], 1, with_prior=True)
     with pytest.raises(ValueError, match="plain holds no flow"):
-        pipeline.index_flow([plain])
+        clip_index.index_flow([plain])
     with pytest.raises(FileNotFoundError, match="no record folder matches"):
-        pipeline.find_record_folders([str(tmp_path / "nothing*")])
+        clip_index.find_record_folders([str(tmp_path / "nothing*")])
     with pytest.raises(ValueError, match="min_scale must lie in"):
         Augmentation(min_scale=0)
 
 
 def test_a_record_that_cannot_be_used_is_named(tmp_path):
     folder = make_folder(tmp_path / "a", [3, 3])
-    index = pipeline.index_clips([folder], 2, with_prior=True)
+    index = clip_index.index_clips([folder], 2, with_prior=True)
     manifest = records.read_manifest(folder)
     path, offset = records.shard_path(folder, 0, 1), manifest["sequences"]["s1"]["offsets"][1]
     content = path.read_bytes()
@@ -172,7 +173,7 @@ def test_records_of_other_frames_than_the_manifest_says_are_refused(tmp_path):
     sequences = manifest["sequences"]
     sequences["s0"]["offsets"], sequences["s1"]["offsets"] = sequences["s1"]["offsets"], sequences["s0"]["offsets"]
     records.write_manifest(folder, manifest)
-    index = pipeline.index_clips([folder], 2, with_prior=True)
+    index = clip_index.index_clips([folder], 2, with_prior=True)
     with pytest.raises(ValueError, match="cannot be used .s./.: other frames than the manifest says"):
         collect(pipeline.validation_batches(index, 2, 2, (16, 24)))
 
@@ -181,7 +182,7 @@ def test_images_that_are_none_are_named(tmp_path):
     frames = [FrameRecord("s", "0", 0, 4, 4, b"no image", png(np.zeros((4, 4), np.uint8)), "fine")]
     records.write_shard(records.shard_path(tmp_path, 0, 1), frames)
     records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": MOTION}))
-    index = pipeline.index_clips([str(tmp_path)], 1, with_prior=False)
+    index = clip_index.index_clips([str(tmp_path)], 1, with_prior=False)
     with pytest.raises(ValueError, match="byte 0, frame 0 of 's': frame: not a readable image"):
         collect(pipeline.validation_batches(index, 1, 1, (8, 8)))
 
@@ -194,13 +195,13 @@ def test_flow_that_is_unknown_is_refused(tmp_path):
     records.write_shard(records.shard_path(tmp_path, 0, 1), frames)
     motion = {**MOTION, "flow_stored": True}
     records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": motion}))
-    index, _ = pipeline.index_flow([str(tmp_path)])
+    index, _ = clip_index.index_flow([str(tmp_path)])
     with pytest.raises(ValueError, match="flow that is unknown in places"):
         collect(pipeline.flow_batches(index, 1, 0, 0, 1))
 
 
 def test_the_shares_of_all_replicas_are_the_batches_of_one_process(tmp_path):
-    index = pipeline.index_clips([make_folder(tmp_path / "a", [5, 7])], 2, with_prior=True)
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 7])], 2, with_prior=True)
     sizes, weights = ((16, 24), (32, 32)), {"fine": 0.5, "coarse": 2.0}
 
     def read(first, share):
@@ -220,7 +221,7 @@ def test_the_shares_of_all_replicas_are_the_batches_of_one_process(tmp_path):
 
 
 def test_validation_shares_lose_and_double_no_clip(tmp_path):
-    index = pipeline.index_clips([make_folder(tmp_path / "a", [5, 6])], 1, with_prior=True)
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 6])], 1, with_prior=True)
     clips = [
         batch["clip"]
         for worker in range(2)
@@ -232,20 +233,20 @@ def test_validation_shares_lose_and_double_no_clip(tmp_path):
 
 
 def test_replicas_that_cannot_share_a_batch_equally_are_refused(tmp_path):
-    index = pipeline.index_clips([make_folder(tmp_path / "a", [2])], 1, with_prior=True)
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [2])], 1, with_prior=True)
     with pytest.raises(ValueError, match="a batch of 3 cannot be shared equally by 2 replicas"):
         pipeline.training_batches(index, 1, 3, ((16, 24),), 0, 0, 1, WHOLE, Share(0, 1, 2))
 
 
 def test_clips_of_other_label_kinds_are_left_out(tmp_path):
-    index = pipeline.index_clips([make_folder(tmp_path / "a", [3])], 1, True, ["fine"])
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [3])], 1, True, ["fine"])
     assert index.label_kinds == ("fine",) * 3
     with pytest.raises(ValueError, match="no frame has a coarse label"):
-        pipeline.index_clips([str(tmp_path / "a")], 1, True, ["coarse"])
+        clip_index.index_clips([str(tmp_path / "a")], 1, True, ["coarse"])
 
 
 def test_pictures_have_the_flow_where_it_is_stored(tmp_path):
-    index = pipeline.index_clips([make_folder(tmp_path / "a", [4])], 2, with_prior=True)
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [4])], 2, with_prior=True)
     clips = pipeline.picture_clips(index, [3, 1], 2, (16, 24))
     assert "flow" not in clips
     np.testing.assert_array_equal(clips["frames"][:, :, 0, 0, 0], [[2, 3], [0, 1]])
@@ -257,9 +258,9 @@ def test_records_are_read_from_file_systems_of_tensorflow(tmp_path):
     tf.io.gfile.makedirs(remote)
     for path in (tmp_path / "a").iterdir():
         tf.io.gfile.copy(str(path), f"{remote}/{path.name}")
-    found = pipeline.find_record_folders([f"{remote[:-1]}*"])
+    found = clip_index.find_record_folders([f"{remote[:-1]}*"])
     assert found == [remote]
-    here, there = (pipeline.index_clips([name], 2, with_prior=True) for name in (folder, remote))
+    here, there = (clip_index.index_clips([name], 2, with_prior=True) for name in (folder, remote))
     for expected, value in zip(train(here, num_frames=2), train(there, num_frames=2), strict=True):
         for name in expected:
             np.testing.assert_array_equal(value[name], expected[name])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msst_keras.data import convert, datasets, images, pipeline, records
+from msst_keras.data import clip_index, convert, datasets, images, records
 from msst_keras.data.shards import MotionOptions, NewShard, ShardMaker
 from msst_keras.data.stills import MovingStill, StillMotionOptions, _draw_motion, _load
 from msst_keras.motion.flow import FlowSettings
@@ -234,7 +234,7 @@ def test_moving_stills_train_beside_video_of_estimated_flow(root, tmp_path):
         Image.fromarray(frame).save(frames / f"{name}.png")
     stills = write_records(tmp_path / "stills", [find_still(root)], {"stills": {"flow": "exact"}})
     video = write_records(tmp_path / "walks", datasets.find_sequences("folder", tmp_path / "video"), {})
-    index = pipeline.index_clips([str(stills), str(video)], 4, True)
+    index = clip_index.index_clips([str(stills), str(video)], 4, True)
     assert {name.split("/")[0] for name in index.names} == {"still"}  # the other has no mask
     assert index.motion["flow"]["method"] == "dis"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -141,3 +142,38 @@ def test_two_workers_of_which_one_is_killed_go_on_when_started_again(tmp_path, f
     workers[1].communicate()
     finish(*start_workers(folder, run_dir, *flags))
     np.testing.assert_allclose(losses(run_dir), losses(tmp_path / "one"), rtol=0, atol=1e-4)
+
+
+@contextlib.contextmanager
+def serve_data(*flags):
+    """`msst serve_data` on a free port; (process, what it says when it serves)."""
+    command = [sys.executable, "-m", "msst_keras", "serve_data", "--port=0", *flags]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("kills", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_a_data_service_prepares_is_learned_as_if_it_were_prepared_here(tmp_path, folder, kills):
+    flags = ["--steps=100" if kills else "--steps=8", "--image_sizes=32x48"]
+    with serve_data() as (dispatcher, said):
+        address = said.removeprefix("dispatcher at ")
+        worker_flags = f"--dispatcher={address.removeprefix('grpc://')}", "--host=localhost"
+        with serve_data(*worker_flags) as (first, _), serve_data(*worker_flags) as (second, _):
+            served = start(folder, tmp_path / "served", *flags, f"--data_service={address}")
+            if kills:
+                while not (tmp_path / "served/log.jsonl").exists() or len(losses(tmp_path / "served")) < 5:
+                    time.sleep(0.02)
+                first.kill()
+            finish(served)
+    assert [process.returncode for process in (dispatcher, first, second)] == [0, -signal.SIGKILL if kills else 0, 0]
+    finish(start(folder, tmp_path / "here", *flags))
+    assert losses(tmp_path / "served") == losses(tmp_path / "here")
+
+
+def test_a_data_service_that_is_not_there_is_one_sentence(tmp_path, folder):
+    errors = finish(start(folder, tmp_path / "run", "--steps=2", "--data_service=grpc://127.0.0.1:9"), status=1)
+    assert "no data service answers at grpc://127.0.0.1:9" in errors.splitlines()[-1]

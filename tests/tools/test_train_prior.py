@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from msst_keras.data import images, pipeline, records
+from msst_keras.data import clip_index, images, pipeline, records
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior import load_prior
 
@@ -43,7 +43,7 @@ def train_prior(folder, *arguments):
 
 
 def test_flow_batches_give_the_frame_at_the_size_of_the_flow(tmp_path):
-    index, settings = pipeline.index_flow([str(make_records(tmp_path / "a", "s"))])
+    index, settings = clip_index.index_flow([str(make_records(tmp_path / "a", "s"))])
     assert settings == FLOW.to_dict()
     (batch,) = pipeline.flow_batches(index, 5, 0, 0, 1, with_frames=True).as_numpy_iterator()
     assert batch["frame"].shape == (5, *SIZE, 3)

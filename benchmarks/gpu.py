@@ -2,6 +2,7 @@
 
   pip install "jax[cuda13]" keras     # or whatever JAX the accelerator asks for; TensorFlow is not needed
   python benchmarks/gpu.py [--image_sizes=321,512] [--batch_sizes=1,2,4,8,16,32] [--precision=mixed_bfloat16]
+  python benchmarks/gpu.py --count    # the arithmetic alone, on any machine
 
 Variant msst, VGG16, output stride 16, T = 4 frames a clip, random weights and pixels. First the machine: the rate of
 square matrix products in the precision of the network, and of reading and writing an array. Then, per image size and
@@ -162,6 +163,15 @@ def measure(model: keras.Model, what: str, image_size: int, batch_size: int, rep
     return median_seconds(again, arguments, repeats), operations, estimates.get("bytes accessed", math.nan)
 
 
+def print_counts(model: keras.Model, image_sizes: list[int]) -> None:
+    """Prints the operations of one clip, without doing any."""
+    for what, (function, arguments) in make_functions(model).items():
+        for image_size in image_sizes:
+            batch = make_batch(image_size, 1)
+            operations = count_operations(jax.make_jaxpr(function)(*arguments, batch).jaxpr)
+            print(f"{what} of a clip at {image_size}x{image_size}: {operations / 1e12:.2f} T")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image_sizes", default="321,512")
@@ -171,20 +181,26 @@ def main() -> None:
     parser.add_argument("--matrix_size", type=int, default=8192)
     parser.add_argument("--copy_mebibytes", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--count", action="store_true", help="only count the operations of a clip")
     arguments = parser.parse_args()
+    image_sizes, batch_sizes = (
+        [int(size) for size in sizes.split(",")] for sizes in (arguments.image_sizes, arguments.batch_sizes)
+    )
+    keras.config.set_dtype_policy(arguments.precision)
+    keras.utils.set_random_seed(0)
+    model = build_msst(variant="msst", num_frames=NUM_FRAMES, width=arguments.width)
+    if arguments.count:
+        return print_counts(model, image_sizes)
     dtype = "bfloat16" if arguments.precision == "mixed_bfloat16" else "float32"
     matrix = matrix_rate(arguments.matrix_size, dtype, arguments.repeats)
     copy = copy_rate(arguments.copy_mebibytes, arguments.repeats)
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, Keras {keras.__version__}, {arguments.precision}")
     print(f"matrix products {matrix / 1e12:.1f} T/s in {dtype}, copy {copy / 1e9:.0f} GB/s", flush=True)
-    keras.config.set_dtype_policy(arguments.precision)
-    keras.utils.set_random_seed(0)
-    model = build_msst(variant="msst", num_frames=NUM_FRAMES, width=arguments.width)
     print("| what | pixels | clips | ms | ms a clip | share of matrix products | share of copy | paper's time / ours |")
     print("|---|---|---|---|---|---|---|---|")
     for what in ("forward", "step"):
-        for image_size in map(int, arguments.image_sizes.split(",")):
-            for batch_size in map(int, arguments.batch_sizes.split(",")):
+        for image_size in image_sizes:
+            for batch_size in batch_sizes:
                 row = f"| {what} | {image_size} | {batch_size} | "
                 try:
                     seconds, operations, moved = measure(model, what, image_size, batch_size, arguments.repeats)

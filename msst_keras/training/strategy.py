@@ -121,5 +121,18 @@ def _find_cluster() -> Callable[[], tf.distribute.cluster_resolver.ClusterResolv
             )
         return resolvers.TFConfigClusterResolver
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        return resolvers.SlurmClusterResolver
+        return _resolve_slurm
     return None
+
+
+def _resolve_slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
+    """The cluster of a Slurm step. A task has the GPUs that it sees: with several on a node, srun must bind them."""
+    resolvers, tasks = tf.distribute.cluster_resolver, int(os.environ["SLURM_STEP_NUM_TASKS"])
+    port = 20000 + 10 * (int(os.environ.get("SLURM_JOB_ID", "0")) % 1000)  # two jobs may share a node
+    # TensorFlow's resolver insists on GPUs to deal out, and fails where there are none: it gets to see one per task.
+    slurm = resolvers.SlurmClusterResolver(port_base=port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
+    cluster = slurm.cluster_spec()
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return resolvers.SimpleClusterResolver(
+        cluster, task_type=slurm.task_type, task_id=slurm.task_id, num_accelerators={"GPU": gpus}, rpc_layer="grpc"
+    )

@@ -99,6 +99,16 @@ def test_one_device_two_mirrored_ones_and_two_workers_learn_the_same(tmp_path, f
 
 
 @pytest.mark.slow
+def test_two_tasks_of_slurm_learn_as_one_device_does(tmp_path, folder):
+    flags = ["--steps=5", "--image_sizes=32x48"]
+    finish(start(folder, tmp_path / "one", *flags))
+    step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_STEP_TASKS_PER_NODE": "2"}  # fmt: skip
+    finish(*(start(folder, tmp_path / "slurm", *flags, **step, SLURM_PROCID=str(task)) for task in range(2)))
+    np.testing.assert_allclose(losses(tmp_path / "slurm"), losses(tmp_path / "one"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_run_that_is_killed_ten_times_ends_with_the_same_bits(tmp_path, folder):
     flags = ["--steps=60", "--checkpoint_every=3", "--average_decay=0.9", "--schedule=cosine", "--keep_checkpoints=1"]
     finish(start(folder, tmp_path / "whole", *flags))

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from msst_keras.data import images, records
 from msst_keras.data.clip_index import ClipIndex, find_damage
-from msst_keras.data.service import NUMBER, in_order, serve
+from msst_keras.data.service import NUMBER, in_order, listen, make_here, serve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,10 +236,14 @@ def _shuffled_batches(index, load, batch_size, seed, first_step, last_step, shar
     size = share.replica_batch(batch_size)
     batches = make(share.examples(first_step, last_step, batch_size))
     if service:
+
+        def begin(number):
+            step, position = divmod(number, batch_size)
+            examples = share.examples(step, last_step, batch_size)
+            return make(examples.skip(position - share.worker * share.num_replicas * size))
+
         firsts = share.firsts(first_step, last_step, batch_size)
-        batches = in_order(
-            serve(batches, service), firsts, lambda first: next(iter(make(tf.data.Dataset.range(first, first + size))))
-        )
+        batches = in_order(listen(serve(batches, service)), firsts, make_here(begin))
     return Batches(batches, index)
 
 

@@ -1,14 +1,18 @@
 """Batches that other machines prepare, through a tf.data service: the same batches in the same order.
 
 A dispatcher hands out steps to its workers one by one, as they ask for them (`tf.data`'s dynamic sharding), so batches
-come in any order; they carry a number and are put in order here. A worker that dies takes the steps it had with it:
-what is missing when many later batches wait is made here, which any process can, since a batch is a pure function of
-its number.
+come in any order; they carry a number and are put in order here. A worker that dies takes the steps it had with it, and
+without a dispatcher nothing comes any more: what is missing is made here, which any process can, since a batch is a
+pure function of its number.
 """
 
 from __future__ import annotations
 
+import queue
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
@@ -16,7 +20,9 @@ import tensorflow as tf
 NUMBER = "example"  # key of an element: the number of its first example is that of a batch
 # Batches that may wait for an earlier one. Two workers in step are at most a few apart; a worker's buffer holds some 8.
 PATIENCE = 16
+SILENCE = 20.0  # seconds without a batch after which the service counts as gone; a worker's first one takes some
 _PROTOCOL = "grpc://"
+_GONE = (tf.errors.UnavailableError, tf.errors.CancelledError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 def serve(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
@@ -41,13 +47,73 @@ def serve(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
     return dataset.apply(distribute(tf.data.experimental.service.ShardingPolicy.DYNAMIC, address))
 
 
+def listen(
+    batches: Iterable[dict[str, tf.Tensor]], silence: float = SILENCE
+) -> Iterator[dict[str, tf.Tensor] | None]:
+    """Yields the batches as they come, and None at once as long as none has come for `silence` seconds.
+
+    TensorFlow itself waits for ever for a service that is gone, deaf to signals; hence a thread of its own.
+    """
+    results = queue.Queue(maxsize=2)
+
+    def read():
+        try:
+            for batch in batches:
+                results.put(batch)
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    heard, silent = time.monotonic(), False
+    while True:
+        try:
+            found = results.get(timeout=max(0.0, heard + silence - time.monotonic()))
+        except queue.Empty:
+            if not silent:
+                print("the data service is silent; batches are made here until it is heard again", file=sys.stderr)
+            silent = True
+            yield None
+            continue
+        heard, silent = time.monotonic(), False
+        if found is None:
+            return
+        if isinstance(found, _GONE):
+            print(f"the data service is gone ({found.message.splitlines()[0]}); batches are made here", file=sys.stderr)
+            return
+        if isinstance(found, BaseException):
+            raise found
+        yield found
+
+
+def make_here(begin: Callable[[int], Iterable[dict[str, tf.Tensor]]]) -> Callable[[int], dict[str, tf.Tensor]]:
+    """Returns a function that makes the batch of a number, quickly if it follows the one before.
+
+    Args:
+      begin: number -> the batches, with NUMBER, from that one on.
+    """
+    batches = iter(())
+
+    def make(number):
+        nonlocal batches
+        batch = next(batches, None)
+        if batch is None or int(batch[NUMBER][0]) != number:
+            batches = iter(begin(number))
+            batch = next(batches)
+        return batch
+
+    return make
+
+
 def in_order(
-    batches: Iterable[dict[str, tf.Tensor]], numbers: Iterable[int], make: Callable[[int], dict[str, tf.Tensor]]
+    batches: Iterable[dict[str, tf.Tensor] | None],
+    numbers: Iterable[int],
+    make: Callable[[int], dict[str, tf.Tensor]],
 ) -> Iterator[dict[str, tf.Tensor]]:
     """Yields the batches of the numbers in their order, without NUMBER.
 
     Args:
-      batches: with NUMBER, in any order; some may be missing.
+      batches: with NUMBER, in any order; some may be missing, and None says that none will come soon.
       numbers: of the batches that are wanted, rising.
       make: number -> the batch, with NUMBER, for one that is missing.
     """

@@ -220,6 +220,29 @@ def test_the_shares_of_all_replicas_are_the_batches_of_one_process(tmp_path):
                 np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), value)
 
 
+@pytest.mark.parametrize("share", [Share(), Share(1, 2, 1), Share(1, 2, 2)])
+def test_what_a_service_loses_and_disorders_is_the_same_in_the_end(tmp_path, monkeypatch, share):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 6])], 2, with_prior=True)
+
+    def read(first, **options):
+        sizes = (16, 24), (24, 16)
+        return collect(pipeline.training_batches(index, 2, 4, sizes, 3, first, 9, Augmentation(), share, **options))
+
+    def serve(dataset, address):
+        assert address == "grpc://there"
+        batches = list(dataset)
+        return batches[1::2] + batches[6::4]
+
+    monkeypatch.setattr(pipeline, "serve", serve)
+    for first in (0, 3):
+        expected, found = read(first), read(first, service="grpc://there")
+        assert len(found) == len(expected) == (9 - first) * share.num_replicas
+        for batch, served in zip(expected, found, strict=True):
+            assert batch.keys() == served.keys()
+            for name, value in batch.items():
+                np.testing.assert_array_equal(served[name], value)
+
+
 def test_validation_shares_lose_and_double_no_clip(tmp_path):
     index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 6])], 1, with_prior=True)
     clips = [

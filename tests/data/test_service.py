@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import pytest
 import tensorflow as tf
 
-from msst_keras.data.service import NUMBER, PATIENCE, in_order, serve
+from msst_keras.data.service import NUMBER, PATIENCE, in_order, listen, serve
 
 
 def batch(number):
@@ -62,3 +65,44 @@ def test_no_more_batches_wait_than_patience_allows():
 def test_another_kind_of_address_is_refused(address):
     with pytest.raises(ValueError, match="a data service has an address grpc://HOST:PORT"):
         serve(tf.data.Dataset.range(3), address)
+
+
+def test_a_service_that_falls_silent_is_not_waited_for_until_it_is_heard_again(capsys):
+    go_on = threading.Event()
+
+    def coming():
+        yield batch(0)
+        go_on.wait()
+        yield batch(6)
+
+    numbers, made = [0, 2, 4, 6], []
+
+    def make(number):
+        made.append(number)
+        if number == 4:
+            go_on.set()
+        return batch(number)
+
+    batches = in_order(listen(coming(), silence=0.2), numbers, make)
+    assert values(itertools.islice(batches, 3)) == [0, 20, 40]
+    assert made == [2, 4]
+    assert capsys.readouterr().err.count("the data service is silent") == 1
+    assert values(batches) == [60]
+
+
+def test_a_service_that_is_lost_is_done_without(capsys):
+    def coming():
+        yield batch(0)
+        raise tf.errors.UnavailableError(None, None, "connection refused\nmore")
+
+    assert values(in_order(listen(coming()), [0, 2, 4], batch)) == [0, 20, 40]
+    assert "the data service is gone (connection refused); batches are made here" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_a_record_is_raised():
+    def coming():
+        yield batch(0)
+        raise tf.errors.DataLossError(None, None, "corrupted record")
+
+    with pytest.raises(tf.errors.DataLossError, match="corrupted record"):
+        list(in_order(listen(coming()), [0, 2], never))

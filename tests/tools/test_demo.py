@@ -47,7 +47,7 @@ def test_the_run_directory_tells_what_was_done(demo):
     events = [event for path in run_dir.glob("events*") for event in tf.compat.v1.train.summary_iterator(str(path))]
     tags = {value.tag for event in events for value in event.summary.value}
     assert {"loss", "loss_recurrent", "gradient_norm", "validation/mae"} <= tags
-    assert any(tag.startswith("frame, prior, saliency, mask") for tag in tags)
+    assert any(tag.startswith("frame, prior, O^T, saliency, mask") for tag in tags)
 
 
 def test_the_methods_are_scored_on_the_held_out_videos(demo):

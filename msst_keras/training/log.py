@@ -15,6 +15,7 @@ from msst_keras.files import publish
 
 PICTURES = ("frame", "flow", "prior", "recurrent", "saliency", "mask")  # side by side, those that there are
 _TITLES = {"recurrent": "O^T"}
+_SALIENT = np.float32(1e6)  # see _pr_curve
 _VALIDATION = ("mae", "max_f", "s_measure")
 
 
@@ -137,10 +138,13 @@ def _to_picture(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _pr_curve(precision: Sequence[float], recall: Sequence[float]):
     from tensorboard.plugins.pr_curve import summary
 
-    # The curve alone is known: the counts, which only the dashboard's tooltip shows, are left at 0.
-    zeros = np.zeros(len(precision), np.float32)
+    # The dashboard leaves out points without counts, and only the curve is known: these are counts for a million
+    # salient pixels, but for the true negatives, of which precision and recall know nothing.
+    precision, recall = np.float32(precision), np.float32(recall)
+    hits = _SALIENT * recall
+    false_alarms = np.divide(hits * (1 - precision), precision, out=np.zeros_like(hits), where=precision > 0)
     return summary.raw_data_pb(
-        "validation", zeros, zeros, zeros, zeros, np.float32(precision), np.float32(recall), len(precision)
+        "validation", hits, false_alarms, np.zeros_like(hits), _SALIENT - hits, precision, recall, len(precision)
     ).SerializeToString()
 
 

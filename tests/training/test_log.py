@@ -64,7 +64,7 @@ def test_pictures_stand_side_by_side(tmp_path):
 
 
 def test_validation_draws_scores_and_the_curve_and_hparams_the_flags(tmp_path):
-    result = {"mae": 0.1, "max_f": 0.8, "s_measure": 0.7, "precision": [0.5, 0.75, 1.0], "recall": [1.0, 0.5, 0.0]}
+    result = {"mae": 0.1, "max_f": 0.8, "s_measure": 0.7, "precision": [0.5, 0.75, 1.0], "recall": [1.0, 0.5, 0.25]}
     with Log(tmp_path, 0, every=1) as log:
         log.validation(7, result)
         log.hparams({"steps": 3, "variant": "os", "flip": True, "beta": 0.1})
@@ -75,7 +75,11 @@ def test_validation_draws_scores_and_the_curve_and_hparams_the_flags(tmp_path):
     tag = next(iter(events.PluginTagToContent("pr_curves")))
     ((step, curve),) = tensors(events, tag)
     assert step == 7
-    np.testing.assert_allclose(curve[4:], [result["precision"], result["recall"]])  # rows: counts, precision, recall
+    hits, false_alarms, _, misses, precision, recall = curve
+    np.testing.assert_allclose([precision, recall], [result["precision"], result["recall"]])
+    # The dashboard draws no point that has no counts.
+    np.testing.assert_allclose(hits / (hits + misses), result["recall"])
+    np.testing.assert_allclose(hits / (hits + false_alarms), result["precision"])
     assert events.PluginTagToContent("hparams")
 
 

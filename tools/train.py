@@ -63,6 +63,9 @@ _MIN_SCALE = flags.DEFINE_float("min_scale", 0.7, "Smallest random crop, as a sh
 _FLIP = flags.DEFINE_bool("flip", True, "Mirror half of the clips.")
 _PRECISION = flags.DEFINE_enum("precision", "auto", ["auto", "float32", "mixed_bfloat16"], "auto asks the hardware.")
 _XLA = flags.DEFINE_bool("xla", False, "Compile the step with XLA.")
+_DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "On GPUs: sum in a fixed order, slower, so that a run repeats to the bit as on CPUs."
+)
 _STRATEGY = flags.DEFINE_enum(
     "strategy", "auto", ["auto", "one", "mirrored", "multi_worker"],
     "One device, all GPUs of the host, or the hosts of TF_CONFIG or Slurm; auto takes what there is.",
@@ -87,6 +90,8 @@ def main() -> int | None:
     if _CPU_DEVICES.value > 1:
         parts = [tf.config.LogicalDeviceConfiguration()] * _CPU_DEVICES.value
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    if _DETERMINISTIC.value:
+        tf.config.experimental.enable_op_determinism()
     options = _read_options()
     from msst_keras.data import clip_index, pipeline
     from msst_keras.data.folders import check_disjoint

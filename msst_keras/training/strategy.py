@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -82,7 +83,10 @@ def make_devices(name: str, batch_size: int) -> Devices:
     gpus = [] if cluster else tf.config.list_logical_devices("GPU")
     if name == "auto":
         name = "multi_worker" if cluster else "mirrored" if len(gpus) > 1 else "one"
-        gpus = gpus[: max(count for count in range(1, len(gpus) + 1) if batch_size % count == 0)] if gpus else []
+        used = max((count for count in range(1, len(gpus) + 1) if batch_size % count == 0), default=0)
+        if used < len(gpus):
+            print(f"{used} of {len(gpus)} GPUs are used; more cannot share {batch_size} clips equally", file=sys.stderr)
+        gpus = gpus[:used]
     if name == "one":
         return Devices()
     if name == "mirrored":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from msst_keras.data.pipeline import Share
+from msst_keras.training import strategy
 from msst_keras.training.strategy import make_devices
 
 
@@ -20,6 +22,31 @@ def test_alone_on_a_cpu_auto_is_one_device(monkeypatch):
     assert devices.scatter([batch]) is batch
     np.testing.assert_array_equal(devices.gather(batch["clip"]), [4, 5])
     assert devices.gather_number(7) == [7]
+
+
+@pytest.mark.parametrize("batch_size, used", [(8, 4), (6, 3), (5, 1), (1, 1)])
+def test_auto_takes_as_many_gpus_as_share_the_batch_and_says_so(monkeypatch, capsys, batch_size, used):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [f"{kind}:{number}" for number in range(4)])
+    stand_in = types.SimpleNamespace
+    monkeypatch.setattr(
+        tf.distribute, "MirroredStrategy", lambda gpus: stand_in(gpus=gpus, num_replicas_in_sync=len(gpus))
+    )
+    devices = make_devices("auto", batch_size)
+    assert devices.strategy.gpus == [f"GPU:{number}" for number in range(used)]
+    expected = "" if used == 4 else f"{used} of 4 GPUs are used; more cannot share {batch_size} clips equally\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_slurm_gives_each_task_its_number_and_every_job_its_ports(monkeypatch):
+    for name, value in {"JOB_ID": "4711", "PROCID": "2", "STEP_NUM_TASKS": "3", "STEP_NODELIST": "n[1-2]",
+                        "STEP_TASKS_PER_NODE": "2,1"}.items():  # fmt: skip
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    resolver = strategy._find_cluster()()
+    assert resolver.cluster_spec().as_dict() == {"worker": ["n1:27110", "n1:27111", "n2:27110"]}
+    assert (resolver.task_type, resolver.task_id) == ("worker", 2)
+    assert resolver.num_accelerators() == {"GPU": 0}
 
 
 def test_an_unknown_strategy_and_workers_without_addresses_are_refused(monkeypatch):

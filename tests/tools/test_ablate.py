@@ -42,11 +42,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def wait_for(path, process):
+def wait_for(folder, pattern, process):
+    """Until a path below folder matches pattern."""
     deadline = time.monotonic() + 300
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not any(folder.glob(pattern)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert path.exists(), process.communicate()
+    assert any(folder.glob(pattern)), process.communicate()
 
 
 @pytest.mark.slow
@@ -62,14 +63,14 @@ def test_killed_and_interrupted_it_ends_with_a_table_figures_and_a_report(folder
 
     # A signal as of a machine that is to shut down: the training saves itself, and its status is passed on.
     process = start(folder, *arguments)
-    wait_for(out / "runs/os-0/checkpoints/checkpoint", process)
+    wait_for(out, "runs/os-0/checkpoints/ckpt-*.index", process)
     process.terminate()
     assert process.communicate(timeout=120) and process.returncode == 75
     assert not (out / "runs/os-0/result.json").exists()
 
     # Everything killed at once.
     process = start(folder, *arguments)
-    wait_for(out / "maps/os-0/generated_002", process)
+    wait_for(out, "maps/os-0/generated_002", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     kept = out / "runs/os-0/result.json"

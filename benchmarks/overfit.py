@@ -12,39 +12,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import keras
 from feeding import write_records
+from variants import train
 
-from msst_keras.data import clip_index, pipeline
-from msst_keras.model.msst import VARIANTS, build_msst
-from msst_keras.training import loop
-from msst_keras.training.optimizer import OptimizerOptions
-from msst_keras.training.step import StepOptions
-from msst_keras.training.validation import make_validation
+from msst_keras.data.pipeline import Augmentation
+from msst_keras.model.msst import VARIANTS
 
-SIZE = (128, 192)
+SIZE, BATCH = (128, 192), 4
 BAR = 0.98
-
-
-def overfit(variant: str, folder: str, run_dir: Path, steps: int, width: float, seed: int) -> dict:
-    """Trains a variant on all clips of a record folder and scores it on them."""
-    num_frames = 4 if variant == "msst" else 1
-    index = clip_index.index_clips([folder], num_frames, variant != "os")
-    keras.utils.set_random_seed(seed)
-    model = build_msst(variant, num_frames=num_frames, width=width, output_stride=8)
-    options = loop.TrainingOptions(
-        steps,
-        StepOptions(region_weight=1),
-        OptimizerOptions(2e-3, "cosine", warmup_steps=20, clip_norm=1),
-        checkpoint_every=steps,
-    )
-
-    def batches(first):
-        whole = pipeline.Augmentation(flip=False, min_scale=1)
-        return pipeline.training_batches(index, num_frames, 4, (SIZE,), seed, first, steps, whole)
-
-    return loop.train(model, batches, index.names, run_dir, options, validate=make_validation(
-        model, index, num_frames, 4, SIZE))  # fmt: skip
 
 
 def main() -> None:
@@ -58,8 +33,10 @@ def main() -> None:
         records = Path(folder) / "records"
         write_records(records, num_sequences=2, num_frames=4, size=SIZE)
         for variant in arguments.variants.split(","):
-            run_dir = Path(folder) / variant
-            result = overfit(variant, str(records), run_dir, arguments.steps, arguments.width, arguments.seed)
+            result = train(
+                variant, {"train": str(records), "test": str(records)}, Path(folder) / variant, arguments.steps,
+                arguments.width, arguments.seed, SIZE, BATCH, Augmentation(flip=False, min_scale=1),
+            )  # fmt: skip
             scores = ", ".join(f"{name} {result[name]:.4f}" for name in ("max_f", "s_measure", "mae", "loss"))
             print(f"{variant}: {scores} after {arguments.steps} steps (bar: max F {BAR})", flush=True)
 

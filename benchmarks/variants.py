@@ -40,8 +40,18 @@ VIDEOS = {
 SCORES = ("mae", "max_f", "s_measure")
 
 
-def train(variant: str, folders: dict[str, str], run_dir: Path, steps: int, width: float, seed: int) -> dict:
-    """Trains a variant and scores it on the test videos."""
+def train(
+    variant: str,
+    folders: dict[str, str],
+    run_dir: Path,
+    steps: int,
+    width: float,
+    seed: int,
+    size: tuple[int, int] = SIZE,
+    batch_size: int = BATCH,
+    augmentation: pipeline.Augmentation | None = None,
+) -> dict:
+    """Trains a variant on the folder "train" and scores it on "test": the result of `loop.train`."""
     num_frames = 4 if variant == "msst" else 1
     indices = {part: clip_index.index_clips([folder], num_frames, variant != "os") for part, folder in folders.items()}
     keras.utils.set_random_seed(seed)
@@ -52,16 +62,15 @@ def train(variant: str, folders: dict[str, str], run_dir: Path, steps: int, widt
         OptimizerOptions(2e-3, "cosine", warmup_steps=20, clip_norm=1),
         checkpoint_every=100,
     )
+    augmentation = augmentation or pipeline.Augmentation()
 
     def batches(first):
-        augmentation = pipeline.Augmentation()
         return pipeline.training_batches(
-            indices["train"], num_frames, BATCH, (SIZE,), seed, first, steps, augmentation
+            indices["train"], num_frames, batch_size, (size,), seed, first, steps, augmentation
         )
 
-    validate = make_validation(model, indices["test"], num_frames, BATCH, SIZE)
-    result = loop.train(model, batches, indices["train"].names, run_dir, options, validate=validate)
-    return {name: result[name] for name in SCORES}
+    validate = make_validation(model, indices["test"], num_frames, batch_size, size)
+    return loop.train(model, batches, indices["train"].names, run_dir, options, validate=validate)
 
 
 def main() -> None:
@@ -85,7 +94,8 @@ def main() -> None:
                     key = f"{video} {variant} {seed} {arguments.steps} {arguments.width:g}"
                     if key not in results:
                         run_dir = Path(temporary) / key
-                        results[key] = train(variant, folders, run_dir, arguments.steps, arguments.width, int(seed))
+                        result = train(variant, folders, run_dir, arguments.steps, arguments.width, int(seed))
+                        results[key] = {name: result[name] for name in SCORES}
                         output.write_text(json.dumps(results, indent=1) + "\n")
                         print(key, results[key], flush=True)
     for video, (_, variants) in VIDEOS.items():

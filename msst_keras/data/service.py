@@ -47,9 +47,7 @@ def serve(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
     return dataset.apply(distribute(tf.data.experimental.service.ShardingPolicy.DYNAMIC, address))
 
 
-def listen(
-    batches: Iterable[dict[str, tf.Tensor]], silence: float = SILENCE
-) -> Iterator[dict[str, tf.Tensor] | None]:
+def listen(batches: Iterable[dict[str, tf.Tensor]], silence: float = SILENCE) -> Iterator[dict[str, tf.Tensor] | None]:
     """Yields the batches as they come, and None at once as long as none has come for `silence` seconds.
 
     TensorFlow itself waits for ever for a service that is gone, deaf to signals; hence a thread of its own.

@@ -66,9 +66,7 @@ class PixelCounts:
         return (self.counts @ np.stack([self.values**0, self.values, self.values**2], axis=1)).tolist()
 
 
-def count_pixels(
-    saliency: np.ndarray, mask: np.ndarray, min_max: bool = False, half_up: bool = False
-) -> PixelCounts:
+def count_pixels(saliency: np.ndarray, mask: np.ndarray, min_max: bool = False, half_up: bool = False) -> PixelCounts:
     """Counts the levels of a map inside and outside a mask.
 
     Args:

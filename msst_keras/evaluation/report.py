@@ -64,9 +64,7 @@ def write_frames(
         )
 
 
-def read_frames(
-    output_dir: str | os.PathLike, method: str = ""
-) -> dict[tuple[str, str], dict[str, float | None]]:
+def read_frames(output_dir: str | os.PathLike, method: str = "") -> dict[tuple[str, str], dict[str, float | None]]:
     """Reads frames.csv back: (sequence, frame) -> scalars, None where the cell is empty."""
     path = Path(output_dir) / f"frames{_suffix(method)}.csv"
     with open(path, newline="", encoding="utf-8") as file:

@@ -147,6 +147,4 @@ def _add_recomputed_gradients(model, variables, batch, loss_of, sums, gradients)
 
 
 def _add(sums, gradients):
-    return [
-        total if gradient is None else total + gradient for total, gradient in zip(sums, gradients, strict=True)
-    ]
+    return [total if gradient is None else total + gradient for total, gradient in zip(sums, gradients, strict=True)]

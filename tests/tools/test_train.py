@@ -34,9 +34,7 @@ def folder(tmp_path_factory):
             prior = images.encode_png(np.uint8(255 * magnitude / magnitude.max()))
             mask = images.encode_png(sequence.masks[index].astype(np.uint8) * 255)
             frame = images.encode_jpeg(sequence.frames[index])
-            frames.append(
-                records.FrameRecord(f"s{number}", f"{index:05d}", index, 48, 64, frame, mask, kind, prior)
-            )
+            frames.append(records.FrameRecord(f"s{number}", f"{index:05d}", index, 48, 64, frame, mask, kind, prior))
     records.write_shard(records.shard_path(path, 0, 1), frames)
     motion = {"flow": {"method": "generated", "motion_size": [48, 64]}, "superpixels": None,
               "prior": {"kind": "magnitude"}, "flow_stored": False}  # fmt: skip

@@ -87,9 +87,7 @@ def test_the_last_few_are_kept_and_what_a_killed_save_left_goes(tmp_path):
     for step in (8, 9, 10):
         checkpoints.save(step)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == [
-        f"ckpt-{step}.{part}" for step in (10, 9) for part in ("data-00000-of-00001", "index")
-    ]
+    assert names == [f"ckpt-{step}.{part}" for step in (10, 9) for part in ("data-00000-of-00001", "index")]
     make(tmp_path / "other", writes=False)[0].save(1)
     assert not (tmp_path / "other").exists()
 

@@ -59,9 +59,7 @@ def test_training_learns_and_leaves_its_files(tmp_path):
         calls.append(1)
         return {"mae": 0.5, "max_f": 0.4, "s_measure": 0.3}
 
-    options = loop.TrainingOptions(
-        steps=40, optimizer=OptimizerOptions(5e-3), checkpoint_every=10, validate_every=20
-    )
+    options = loop.TrainingOptions(steps=40, optimizer=OptimizerOptions(5e-3), checkpoint_every=10, validate_every=20)
     result = loop.train(model, make_batches(40), ("a", "b", "c", "d"), tmp_path, options, validate=validate)
     lines = read_log(tmp_path)
     assert [line["step"] for line in lines] == list(range(40))

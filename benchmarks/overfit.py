@@ -18,7 +18,7 @@ from variants import train
 from msst_keras.data.pipeline import Augmentation
 from msst_keras.model.msst import VARIANTS
 
-SIZE, BATCH = (128, 192), 4
+SIZE, BATCH, AUGMENTATION = (128, 192), 4, Augmentation(flip=False, min_scale=1)
 BAR = 0.98
 
 
@@ -32,10 +32,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "records"
         write_records(records, num_sequences=2, num_frames=4, size=SIZE)
+        folders = {"train": str(records), "test": str(records)}
         for variant in arguments.variants.split(","):
+            run_dir = Path(folder) / variant
             result = train(
-                variant, {"train": str(records), "test": str(records)}, Path(folder) / variant, arguments.steps,
-                arguments.width, arguments.seed, SIZE, BATCH, Augmentation(flip=False, min_scale=1),
+                variant, folders, run_dir, arguments.steps, arguments.width, arguments.seed,
+                size=SIZE, batch_size=BATCH, augmentation=AUGMENTATION,
             )  # fmt: skip
             scores = ", ".join(f"{name} {result[name]:.4f}" for name in ("max_f", "s_measure", "mae", "loss"))
             print(f"{variant}: {scores} after {arguments.steps} steps (bar: max F {BAR})", flush=True)

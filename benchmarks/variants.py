@@ -28,7 +28,7 @@ from msst_keras.training.optimizer import OptimizerOptions
 from msst_keras.training.step import StepOptions
 from msst_keras.training.validation import make_validation
 
-SIZE, BATCH = (64, 96), 8
+SIZE, BATCH, AUGMENTATION = (64, 96), 8, pipeline.Augmentation()
 STILL = {
     "num_objects": (1, 1), "num_distractors": (2, 3), "tiny_share": 0.0, "object_radius": (0.12, 0.2),
     "camera_speed": (0.0, 0.0), "camera_zoom": 0.0, "camera_rotation": 0.0, "follow_share": 0.0, "occluder_share": 0.0,
@@ -49,7 +49,7 @@ def train(
     seed: int,
     size: tuple[int, int] = SIZE,
     batch_size: int = BATCH,
-    augmentation: pipeline.Augmentation | None = None,
+    augmentation: pipeline.Augmentation = AUGMENTATION,
 ) -> dict:
     """Trains a variant on the folder "train" and scores it on "test": the result of `loop.train`."""
     num_frames = 4 if variant == "msst" else 1
@@ -62,7 +62,6 @@ def train(
         OptimizerOptions(2e-3, "cosine", warmup_steps=20, clip_norm=1),
         checkpoint_every=100,
     )
-    augmentation = augmentation or pipeline.Augmentation()
 
     def batches(first):
         return pipeline.training_batches(

@@ -33,12 +33,12 @@ def make_shards(shards: Sequence, motion, num_workers: int, lock: int, on_frame:
     """Makes shards in worker processes, the longest first, so that none is left alone with a long one at the end.
 
     Args:
-      shards: of `shards.NewShard` or `shards.StoredShard`.
-      motion: `shards.MotionOptions`.
+      shards: of `sources.NewShard` or `sources.StoredShard`.
+      motion: `motion.settings.MotionOptions`.
       num_workers: processes, at most one a shard.
       lock: of `hold_folder`.
       on_frame: called for each frame that is written.
-      report: a `shards.WorkReport`, filled in.
+      report: a `work_report.WorkReport`, filled in.
 
     Returns:
       what the manifest says of each shard, in their order.
@@ -92,7 +92,7 @@ class Worker:
         self.connection, theirs = multiprocessing.Pipe()
         self.shard = None
         inherited = [theirs.fileno()] if lock is None else [theirs.fileno(), lock]
-        program = f"from msst_keras.data import workers; workers.serve({theirs.fileno()})"
+        program = f"from msst_keras.conversion import workers; workers.serve({theirs.fileno()})"
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         with _interrupts_held_back():
@@ -137,7 +137,9 @@ def serve(descriptor: int) -> None:
         motion = connection.recv()
         with _quiet():
             _use_one_thread()
-            from msst_keras.data.shards import ShardMaker  # seconds: what the thread above watches must not wait for it
+            from msst_keras.conversion.shard_maker import (
+                ShardMaker,  # seconds: what the thread above watches must not wait for it
+            )
 
             maker = ShardMaker(motion)
         connection.send(("ready", None))

@@ -14,7 +14,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "THIRD_PARTY.md"],
     python_requires=">=3.11,<3.14",
     # `tools` is installed as msst_keras.tools, so that no top-level `tools` lands in anyone's site-packages.
     packages=[*find_packages(include=["msst_keras", "msst_keras.*"]), "msst_keras.tools"],

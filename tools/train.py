@@ -24,7 +24,7 @@ _VARIANT = flags.DEFINE_enum(
     "variant", "msst", ["os", "st", "msst"], "Spatial stream, both, or both and ConvLSTM (Fig. 6)."
 )
 _BACKBONE = flags.DEFINE_enum("backbone", "vgg16", BACKBONES, "Of the streams; vgg16 is the paper's.")
-_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet (downloads), none, or a file.")
+_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet, hed (vgg16), none, or a file.")
 _IMAGE_SIZES = define_sizes(
     "image_sizes", "321x321,512x512", "Mixed batch by batch; the last is the size of use (4.1)."
 )

@@ -33,7 +33,7 @@ _PER_LEVEL = flags.DEFINE_bool("classifier_per_level", False, "One classifier pe
 _BACKBONE = flags.DEFINE_enum(
     "backbone", "vgg16", BACKBONES, "Network that the deep features come from; vgg16 is the paper's."
 )
-_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet (downloads), none, or a file.")
+_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet, hed (vgg16), none, or a file.")
 _WIDTH = flags.DEFINE_float("width", 1.0, "Multiplies the backbone's numbers of channels.", lower_bound=0.01)
 _TRAIN_BACKBONE = flags.DEFINE_bool(
     "train_backbone", None, "Train the backbone too; by default only where it has no weights (--weights=none)."

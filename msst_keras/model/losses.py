@@ -87,8 +87,8 @@ def joint_loss(
             paper's network has none, so there it has no effect.
 
     Returns:
-        {"loss", "loss_fused", "loss_recurrent", "loss_sides"}: float32 scalars, the last two before their weights, and
-        0 where the outputs have no "recurrent" or no sides.
+        {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"]}: float32 scalars, the last two before their weights;
+        "loss_recurrent" is 0 where the outputs have no "recurrent", "loss_sides" is there where they have sides.
 
     Raises:
         ValueError: Shapes that differ, another alpha, or a negative beta, region_weight or side_weight.
@@ -105,12 +105,16 @@ def joint_loss(
 
     fused = mean_loss(outputs["fused"])
     recurrent = mean_loss(outputs["recurrent"]) if "recurrent" in outputs else ops.zeros((), "float32")
-    sides = ops.zeros((), "float32")
-    for name in SIDES:
-        if name in outputs and side_weight:
-            sides = sides + mean_loss(outputs[name], _shrink(labels, SIDES[name]))
-    loss = fused + beta * recurrent + side_weight * sides
-    return {"loss": loss, "loss_fused": fused, "loss_recurrent": recurrent, "loss_sides": sides}
+    losses = {"loss": fused + beta * recurrent, "loss_fused": fused, "loss_recurrent": recurrent}
+    if names := list_sides(outputs):
+        sides = sum(mean_loss(outputs[name], _shrink(labels, SIDES[name])) for name in names)
+        losses |= {"loss": losses["loss"] + side_weight * sides, "loss_sides": sides}
+    return losses
+
+
+def list_sides(outputs) -> list[str]:
+    """The names of the side outputs among a model's outputs."""
+    return [name for name in SIDES if name in outputs]
 
 
 def _shrink(labels, stride):

@@ -9,10 +9,11 @@ import keras
 
 from msst_keras.files import hash_file
 from msst_keras.motion.flow import FlowSettings
-from msst_keras.motion.prior import MagnitudePrior, load_prior
+from msst_keras.motion.prior import UNTRAINED_PRIORS, count_channels, load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings
 
-NO_PRIOR, MAGNITUDE = "none", "magnitude"
+# "flow": flow itself as an image of three channels (see `flow_image`), in place of a map of one.
+NO_PRIOR, MAGNITUDE, FLOW = "none", "magnitude", "flow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class MotionOptions:
     Attributes:
       flow: how flow is made.
       superpixels: how superpixels are; None when the prior needs none.
-      prior: NO_PRIOR, MAGNITUDE, or a file of `msst train_prior`, whose settings `flow` and `superpixels` then are.
+      prior: NO_PRIOR, MAGNITUDE, FLOW, or a file of `msst train_prior`, whose settings `flow` and `superpixels` then are.
       store_flow: whether the flow is stored too.
       flow_dir: where the flow is read from when its method is "files" (see `data.flow_files`).
     """
@@ -36,7 +37,9 @@ class MotionOptions:
     def to_dict(self) -> dict:
         """The manifest's "motion"; a prior's file goes into it by its hash."""
         prior = {"kind": self.prior}
-        if self.prior not in (NO_PRIOR, MAGNITUDE):
+        if count_channels(self.prior) > 1:
+            prior["channels"] = count_channels(self.prior)
+        if self.prior not in (NO_PRIOR, *UNTRAINED_PRIORS):
             prior = {"kind": "network", "sha256": hash_file(self.prior)}
         return {
             "flow": self.flow.to_dict(),
@@ -53,4 +56,6 @@ class MotionOptions:
         """
         if self.prior == NO_PRIOR:
             return None
-        return MagnitudePrior(self.flow) if self.prior == MAGNITUDE else load_prior(self.prior)
+        if self.prior in UNTRAINED_PRIORS:
+            return UNTRAINED_PRIORS[self.prior](self.flow)
+        return load_prior(self.prior)

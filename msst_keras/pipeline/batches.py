@@ -1,7 +1,8 @@
 """Records to batches of clips: a pure function of (seed, step), read by seeks, decoded and augmented in tf.data.
 
 There is one global order of clips. Example number i (counted over the whole training) is clip
-`shuffle(seed, epoch)(i mod n)` of epoch i div n, augmented by numbers drawn from (seed, i) alone. Step s takes the
+`shuffle(seed, epoch)(i mod n)` of epoch i div n, augmented by numbers drawn from (seed, i) alone. Several groups of
+clips take turns by their shares, each in an order of its own. Step s takes the
 examples s * batch_size and following. Starting at step s is therefore free (nothing before it is read) and gives the
 very batches of an uninterrupted run.
 """
@@ -72,7 +73,7 @@ def training_batches(
     the address of a tf.data service (see `pipeline.service`) that prepares them, the same ones in the same order.
 
     Returns:
-      dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1) float32 in 0..1 (where
+      dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1 or 3) float32 in 0..1 (where
       the index has one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into
       `index`, and, with `label_weights`, "weight" (B,) float32, that of the label's kind.
     """
@@ -153,9 +154,20 @@ def flow_batches(
 def _shuffled_batches(index, load, batch_size, seed, first_step, last_step, share=WHOLE, service=None):
     """Batches of `load(example, clip)` in the global order (see the module)."""
 
+    # Of each place in a turn: its group, and how many places of the turn that group has had.
+    turn = [group for group, (_, share) in enumerate(index.groups) for _ in range(share)]
+    ranks = [turn[:place].count(group) for place, group in enumerate(turn)]
+    counts = np.asarray([count for count, _ in index.groups], np.int64)
+    shares, firsts_of = np.asarray([share for _, share in index.groups], np.int64), np.cumsum(counts) - counts
+
     def locate(example):
-        epoch, position = example // len(index), example % len(index)
-        element = load(example, tf.random.experimental.index_shuffle(position, [seed, epoch], len(index) - 1))
+        turns, place = example // len(turn), example % len(turn)
+        group = tf.gather(np.asarray(turn, np.int64), place)
+        number = turns * tf.gather(shares, group) + tf.gather(np.asarray(ranks, np.int64), place)
+        count = tf.gather(counts, group)
+        epoch, position = number // count, number % count
+        clip = tf.random.experimental.index_shuffle(position, tf.stack([seed + group, epoch]), count - 1)
+        element = load(example, tf.gather(firsts_of, group) + clip)
         return element | {NUMBER: example} if service else element
 
     def make(examples):

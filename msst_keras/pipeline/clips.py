@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
 from msst_keras.data import flow_files
 from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.shard_files import read_serialized
+
+_ZERO_MOTION = 128.0  # the level of no motion in flow as an image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,14 +22,24 @@ class Augmentation:
       flip: mirrors half of the clips left to right.
       min_scale: the crop's side as a share of the frame's is uniform in [min_scale, 1]; 1 takes the whole frame. 0.7
         because salient objects are often large and touch the border: smaller crops lose them.
+      color_jitter: brightness, contrast and saturation are each changed by up to this share; 0 leaves them.
+      missing_motion: the share of clips whose last frame has no motion (a map of zeros), each frame before it by even
+        chance. A network that has met it does not fall apart where flow is wrong; 0 is the paper.
+      turn_motion: turns flow as an image by a random angle: which way an object moves says nothing of its salience.
     """
 
     flip: bool = True
     min_scale: float = 0.7
+    color_jitter: float = 0.0
+    missing_motion: float = 0.0
+    turn_motion: bool = False
 
     def __post_init__(self):
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"min_scale must lie in (0, 1], not {self.min_scale}")
+        for name in ("color_jitter", "missing_motion"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
 
 
 def load_clip(index, clip, num_frames, size, augmentation, seed):
@@ -35,17 +48,56 @@ def load_clip(index, clip, num_frames, size, augmentation, seed):
     order = tf.maximum(tf.range(num_frames, dtype=tf.int64) - (num_frames - tf.gather(index.counts, clip)), 0)
     box, flip = _draw(augmentation, seed)
     frames = tf.gather(features["frame"], order)
+    frames = tf.stack([_sample(_decode(frames[t], 3), box, flip, size) for t in range(num_frames)])
     element = {
-        "frames": tf.stack([_sample(_decode(frames[t], 3), box, flip, size) for t in range(num_frames)]),
+        "frames": _jitter(frames, augmentation, seed),
         # A resampled mask is a pixel's covered share; half of it or more is object.
         "mask": tf.cast(_sample(_decode(features["mask"][-1], 1), box, flip, size) >= 127.5, tf.float32),
         "clip": clip,
     }
     if index.motion:
         priors = tf.gather(features["prior"], order)
-        priors = [_sample(_decode(priors[t], 1), box, flip, size) for t in range(num_frames)]
-        element["prior"] = tf.stack(priors) / 255.0
+        channels = index.motion["prior"].get("channels", 1)
+        priors = tf.stack([_sample(_decode(priors[t], channels), box, flip, size) for t in range(num_frames)])
+        element["prior"] = _augment_motion(priors, flip, augmentation, seed) / 255.0
     return element
+
+
+def _jitter(frames, augmentation, seed):
+    """Brightness, contrast and saturation of a clip's frames (T, H, W, 3) in 0..255, changed alike."""
+    if augmentation is None or not augmentation.color_jitter:
+        return frames
+    most = augmentation.color_jitter
+    draws = 1 + most * tf.random.stateless_uniform([3], _another(seed, 1), -1.0, 1.0)
+    middle = tf.reduce_mean(frames)
+    frames = (frames - middle) * draws[1] + middle * draws[0]
+    grey = tf.reduce_sum(frames * [0.299, 0.587, 0.114], -1, keepdims=True)
+    return tf.clip_by_value(grey + (frames - grey) * draws[2], 0.0, 255.0)
+
+
+def _augment_motion(priors, flip, augmentation, seed):
+    """What flips and other augmentations do to a clip's motion (T, H, W, 1 or 3), levels 0 to 255."""
+    is_flow = priors.shape[-1] == 3
+    zero = _ZERO_MOTION if is_flow else 0.0
+    if is_flow:  # in a mirrored frame what went left goes right
+        priors = tf.where(flip, (priors - zero) * [-1.0, 1.0, 1.0] + zero, priors)
+    if augmentation is None:
+        return priors
+    if is_flow and augmentation.turn_motion:
+        angle = tf.random.stateless_uniform([], _another(seed, 2), 0.0, 2 * math.pi)
+        x, y, length = tf.unstack(priors - zero, axis=-1)
+        turned = tf.stack([x * tf.cos(angle) - y * tf.sin(angle), x * tf.sin(angle) + y * tf.cos(angle), length], -1)
+        priors = tf.clip_by_value(turned, -127.0, 127.0) + zero
+    if augmentation.missing_motion:
+        draws = tf.random.stateless_uniform([priors.shape[0] + 1], _another(seed, 3))
+        lost = tf.concat([draws[1:-1] < 0.5, [True]], 0) & (draws[0] < augmentation.missing_motion)
+        priors = tf.where(lost[:, None, None, None], zero, priors)
+    return priors
+
+
+def _another(seed, number):
+    """A seed of its own for what is drawn beside the crop."""
+    return tf.random.experimental.stateless_fold_in(tf.cast(tf.stack(seed), tf.int64), number)
 
 
 def load_labelled_flow(index, clip, with_frame):

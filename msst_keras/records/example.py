@@ -18,7 +18,7 @@ frame, so that a clip is read by one seek and training can start at any step.
 | frame | bytes | JPEG or PNG as it was on disk |
 | mask | bytes | grey PNG, 0 and 255, of the frame's size; absent where there is no label |
 | label_kind | bytes | "fine" or "coarse"; absent with the mask |
-| prior | bytes | grey 8-bit PNG at motion_size; absent with --prior=none |
+| prior | bytes | 8-bit PNG at motion_size, grey, or RGB with --prior=flow; absent with --prior=none |
 | flow | bytes | 16-bit PNG at motion_size (`flow_files.encode_flow_png`); absent without --store_flow |
 """
 

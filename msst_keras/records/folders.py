@@ -14,7 +14,8 @@ _NAMED_DATASETS = ("davis", "fbms", "segtrackv2")
 def read_manifests(folders: Sequence[str]) -> dict[str, dict]:
     """The manifests of record folders to learn from, by folder.
 
-    The same sequence may be in two folders when other frames are labelled in each: fine labels here, coarse ones there.
+    The same sequence may be in two folders when other frames are labelled in each, fine labels here, coarse ones there,
+    or when its flow was made in other ways.
 
     Raises:
       FileNotFoundError: as `manifest.read_manifest`.
@@ -26,6 +27,8 @@ def read_manifests(folders: Sequence[str]) -> dict[str, dict]:
         if "://" not in folder:  # on a distant file system a look at each record would take hours
             check_shards(folder, manifest)
         for name, other, _ in _find_shared(manifests, {folder: manifest}):
+            if manifests[other]["motion"] != manifest["motion"]:
+                continue  # other flow of it: a frame seen in two ways, which `index_clips` may allow
             labelled = [source["sequences"][name]["labelled"] for source in (manifests[other], manifest)]
             if twice := sorted(labelled[0].keys() & labelled[1].keys(), key=int):
                 raise ValueError(

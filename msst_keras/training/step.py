@@ -8,12 +8,10 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from msst_keras.model.losses import DEFAULT_SIDE_WEIGHT, joint_loss
+from msst_keras.model.losses import DEFAULT_SIDE_WEIGHT, joint_loss, list_sides
 from msst_keras.model.msst import get_parts
 from msst_keras.training.optimizer import Update
 from msst_keras.training.strategy import Devices
-
-LOSSES = ("loss", "loss_fused", "loss_recurrent", "loss_sides")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +47,12 @@ def make_step(model: keras.Model, update: Update, options: StepOptions, devices:
     over all replicas, so that every process hears of a signal that one of them got.
 
     Returns:
-      a function that gives {LOSSES, "gradient_norm", "stop"}, float32 scalars, the
+      a function that gives {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"], "gradient_norm", "stop"}, float32 scalars, the
       same in all processes; the loss is that of the weights before the step.
     """
     compute = _add_recomputed_gradients if options.recompute else _add_gradients
     num_parts = devices.num_replicas * options.accumulation_steps
+    names = ("loss", "loss_fused", "loss_recurrent", *(["loss_sides"] if list_sides(model.output) else []))
 
     @tf.function(jit_compile=options.xla, reduce_retracing=False)
     def sum_gradients(batch):
@@ -65,7 +64,7 @@ def make_step(model: keras.Model, update: Update, options: StepOptions, devices:
             return {name: value / num_parts for name, value in losses.items()}
 
         size = batch["mask"].shape[0] // options.accumulation_steps
-        sums = {name: tf.zeros(()) for name in LOSSES}
+        sums = {name: tf.zeros(()) for name in names}
         state = (tf.constant(0), sums, [tf.zeros(variable.shape) for variable in update.variables])
         if options.accumulation_steps == 1:
             return compute(model, update.variables, batch, loss_of, *state[1:])

@@ -13,10 +13,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from msst_keras.data import convert, records, synthetic
+from msst_keras.conversion import convert
 from msst_keras.data.datasets import Sequence, find_sequences
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior import load_prior
+from msst_keras.records import example as records
+from msst_keras.synthetic import videos as synthetic
 
 
 def choose_motion(prior: str, store_flow: bool) -> convert.MotionOptions:

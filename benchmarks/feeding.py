@@ -18,10 +18,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import clip_index, images, pipeline, records, synthetic
-from msst_keras.data.scenes import SceneOptions
+from msst_keras.data import images
 from msst_keras.model.msst import build_msst
 from msst_keras.motion.flow import magnitude_prior
+from msst_keras.pipeline import batches as pipeline
+from msst_keras.pipeline import clip_index
+from msst_keras.records import example as records
+from msst_keras.synthetic import videos as synthetic
+from msst_keras.synthetic.scenes import SceneOptions
 from msst_keras.training.optimizer import OptimizerOptions, Update
 from msst_keras.training.step import StepOptions, make_step
 from msst_keras.training.strategy import Devices

@@ -20,9 +20,10 @@ from pathlib import Path
 import keras
 from feeding import write_records
 
-from msst_keras.data import clip_index, pipeline
-from msst_keras.data.scenes import SceneOptions
 from msst_keras.model.msst import build_msst
+from msst_keras.pipeline import batches as pipeline
+from msst_keras.pipeline import clip_index
+from msst_keras.synthetic.scenes import SceneOptions
 from msst_keras.training import loop
 from msst_keras.training.optimizer import OptimizerOptions
 from msst_keras.training.step import StepOptions

@@ -26,14 +26,17 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from msst_keras.data import clip_index, datasets, flow_files, images, pipeline, records
-from msst_keras.data.inspection import verify_folder
-from msst_keras.data.records import FrameRecord
+from msst_keras.data import datasets, flow_files, images
 from msst_keras.inference.overlay import OverlayWriter
 from msst_keras.inference.stream import SaliencyModel
 from msst_keras.model import weights
 from msst_keras.motion.prior import MagnitudePrior, MotionPrior, load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings
+from msst_keras.pipeline import batches as pipeline
+from msst_keras.pipeline import clip_index
+from msst_keras.records import example as records
+from msst_keras.records.example import FrameRecord
+from msst_keras.records.inspection import verify_folder
 from msst_keras.training import run
 
 SIZE = (24, 32)

@@ -32,8 +32,9 @@ _IMAGE_SIZE, _MOTION_SIZE = "128x192", "96x144"
 
 def main() -> int | None:
     """Runs the jobs one after the other, then draws the contact sheet."""
-    from msst_keras.data import datasets, synthetic
+    from msst_keras.data import datasets
     from msst_keras.files import publish
+    from msst_keras.synthetic import videos as synthetic
 
     started = time.monotonic()
     out = Path(_OUTPUT_DIR.value)

@@ -25,8 +25,9 @@ _CELL_HEIGHT = 120
 
 def main() -> None:
     """Describes each folder, then draws the sheet."""
-    from msst_keras.data import inspection, records
-    from msst_keras.data.clip_index import find_record_folders
+    from msst_keras.pipeline.clip_index import find_record_folders
+    from msst_keras.records import example as records
+    from msst_keras.records import inspection
 
     if _OUTPUT.value and not _OUTPUT.value.lower().endswith(".png"):
         raise ValueError(f"--output must end with .png, not '{_OUTPUT.value}'")

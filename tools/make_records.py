@@ -98,7 +98,7 @@ def main() -> None:
 
         sequences = datasets.find_sequences(_DATASET.value, _ROOT.value, _SPLIT.value, _SEQUENCES.value)
         sequences, stills = _set_in_motion(sequences)
-    from msst_keras.data import convert  # brings TensorFlow: seconds that an input at fault need not wait
+    from msst_keras.conversion import convert  # brings TensorFlow: seconds that an input at fault need not wait
 
     report = convert.WorkReport()
     if _ADD_PRIOR.value:
@@ -124,7 +124,7 @@ def _set_in_motion(sequences):
         return sequences, {}
     if _DATASET.value != "stills" or _FLOW_DIR.value:
         raise ValueError("--still_frames is for --dataset=stills without --flow_dir: nobody has flow of such clips")
-    from msst_keras.data.stills import MovingStill
+    from msst_keras.synthetic.stills import MovingStill
 
     motion = _STILL_FRAMES.value, _STILL_SEED.value, _STILL_FLOW.value == "exact"
     stills = dict(zip(("num_frames", "seed", "flow"), (*motion[:2], _STILL_FLOW.value), strict=True))
@@ -132,7 +132,7 @@ def _set_in_motion(sequences):
 
 
 def _motion():
-    from msst_keras.data.convert import MotionOptions
+    from msst_keras.conversion.convert import MotionOptions
     from msst_keras.motion.flow import FlowSettings
 
     method = "files" if _FLOW_DIR.value else _FLOW.value

@@ -93,8 +93,9 @@ def main() -> int | None:
     if _DETERMINISTIC.value:
         tf.config.experimental.enable_op_determinism()
     options = _read_options()
-    from msst_keras.data import clip_index, pipeline
-    from msst_keras.data.folders import check_disjoint
+    from msst_keras.pipeline import batches as pipeline
+    from msst_keras.pipeline import clip_index
+    from msst_keras.records.folders import check_disjoint
     from msst_keras.training import loop, run
     from msst_keras.training.strategy import make_devices
 

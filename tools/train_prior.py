@@ -56,13 +56,13 @@ def main() -> None:
     """Reads flow and masks, segments, trains, writes the file."""
     import keras
 
-    from msst_keras.data import clip_index
-    from msst_keras.data.folders import check_disjoint
     from msst_keras.files import publish
     from msst_keras.motion.flow import FlowSettings
     from msst_keras.motion.prior import MotionPrior
     from msst_keras.motion.prior_training import train_prior
     from msst_keras.motion.superpixels import SuperpixelSettings
+    from msst_keras.pipeline import clip_index
+    from msst_keras.records.folders import check_disjoint
 
     if not _OUTPUT.value.endswith(".keras"):
         raise ValueError(f"--output must end with .keras, not '{_OUTPUT.value}'")
@@ -104,8 +104,8 @@ def _read_batches(index, prior, batch_size: int, steps: int):
     """Yields batches of the records with the prior's superpixels."""
     import numpy as np
 
-    from msst_keras.data import pipeline
     from msst_keras.motion.superpixels import segment
+    from msst_keras.pipeline import batches as pipeline
 
     dataset = pipeline.flow_batches(index, batch_size, _SEED.value, 0, steps, prior.needs_frames)
     for batch in dataset.as_numpy_iterator():

@@ -14,7 +14,7 @@ import time
 import cv2
 import pytest
 
-from msst_keras.data import synthetic
+from msst_keras.synthetic import videos as synthetic
 
 SMALL = "--width=0.0625 --weights=none --image_sizes=64x96 --output_stride=8 --precision=float32 --batch_size=2"
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from msst_keras.data import records
-from msst_keras.data.records import FrameRecord
+from msst_keras.records import example as records
+from msst_keras.records.example import FrameRecord
 
 
 def msst(*arguments):

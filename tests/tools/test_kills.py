@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from msst_keras.data import synthetic
+from msst_keras.synthetic import videos as synthetic
 from msst_keras.training import run
 
 pytestmark = pytest.mark.slow

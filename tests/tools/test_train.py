@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.data import images, records, synthetic
+from msst_keras.data import images
+from msst_keras.records import example as records
+from msst_keras.synthetic import videos as synthetic
 
 FLAGS = ["--width=0.0625", "--weights=none", "--image_sizes=32x48,48x64", "--num_frames=2", "--batch_size=4",
          "--output_stride=16", "--precision=float32", "--seed=3"]  # fmt: skip

@@ -9,9 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from msst_keras.data import clip_index, images, pipeline, records
+from msst_keras.data import images
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior import load_prior
+from msst_keras.pipeline import batches as pipeline
+from msst_keras.pipeline import clip_index
+from msst_keras.records import example as records
 
 SIZE = (48, 64)
 FLOW = FlowSettings("farneback", SIZE)

@@ -10,8 +10,8 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from msst_keras.data import records
-from msst_keras.data.records import FrameRecord
+from msst_keras.records import example as records
+from msst_keras.records.example import FrameRecord
 
 RECORD = FrameRecord("a", "00000", 0, 2, 3, b"frame", b"mask", "fine", b"prior", b"flow")
 

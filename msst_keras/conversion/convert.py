@@ -13,12 +13,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from msst_keras.data import datasets, records, workers
-from msst_keras.data.shards import MAGNITUDE, MotionOptions, NewShard, StoredShard, WorkReport
+from msst_keras.conversion import workers
+from msst_keras.conversion.shard_maker import MAGNITUDE, MotionOptions, NewShard, StoredShard, WorkReport
+from msst_keras.data import datasets
 from msst_keras.files import publish
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
 from msst_keras.motion.prior import load_prior
 from msst_keras.progress import progress
+from msst_keras.records import example as records
 
 ENGINES = ("local", "beam")
 # What a folder is being made into, as long as it is not whole.
@@ -175,7 +177,7 @@ def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
     if engine == "local":
         return lambda shards, motion, *rest: workers.make_shards(shards, motion, num_workers, *rest)
     try:
-        from msst_keras.data import beam_engine
+        from msst_keras.conversion import beam_engine
     except ImportError as error:
         raise ValueError(
             f"the engine beam needs Apache Beam ({error}); pip install 'msst-keras[beam]', or take the engine local"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msst_keras.data import images, inspection, records
-from msst_keras.data.records import FrameRecord
+from msst_keras.data import images
+from msst_keras.records import example as records
+from msst_keras.records import inspection
+from msst_keras.records.example import FrameRecord
 
 IMAGE = np.arange(96, dtype=np.uint8).reshape(4, 8, 3)
 GREY = images.encode_png(IMAGE[..., 0])

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from msst_keras.data import convert, synthetic, workers
+from msst_keras.conversion import convert, workers
+from msst_keras.conversion.shard_maker import ShardMaker
 from msst_keras.data.datasets import find_sequences
-from msst_keras.data.shards import ShardMaker
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.synthetic import videos as synthetic
 
 MOTION = convert.MotionOptions(FlowSettings("dis_fast", motion_size=(32, 48)), None, "magnitude", store_flow=True)
 
@@ -91,7 +92,7 @@ def test_an_error_of_the_program_comes_with_its_traceback():
 PARENT = """
 import sys, time
 from pathlib import Path
-from msst_keras.data import workers
+from msst_keras.conversion import workers
 with workers.hold_folder(Path(sys.argv[1])) as lock:
     worker = workers.Worker(None, lock)
     print(worker._process.pid, flush=True)

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msst_keras.data import clip_index, convert, datasets, images, records
-from msst_keras.data.shards import MotionOptions, NewShard, ShardMaker
-from msst_keras.data.stills import MovingStill, StillMotionOptions, _draw_motion, _load
+from msst_keras.conversion import convert
+from msst_keras.conversion.shard_maker import MotionOptions, NewShard, ShardMaker
+from msst_keras.data import datasets, images
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.pipeline import clip_index
+from msst_keras.records import example as records
+from msst_keras.synthetic.stills import MovingStill, StillMotionOptions, _draw_motion, _load
 
 SIZE = (96, 128)
 

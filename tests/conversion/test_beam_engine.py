@@ -7,16 +7,17 @@ import warnings
 
 import pytest
 
-from msst_keras.data import convert, synthetic
+from msst_keras.conversion import convert
 from msst_keras.data.datasets import find_sequences
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.synthetic import videos as synthetic
 
 MOTION = convert.MotionOptions(FlowSettings("dis_fast", motion_size=(32, 48)), None, "magnitude", store_flow=True)
 
 
 def test_without_beam_the_engine_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    monkeypatch.delitem(sys.modules, "msst_keras.data.beam_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "msst_keras.conversion.beam_engine", raising=False)
     with pytest.raises(ValueError, match="needs Apache Beam .*pip install 'msst-keras\\[beam\\]'"):
         convert.convert([], tmp_path, MOTION, {}, engine="beam")
 

@@ -92,7 +92,7 @@ class Worker:
         self.connection, theirs = multiprocessing.Pipe()
         self.shard = None
         inherited = [theirs.fileno()] if lock is None else [theirs.fileno(), lock]
-        program = f"from msst_keras.data import workers; workers.serve({theirs.fileno()})"
+        program = f"from msst_keras.conversion import workers; workers.serve({theirs.fileno()})"
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         with _interrupts_held_back():
@@ -137,7 +137,9 @@ def serve(descriptor: int) -> None:
         motion = connection.recv()
         with _quiet():
             _use_one_thread()
-            from msst_keras.data.shards import ShardMaker  # seconds: what the thread above watches must not wait for it
+            from msst_keras.conversion.shard_maker import (
+                ShardMaker,  # seconds: what the thread above watches must not wait for it
+            )
 
             maker = ShardMaker(motion)
         connection.send(("ready", None))

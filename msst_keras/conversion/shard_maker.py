@@ -19,11 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import datasets, flow_files, images, records
-from msst_keras.data.stills import MovingStill
+from msst_keras.data import datasets, flow_files, images
 from msst_keras.motion.flow import FROM_FILES, FlowEstimator, FlowSettings
 from msst_keras.motion.prior import MagnitudePrior, load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
+from msst_keras.records import example as records
+from msst_keras.synthetic.stills import MovingStill
 
 NO_PRIOR, MAGNITUDE = "none", "magnitude"
 # "check" is reading the finished shard back, for the manifest.

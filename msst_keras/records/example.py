@@ -34,8 +34,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import images, record_checks
+from msst_keras.data import images
 from msst_keras.files import publish
+from msst_keras.records import manifest as record_checks
 
 FORMAT_VERSION = 1
 LABEL_KINDS = ("fine", "coarse")

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import images, records
-from msst_keras.data.clip_index import ClipIndex, find_damage
-from msst_keras.data.service import NUMBER, in_order, listen, make_here, serve
+from msst_keras.data import images
+from msst_keras.pipeline.clip_index import ClipIndex, find_damage
+from msst_keras.pipeline.service import NUMBER, in_order, listen, make_here, serve
+from msst_keras.records import example as records
 
 
 @dataclasses.dataclass(frozen=True)

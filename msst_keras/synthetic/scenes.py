@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from msst_keras.data.textures import PHOTOS, cut_background, cut_patch
+from msst_keras.synthetic.textures import PHOTOS, cut_background, cut_patch
 
 _STEERING_ZONE = 0.55  # of half the view: objects beyond it turn back, those on the edge of the view are hard to tell
 _FOLLOWING = 0.15  # of the way to its object is what a following camera moves in a frame

@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import record_checks, records
-from msst_keras.data.folders import read_manifests
+from msst_keras.records import example as records
+from msst_keras.records import manifest as record_checks
+from msst_keras.records.folders import read_manifests
 
 
 @dataclasses.dataclass(frozen=True)

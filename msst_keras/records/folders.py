@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from msst_keras.data import record_checks, records
+from msst_keras.records import example as records
+from msst_keras.records import manifest as record_checks
 
 # Names in these are the dataset's own: one name, one video. "folder", "video" and "stills" are anybody's.
 _NAMED_DATASETS = ("davis", "fbms", "segtrackv2")

@@ -29,7 +29,7 @@ import numpy as np
 
 from msst_keras.data import images
 from msst_keras.data.datasets import Sequence
-from msst_keras.data.scenes import compose, invert
+from msst_keras.synthetic.scenes import compose, invert
 
 _SOFTNESS = 0.7  # pixels, standard deviation of the blur of the object's outline: that of a sharp photograph
 _HOLE_RIM = 3  # pixels around the object that are painted over with it: they hold some of its colour

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from msst_keras.data import record_checks, records
-from msst_keras.data.folders import check_shards
 from msst_keras.progress import progress
+from msst_keras.records import example as records
+from msst_keras.records import manifest as record_checks
+from msst_keras.records.folders import check_shards
 
 FEATURES = ("frame", "mask", "prior", "flow")
 _COLUMNS = ("frames", *records.LABEL_KINDS, "unlabelled")

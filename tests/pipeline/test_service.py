@@ -8,7 +8,7 @@ import threading
 import pytest
 import tensorflow as tf
 
-from msst_keras.data.service import NUMBER, PATIENCE, in_order, listen, serve
+from msst_keras.pipeline.service import NUMBER, PATIENCE, in_order, listen, serve
 
 
 def batch(number):

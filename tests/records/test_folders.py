@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from msst_keras.data import folders, record_checks, records
-from msst_keras.data.records import FrameRecord
+from msst_keras.records import example as records
+from msst_keras.records import folders
+from msst_keras.records import manifest as record_checks
+from msst_keras.records.example import FrameRecord
 
 
 def write(folder, name="dog", frame=b"frame", dataset="davis", labelled=(0, 1), count=2):

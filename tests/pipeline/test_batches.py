@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.data import clip_index, pipeline, records
 from msst_keras.data.images import encode_flow_png
-from msst_keras.data.pipeline import Augmentation, Share
-from msst_keras.data.records import FrameRecord
+from msst_keras.pipeline import batches as pipeline
+from msst_keras.pipeline import clip_index
+from msst_keras.pipeline.batches import Augmentation, Share
+from msst_keras.records import example as records
+from msst_keras.records.example import FrameRecord
 
 MOTION = {"flow": {"method": "dis"}, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}
 WHOLE = Augmentation(flip=False, min_scale=1.0)

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from msst_keras.data import images
-from msst_keras.data.scenes import Layer, SceneOptions, compose, invert, make_scene
-from msst_keras.data.textures import TEXTURE_SCALE
 from msst_keras.files import publish
+from msst_keras.synthetic.scenes import Layer, SceneOptions, compose, invert, make_scene
+from msst_keras.synthetic.textures import TEXTURE_SCALE
 
 
 @dataclasses.dataclass(frozen=True)

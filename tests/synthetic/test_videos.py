@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from msst_keras.data import datasets, images, scenes, synthetic, textures
-from msst_keras.data.scenes import SceneOptions
-from msst_keras.data.synthetic import generate_sequence, write_davis
+from msst_keras.data import datasets, images
+from msst_keras.synthetic import scenes, textures
+from msst_keras.synthetic import videos as synthetic
+from msst_keras.synthetic.scenes import SceneOptions
+from msst_keras.synthetic.videos import generate_sequence, write_davis
 
 SIZE = (96, 144)
 PIXELS = np.stack(np.meshgrid(np.arange(SIZE[1]), np.arange(SIZE[0])), axis=-1).astype(np.float32)
@@ -202,7 +204,7 @@ def test_affine_maps_by_hand():
 
 def test_the_same_seed_gives_the_same_sequence_in_another_process():
     program = (
-        "import hashlib; from msst_keras.data.synthetic import generate_sequence;"
+        "import hashlib; from msst_keras.synthetic.videos import generate_sequence;"
         "g = generate_sequence(3, 2, (48, 64));"
         "print(hashlib.sha256(g.frames.tobytes() + g.masks.tobytes() + g.flow.tobytes()).hexdigest())"
     )

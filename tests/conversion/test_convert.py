@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.data import convert, images, records, workers
+from msst_keras.conversion import convert, workers
+from msst_keras.conversion.shard_maker import ShardMaker, WorkReport
+from msst_keras.data import images
 from msst_keras.data.datasets import Sequence, find_sequences
-from msst_keras.data.shards import ShardMaker, WorkReport
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.prior import MotionPrior, load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
+from msst_keras.records import example as records
 
 FLOW = FlowSettings("farneback", motion_size=(32, 48))
 DESCRIPTION = {"dataset": "davis", "split": "all"}

@@ -99,8 +99,9 @@ def main() -> None:
         sequences = datasets.find_sequences(_DATASET.value, _ROOT.value, _SPLIT.value, _SEQUENCES.value)
         sequences, stills = _set_in_motion(sequences)
     from msst_keras.conversion import convert  # brings TensorFlow: seconds that an input at fault need not wait
+    from msst_keras.conversion.work_report import WorkReport
 
-    report = convert.WorkReport()
+    report = WorkReport()
     if _ADD_PRIOR.value:
         manifest = convert.add_prior(_OUTPUT_DIR.value, _ADD_PRIOR.value, **run, report=report)
     else:
@@ -132,8 +133,8 @@ def _set_in_motion(sequences):
 
 
 def _motion():
-    from msst_keras.conversion.convert import MotionOptions
     from msst_keras.motion.flow import FlowSettings
+    from msst_keras.motion.settings import MotionOptions
 
     method = "files" if _FLOW_DIR.value else _FLOW.value
     flow = FlowSettings(method, _MOTION_SIZE.value, _DIRECTION.value, _STRIDE.value)

@@ -93,8 +93,9 @@ def main() -> int | None:
     if _DETERMINISTIC.value:
         tf.config.experimental.enable_op_determinism()
     options = _read_options()
-    from msst_keras.pipeline import batches as pipeline
     from msst_keras.pipeline import clip_index
+    from msst_keras.pipeline.batches import training_batches
+    from msst_keras.pipeline.clips import Augmentation
     from msst_keras.records.folders import check_disjoint
     from msst_keras.training import loop, run
     from msst_keras.training.strategy import make_devices
@@ -129,8 +130,8 @@ def main() -> int | None:
         (run_dir / "flags.txt").write_text(cli.flags_text(main))
 
     def make_batches(first_step):
-        augmentation = pipeline.Augmentation(_FLIP.value, _MIN_SCALE.value)
-        return pipeline.training_batches(
+        augmentation = Augmentation(_FLIP.value, _MIN_SCALE.value)
+        return training_batches(
             index, num_frames, _BATCH_SIZE.value, _IMAGE_SIZES.value, _SEED.value, first_step, _STEPS.value,
             augmentation, devices.share, weights, _DATA_SERVICE.value,
         )  # fmt: skip

@@ -105,9 +105,9 @@ def _read_batches(index, prior, batch_size: int, steps: int):
     import numpy as np
 
     from msst_keras.motion.superpixels import segment
-    from msst_keras.pipeline import batches as pipeline
+    from msst_keras.pipeline.batches import flow_batches
 
-    dataset = pipeline.flow_batches(index, batch_size, _SEED.value, 0, steps, prior.needs_frames)
+    dataset = flow_batches(index, batch_size, _SEED.value, 0, steps, prior.needs_frames)
     for batch in dataset.as_numpy_iterator():
         labels = np.stack([segment(flow, prior.superpixel_settings) for flow in batch["flow"]])
         yield {**batch, "superpixels": labels, "mask": batch["mask"] > 0.5}

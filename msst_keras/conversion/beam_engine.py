@@ -14,9 +14,11 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from msst_keras.conversion.shard_maker import MotionOptions, NewShard, StoredShard, WorkReport
+from msst_keras.conversion.sources import NewShard, StoredShard
+from msst_keras.conversion.work_report import WorkReport
 from msst_keras.conversion.workers import Worker
 from msst_keras.files import publish
+from msst_keras.motion.settings import MotionOptions
 
 # In the folder of the records while the pipeline's end and its start hand the results over; removed with what is left
 # half-written.

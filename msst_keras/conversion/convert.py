@@ -14,13 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msst_keras.conversion import workers
-from msst_keras.conversion.shard_maker import MAGNITUDE, MotionOptions, NewShard, StoredShard, WorkReport
+from msst_keras.conversion.sources import NewShard, StoredShard
+from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets
 from msst_keras.files import publish
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
 from msst_keras.motion.prior import load_prior
+from msst_keras.motion.settings import MAGNITUDE, MotionOptions
 from msst_keras.progress import progress
-from msst_keras.records import example as records
+from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS
+from msst_keras.records.manifest import MANIFEST_NAME, join_manifest, load_manifest, read_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path
 
 ENGINES = ("local", "beam")
 # What a folder is being made into, as long as it is not whole.
@@ -44,7 +48,7 @@ def convert(
 
     Args:
       sequences: of `datasets.find_sequences`.
-      output_dir: the folder; see `records`.
+      output_dir: the folder; see `records.example`.
       motion: what is stored beside frames and masks.
       description: where the sequences come from ("dataset", "split", ...); goes into the manifest.
       label_kind: of all masks, "fine" or "coarse" (section 3.3).
@@ -63,8 +67,8 @@ def convert(
       BlockingIOError: another process writes to the folder.
       ChildProcessError: a worker died.
     """
-    if label_kind not in records.LABEL_KINDS:
-        raise ValueError(f"label_kind must be one of {', '.join(records.LABEL_KINDS)}, not '{label_kind}'")
+    if label_kind not in LABEL_KINDS:
+        raise ValueError(f"label_kind must be one of {', '.join(LABEL_KINDS)}, not '{label_kind}'")
     names = [sequence.name for sequence in sequences]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -76,15 +80,14 @@ def convert(
     dealt = _deal(sequences, min(num_shards, len(sequences)))
     description = {**description, "label_kind": label_kind, "motion": motion.to_dict(), "inputs": _hash_inputs(dealt)}
     shards = [
-        NewShard(records.shard_path(output_dir, number, len(dealt)), mine, label_kind)
-        for number, mine in enumerate(dealt)
+        NewShard(shard_path(output_dir, number, len(dealt)), mine, label_kind) for number, mine in enumerate(dealt)
     ]
     with workers.hold_folder(output_dir) as lock:
         if not _is_done(output_dir, description):
             described = _make(run, shards, motion, lock, output_dir, report or WorkReport())
-            records.write_manifest(output_dir, records.join_manifest(output_dir, described, description))
+            write_manifest(output_dir, join_manifest(output_dir, described, description))
         _remove(output_dir, _PLAN_NAME)
-        return records.read_manifest(output_dir)
+        return read_manifest(output_dir)
 
 
 def add_prior(
@@ -121,7 +124,7 @@ def add_prior(
         raise FileNotFoundError(f"{folder}: no such folder; expected records of `msst make_records`")
     with workers.hold_folder(folder) as lock:
         plan_path = folder / _NEW_PRIOR_NAME
-        old = json.loads(plan_path.read_text())["old"] if plan_path.exists() else records.read_manifest(folder)
+        old = json.loads(plan_path.read_text())["old"] if plan_path.exists() else read_manifest(folder)
         motion = _plan_prior(old["motion"], prior, folder)
         if old.get("stills", {}).get("flow") == "exact" and not motion.store_flow:
             raise ValueError(
@@ -135,7 +138,7 @@ def add_prior(
                 temporary.write_text(json.dumps({"motion": target, "old": old}))
         elif json.loads(plan_path.read_text())["motion"] != target:
             raise ValueError(f"{folder}: another prior is half added; let that one end, or make the records again")
-        (folder / records.MANIFEST_NAME).unlink(missing_ok=True)
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
         lengths = [0] * len(old["shards"])
         for entry in old["sequences"].values():
             lengths[entry["shard"]] += len(entry["offsets"])
@@ -146,8 +149,8 @@ def add_prior(
         described = _make(run, shards, motion, lock, folder, report or WorkReport())
         computed = ("format_version", "num_frames", "num_labelled", "shards", "sequences")
         description = {key: value for key, value in old.items() if key not in computed} | {"motion": target}
-        manifest = records.join_manifest(folder, described, description)
-        records.write_manifest(folder, manifest)
+        manifest = join_manifest(folder, described, description)
+        write_manifest(folder, manifest)
         _remove(folder, _NEW_PRIOR_NAME)
         return manifest
 
@@ -232,12 +235,12 @@ def _hash_inputs(dealt: Sequence[Sequence[datasets.Sequence]]) -> str:
 def _is_done(output_dir: Path, description: dict) -> bool:
     """Whether the folder holds all of these records; makes it ready to take them (or the missing ones) otherwise."""
     other = f"{output_dir} holds other records (of other inputs or flags); choose another --output_dir or remove it"
-    plan = json.loads(json.dumps({"format_version": records.FORMAT_VERSION, **description}))
-    plan_path, manifest_path = output_dir / _PLAN_NAME, output_dir / records.MANIFEST_NAME
+    plan = json.loads(json.dumps({"format_version": FORMAT_VERSION, **description}))
+    plan_path, manifest_path = output_dir / _PLAN_NAME, output_dir / MANIFEST_NAME
     if (output_dir / _NEW_PRIOR_NAME).exists():
         raise ValueError(f"{output_dir}: a prior is half added to these records; run the same --add_prior to its end")
     if manifest_path.exists():
-        manifest = records.load_manifest(output_dir)
+        manifest = load_manifest(output_dir)
         if any(manifest.get(key) != value for key, value in plan.items()):
             raise ValueError(other)
         damaged = _damaged_shards(output_dir, manifest)

@@ -33,12 +33,12 @@ def make_shards(shards: Sequence, motion, num_workers: int, lock: int, on_frame:
     """Makes shards in worker processes, the longest first, so that none is left alone with a long one at the end.
 
     Args:
-      shards: of `shards.NewShard` or `shards.StoredShard`.
-      motion: `shards.MotionOptions`.
+      shards: of `sources.NewShard` or `sources.StoredShard`.
+      motion: `motion.settings.MotionOptions`.
       num_workers: processes, at most one a shard.
       lock: of `hold_folder`.
       on_frame: called for each frame that is written.
-      report: a `shards.WorkReport`, filled in.
+      report: a `work_report.WorkReport`, filled in.
 
     Returns:
       what the manifest says of each shard, in their order.

@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.records import example as records
-from msst_keras.records import manifest as record_checks
+from msst_keras.records.example import LABEL_KINDS, check_images
 from msst_keras.records.folders import read_manifests
+from msst_keras.records.manifest import check_motion
+from msst_keras.records.shard_files import scan_shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ def index_clips(
     folders: Sequence[str],
     num_frames: int,
     with_prior: bool,
-    label_kinds: Collection[str] = records.LABEL_KINDS,
+    label_kinds: Collection[str] = LABEL_KINDS,
 ) -> ClipIndex:
     """Lists the clips of `num_frames` (T) frames in the record folders, in a fixed order.
 
@@ -93,7 +94,7 @@ def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
     """
     manifests = read_manifests(folders)
     for folder, manifest in manifests.items():
-        if not record_checks.check_motion(manifest, folder)["flow_stored"]:
+        if not check_motion(manifest, folder)["flow_stored"]:
             raise ValueError(f"{folder} holds no flow; make it again with --store_flow")
     return _index(manifests, 1, None), _common(manifests, ("flow",))["flow"]
 
@@ -102,15 +103,15 @@ def find_damage(index: ClipIndex) -> str | None:
     """Reads the shards of an index one by one; the sentence about the first record that is damaged, None if none is."""
     for path in index.paths:
         try:
-            for offset, record in records.scan_shard(path):
-                records.check_images(record, f"{path} at byte {offset}, frame {record.index} of '{record.sequence}'")
+            for offset, record in scan_shard(path):
+                check_images(record, f"{path} at byte {offset}, frame {record.index} of '{record.sequence}'")
         except (ValueError, OSError) as error:
             return str(error)
     return None
 
 
 def _index(
-    manifests: dict, num_frames: int, motion: dict | None, label_kinds: Collection[str] = records.LABEL_KINDS
+    manifests: dict, num_frames: int, motion: dict | None, label_kinds: Collection[str] = LABEL_KINDS
 ) -> ClipIndex:
     paths, path_ids, offsets, counts, names, kinds = [], [], [], [], [], []
     for folder, manifest in manifests.items():
@@ -127,7 +128,7 @@ def _index(
                 kinds.append(kind)
         paths += [f"{folder}/{shard['name']}" for shard in manifest["shards"]]
     if not offsets:
-        kinds = "" if set(label_kinds) == set(records.LABEL_KINDS) else " or ".join(label_kinds) + " "
+        kinds = "" if set(label_kinds) == set(LABEL_KINDS) else " or ".join(label_kinds) + " "
         raise ValueError(f"{', '.join(manifests)}: no frame has a {kinds}label, so there is nothing to learn from")
     arrays = (np.asarray(values, np.int64) for values in (path_ids, offsets, counts))
     flow_stored = all(manifest["motion"].get("flow_stored", False) for manifest in manifests.values())
@@ -136,7 +137,7 @@ def _index(
 
 def _common(manifests: dict, keys: tuple[str, ...]) -> dict:
     """What all manifests say of their motion under `keys`."""
-    motions = {folder: record_checks.check_motion(manifest, folder) for folder, manifest in manifests.items()}
+    motions = {folder: check_motion(manifest, folder) for folder, manifest in manifests.items()}
     found = {folder: {key: motion[key] for key in keys} for folder, motion in motions.items()}
     first, *others = found
     for folder in others:

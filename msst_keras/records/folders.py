@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from msst_keras.records import example as records
-from msst_keras.records import manifest as record_checks
+from msst_keras.records.manifest import read_manifest
+from msst_keras.records.shard_files import check_framing, read_record
 
 # Names in these are the dataset's own: one name, one video. "folder", "video" and "stills" are anybody's.
 _NAMED_DATASETS = ("davis", "fbms", "segtrackv2")
@@ -17,12 +17,12 @@ def read_manifests(folders: Sequence[str]) -> dict[str, dict]:
     The same sequence may be in two folders when other frames are labelled in each: fine labels here, coarse ones there.
 
     Raises:
-      FileNotFoundError: as `records.read_manifest`.
+      FileNotFoundError: as `manifest.read_manifest`.
       ValueError: likewise; a shard whose records do not lie where its manifest says; a labelled frame in two folders.
     """
     manifests = {}
     for folder in folders:
-        manifest = records.read_manifest(folder)
+        manifest = read_manifest(folder)
         if "://" not in folder:  # on a distant file system a look at each record would take hours
             check_shards(folder, manifest)
         for name, other, _ in _find_shared(manifests, {folder: manifest}):
@@ -46,17 +46,17 @@ def check_shards(folder: str, manifest: dict) -> None:
     for entry in manifest["sequences"].values():
         offsets[entry["shard"]].update(entry["offsets"])
     for shard, expected in zip(manifest["shards"], offsets, strict=True):
-        record_checks.check_framing(f"{folder}/{shard['name']}", expected)
+        check_framing(f"{folder}/{shard['name']}", expected)
 
 
 def check_disjoint(folders: Sequence[str], val_folders: Sequence[str]) -> None:
     """Checks that no sequence is in both the training and the validation records.
 
     Raises:
-      FileNotFoundError: as `records.read_manifest`.
+      FileNotFoundError: as `manifest.read_manifest`.
       ValueError: likewise; a sequence is in both (names it and the folders).
     """
-    train, val = ({folder: records.read_manifest(folder) for folder in each} for each in (folders, val_folders))
+    train, val = ({folder: read_manifest(folder) for folder in each} for each in (folders, val_folders))
     for name, folder, val_folder in _find_shared(train, val):
         raise ValueError(
             f"the sequence '{name}' is in {folder} to train on and in {val_folder} to validate on, which would measure "
@@ -81,4 +81,4 @@ def _find_shared(manifests: dict[str, dict], others: dict[str, dict]) -> Iterato
 
 def _first_frame(folder: str, manifest: dict, sequence: str) -> bytes:
     entry = manifest["sequences"][sequence]
-    return records.read_record(f"{folder}/{manifest['shards'][entry['shard']]['name']}", entry["offsets"][0]).frame
+    return read_record(f"{folder}/{manifest['shards'][entry['shard']]['name']}", entry["offsets"][0]).frame

@@ -7,18 +7,20 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from msst_keras.files import hash_file
 from msst_keras.progress import progress
-from msst_keras.records import example as records
-from msst_keras.records import manifest as record_checks
+from msst_keras.records.example import LABEL_KINDS, FrameRecord, check_images
 from msst_keras.records.folders import check_shards
+from msst_keras.records.manifest import check_motion, read_manifest
+from msst_keras.records.shard_files import read_record, scan_shard
 
 FEATURES = ("frame", "mask", "prior", "flow")
-_COLUMNS = ("frames", *records.LABEL_KINDS, "unlabelled")
+_COLUMNS = ("frames", *LABEL_KINDS, "unlabelled")
 
 
 def describe_folder(folder: str, manifest: dict) -> list[str]:
     """The lines of a manifest in words: where it comes from, how its motion was made, its shards and sequences."""
-    motion = record_checks.check_motion(manifest, folder)
+    motion = check_motion(manifest, folder)
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 2**20
     lines = [
         f"{folder}: record format {manifest['format_version']}",
@@ -45,7 +47,7 @@ def _count(entry: dict) -> tuple[int, ...]:
     """How many frames a sequence has, and how many of each kind of label."""
     kinds = collections.Counter(entry["labelled"].values())
     num_frames = len(entry["offsets"])
-    return num_frames, *(kinds[kind] for kind in records.LABEL_KINDS), num_frames - kinds.total()
+    return num_frames, *(kinds[kind] for kind in LABEL_KINDS), num_frames - kinds.total()
 
 
 def _words(settings: dict) -> str:
@@ -69,7 +71,7 @@ def choose_frames(manifest: dict, count: int) -> list[tuple[str, int]]:
     return frames
 
 
-def read_frame_record(folder: str, manifest: dict, sequence: str, index: int) -> records.FrameRecord:
+def read_frame_record(folder: str, manifest: dict, sequence: str, index: int) -> FrameRecord:
     """The record of a frame that the manifest knows.
 
     Raises:
@@ -77,7 +79,7 @@ def read_frame_record(folder: str, manifest: dict, sequence: str, index: int) ->
     """
     entry = manifest["sequences"][sequence]
     path = f"{folder}/{manifest['shards'][entry['shard']]['name']}"
-    record = records.read_record(path, entry["offsets"][index])
+    record = read_record(path, entry["offsets"][index])
     if (record.sequence, record.index) != (sequence, index):
         raise ValueError(
             f"{path}: byte {entry['offsets'][index]} holds frame {record.index} of '{record.sequence}', expected frame "
@@ -86,7 +88,7 @@ def read_frame_record(folder: str, manifest: dict, sequence: str, index: int) ->
     return record
 
 
-def measure_features(frame_records: Iterable[records.FrameRecord]) -> dict[str, float]:
+def measure_features(frame_records: Iterable[FrameRecord]) -> dict[str, float]:
     """Mean KiB of each feature over the frames that have it; features that no frame has are left out."""
     sizes = collections.defaultdict(list)
     for record in frame_records:
@@ -103,14 +105,14 @@ def verify_folder(folder: str) -> dict[str, float]:
       as `measure_features`, over all frames.
 
     Raises:
-      FileNotFoundError: as `records.read_manifest`.
+      FileNotFoundError: as `manifest.read_manifest`.
       ValueError: the first thing that is not as it should be; names the shard and the place.
     """
-    manifest = records.read_manifest(folder)
+    manifest = read_manifest(folder)
     check_shards(folder, manifest)
     for shard in manifest["shards"]:
         path = f"{folder}/{shard['name']}"
-        if (found := records.hash_file(path)) != shard["sha256"]:
+        if (found := hash_file(path)) != shard["sha256"]:
             raise ValueError(f"{path}: SHA-256 {found}, but the manifest says {shard['sha256']}; make this shard again")
     return measure_features(progress(_checked(folder, manifest), manifest["num_frames"], f"verify {folder}"))
 
@@ -125,12 +127,12 @@ def _checked(folder: str, manifest: dict):
             if entry["shard"] == number
             for index, offset in enumerate(entry["offsets"])
         }
-        for offset, record in records.scan_shard(path):
+        for offset, record in scan_shard(path):
             found = (record.sequence, record.index, record.label_kind)
             if found != expected[offset]:
                 raise ValueError(
                     f"{path}: byte {offset} holds {found}, the manifest says {expected[offset]} (sequence, frame, "
                     "label kind); make the records again"
                 )
-            records.check_images(record, f"{path} at byte {offset}, frame {record.index} of '{record.sequence}'")
+            check_images(record, f"{path} at byte {offset}, frame {record.index} of '{record.sequence}'")
             yield record

@@ -1,19 +1,100 @@
-"""What a manifest and a shard must look like before anything is read by what they say.
+"""The manifest of a record folder: what its shards hold and how it was made; written, read and checked.
 
-Checksums find what an accident changed. These checks are for what a checksum cannot know: a manifest of another hand,
-and a record whose length, its own checksum right, is larger than its file (TensorFlow would take that memory at once).
+Checksums find what an accident changed. The checks are for what a checksum cannot know: a manifest of another hand.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-FRAMING_BYTES = 16  # of a TFRecord: length (8), its CRC (4), the CRC of the data (4)
+from msst_keras.files import publish
+from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS, check_version
+from msst_keras.records.shard_files import describe_shard, shard_path
+
+MANIFEST_NAME = "manifest.json"
+
+
+def join_manifest(folder: str | Path, shards: Sequence[dict], description: dict) -> dict:
+    """The manifest of a folder from what `describe_shard` says of its shards, in order.
+
+    `description` tells how the records were made (dataset, split, motion: flow, superpixel and prior settings).
+
+    Raises:
+      ValueError: a sequence that is in two shards; no frame at all.
+    """
+    sequences = {}
+    for number, shard in enumerate(shards):
+        for name, entry in shard["sequences"].items():
+            if name in sequences:
+                raise ValueError(f"{folder}: sequence '{name}' is in two shards; make the records again")
+            sequences[name] = {"shard": number, **entry}
+    if not sequences:
+        raise ValueError(f"{folder}: no frame at all was written; look at the input")
+    return {
+        "format_version": FORMAT_VERSION,
+        **description,
+        "num_frames": sum(len(entry["offsets"]) for entry in sequences.values()),
+        "num_labelled": sum(len(entry["labelled"]) for entry in sequences.values()),
+        "shards": [{key: shard[key] for key in ("name", "bytes", "sha256")} for shard in shards],
+        "sequences": dict(sorted(sequences.items())),
+    }
+
+
+def build_manifest(folder: str | Path, num_shards: int, description: dict) -> dict:
+    """Reads the shards of a folder back, one after the other, and returns their manifest; see `join_manifest`."""
+    shards = [describe_shard(shard_path(folder, number, num_shards)) for number in range(num_shards)]
+    return join_manifest(folder, shards, description)
+
+
+def write_manifest(folder: str | Path, manifest: dict) -> None:
+    """Writes `manifest.json`; the last file of a record folder, so that a folder with one is whole."""
+    with publish(Path(folder) / MANIFEST_NAME) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """Reads and checks the manifest of a record folder (a local path or one that `tf.io.gfile` knows) and its shards.
+
+    Raises:
+      FileNotFoundError: no manifest (the conversion never ended, or this is no record folder), or a shard is missing.
+      ValueError: another format version, a damaged manifest, or a shard of another size than when it was written.
+    """
+    manifest = load_manifest(folder)
+    for shard in manifest["shards"]:
+        shard_file = f"{folder}/{shard['name']}"
+        if not tf.io.gfile.exists(shard_file):
+            raise FileNotFoundError(f"{shard_file}: this shard is missing; run the same `msst make_records` again")
+        size = tf.io.gfile.stat(shard_file).length
+        if size != shard["bytes"]:
+            raise ValueError(
+                f"{shard_file}: {size} bytes, but the manifest says {shard['bytes']}; run the same "
+                "`msst make_records` again"
+            )
+    return manifest
+
+
+def load_manifest(folder: str | Path) -> dict:
+    """Reads and checks the manifest alone; the shards may be missing.
+
+    Raises:
+      FileNotFoundError: no manifest.
+      ValueError: another format version, or a damaged manifest.
+    """
+    path = f"{folder}/{MANIFEST_NAME}"
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"{path}: not found; this is no record folder, or `msst make_records` has not finished")
+    if tf.io.gfile.isdir(path):
+        raise ValueError(f"{path}: expected a file, found a folder; make the records again")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        manifest = parse_json(file.read(), path)
+    check_version(manifest.get("format_version"), path)
+    check_manifest(manifest, path, LABEL_KINDS)
+    return manifest
 
 
 def parse_json(content: bytes, path: str) -> dict:
@@ -101,46 +182,6 @@ def check_motion(manifest: dict, folder: str) -> dict:
             f"{str(motion)[:80]!r}; make the records again"
         )
     return motion
-
-
-def check_framing(path: str, offsets: Collection[int] | None = None) -> list[int]:
-    """Checks that each record of a shard, and its last byte, lies inside the file.
-
-    Args:
-      path: the shard.
-      offsets: where the manifest says that its records begin, all of them; None follows the lengths alone.
-
-    Returns:
-      the byte offset of each record.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: an empty file; a length that leads beyond the file, or not to where the manifest has the next record.
-    """
-    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
-        raise FileNotFoundError(f"{path}: no such shard; make the records again")
-    size, offset, found = tf.io.gfile.stat(path).length, 0, []
-    if not size:
-        raise ValueError(f"{path}: no frame at all in this shard; make it again")
-    expected = None if offsets is None else {*offsets, size}
-    with open(path, "rb") if "://" not in path else tf.io.gfile.GFile(path, "rb") as file:
-        while offset < size:
-            file.seek(offset)
-            header = file.read(12)
-            end = offset + FRAMING_BYTES + struct.unpack("<Q", header[:8])[0] if len(header) == 12 else size + 1
-            if end > size or (expected is not None and end not in expected):
-                where = "inside its file" if end > size else "where the manifest has the next one"
-                raise ValueError(
-                    f"{path}: corrupt after byte {offset} (the record there does not end {where}); "
-                    "make this shard again"
-                )
-            found.append(offset)
-            offset = end
-    if offsets is not None and set(found) != set(offsets):
-        raise ValueError(
-            f"{path}: holds {len(found)} records, the manifest knows {len(offsets)}; make this shard again"
-        )
-    return found
 
 
 def _is_count(value: Any) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from msst_keras.synthetic.affine import compose, invert, similarity
 from msst_keras.synthetic.textures import PHOTOS, cut_background, cut_patch
 
 _STEERING_ZONE = 0.55  # of half the view: objects beyond it turn back, those on the edge of the view are hard to tell
@@ -131,7 +132,7 @@ def make_scene(
         layers.append(Layer(kind, texture, (np.array(texture.shape[1::-1]) - 1) / 2, shape, maps))
 
     def still(place: np.ndarray, angle: float) -> np.ndarray:
-        return np.broadcast_to(_similarity(1, angle, place), (num_frames + 1, 2, 3))
+        return np.broadcast_to(similarity(1, angle, place), (num_frames + 1, 2, 3))
 
     layers = [Layer("background", texture, origin, None, camera)]
     for _ in range(rng.integers(*options.num_distractors, endpoint=True)):
@@ -146,23 +147,6 @@ def make_scene(
         half_axes = height * np.array([rng.uniform(0.03, 0.07), rng.uniform(0.4, 0.8)])  # like a post or a trunk
         add("occluder", half_axes, still(paths[0][rng.integers(num_frames), :, 2], rng.normal(0, 0.3)))
     return layers
-
-
-def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """The affine map (2, 3) that applies `inner`, then `outer`."""
-    return outer @ np.vstack([inner, [0, 0, 1]])
-
-
-def invert(affine: np.ndarray) -> np.ndarray:
-    """The inverse of an affine map (2, 3)."""
-    inverse = np.linalg.inv(affine[:, :2])
-    return np.column_stack([inverse, -inverse @ affine[:, 2]])
-
-
-def _similarity(scale: float, angle: float, place: np.ndarray) -> np.ndarray:
-    """The map that scales, turns by `angle` and takes the origin to `place`."""
-    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
-    return np.array([[cosine, -sine, place[0]], [sine, cosine, place[1]]])
 
 
 def _draw_wave(rng: np.random.Generator, max_rate: float) -> Callable[[int], float]:
@@ -185,7 +169,7 @@ class _Camera:
 
     def view(self, time: int) -> np.ndarray:
         """World to image."""
-        turned = _similarity(np.exp(self._zoom(time)), self._angle(time), np.zeros(2))
+        turned = similarity(np.exp(self._zoom(time)), self._angle(time), np.zeros(2))
         return np.column_stack([turned[:, :2], self._middle - turned[:, :2] @ self._target])
 
     def advance(self, time: int, first_object: np.ndarray | None) -> None:
@@ -212,7 +196,7 @@ class _Walker:
 
     def pose(self) -> np.ndarray:
         """The object's plane to the world."""
-        return _similarity(np.exp(self._growth(self._steps)), self._tilt + self._turn(self._steps), self.place)
+        return similarity(np.exp(self._growth(self._steps)), self._tilt + self._turn(self._steps), self.place)
 
     def advance(self, view: np.ndarray) -> None:
         if self._halt:

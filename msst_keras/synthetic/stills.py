@@ -27,9 +27,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from msst_keras.data import images
+from msst_keras.data import flow_files, images
 from msst_keras.data.datasets import Sequence
-from msst_keras.synthetic.scenes import compose, invert
+from msst_keras.synthetic.affine import apply, compose, invert, similarity_around
 
 _SOFTNESS = 0.7  # pixels, standard deviation of the blur of the object's outline: that of a sharp photograph
 _HOLE_RIM = 3  # pixels around the object that are painted over with it: they hold some of its colour
@@ -138,7 +138,7 @@ class MovingStill:
             steps = min(stride, abs(end - index))
             # The frame at the end has nowhere to lead: the negated flow to its neighbour.
             other, divisor = (index + sign * steps, steps) if steps else (index - sign, -1)
-            yield images.round_flow(scene.flow(index, other, motion_size) / np.float32(divisor))
+            yield flow_files.round_flow(scene.flow(index, other, motion_size) / np.float32(divisor))
 
 
 class _Scene:
@@ -163,7 +163,7 @@ class _Scene:
 
     def cover(self, index: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """What share of frame `index` at the points is the object: float32 in 0..1."""
-        x, y = _apply(invert(self._object[index]), x, y)
+        x, y = apply(invert(self._object[index]), x, y)
         points = x.astype(np.float32), y.astype(np.float32)
         return cv2.remap(self._alpha, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
@@ -172,7 +172,7 @@ class _Scene:
         x, y = _grid(size, self.size)
         is_object = self.cover(first, x, y) > 0.5
         steps = [compose(maps[second], invert(maps[first])) for maps in (self._camera, self._object)]
-        (back_x, back_y), (front_x, front_y) = (_apply(step, x, y) for step in steps)
+        (back_x, back_y), (front_x, front_y) = (apply(step, x, y) for step in steps)
         flow = np.stack([np.where(is_object, front_x, back_x) - x, np.where(is_object, front_y, back_y) - y], axis=-1)
         return (flow * (size[1] / self.size[1], size[0] / self.size[0])).astype(np.float32)
 
@@ -231,7 +231,7 @@ def _draw_motion(
     views = []
     for place, scale, angle in camera.steps(camera_strength):
         # The view is a window that moves and turns on the plane; what takes the plane to the frame is its inverse.
-        window = _similarity(scale / zoom, angle, middle)
+        window = similarity_around(scale / zoom, angle, middle)
         window[:, 2] += place
         views.append(invert(window))
     return np.stack(views), own.maps(strength, outline.mean(0))
@@ -256,7 +256,8 @@ class _Path:
     def maps(self, strength: float, middle: np.ndarray) -> np.ndarray:
         """(T, 2, 3): scaled and turned around `middle`, then moved."""
         maps = [
-            _similarity(scale, angle, middle) + [[0, 0, x], [0, 0, y]] for (x, y), scale, angle in self.steps(strength)
+            similarity_around(scale, angle, middle) + [[0, 0, x], [0, 0, y]]
+            for (x, y), scale, angle in self.steps(strength)
         ]
         return np.stack(maps)
 
@@ -274,18 +275,6 @@ def _touches_edge(mask: np.ndarray) -> bool:
 def _corners(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The corners of the box around points, (4, 2)."""
     return np.array([(a, b) for a in (x.min(), x.max()) for b in (y.min(), y.max())], np.float64)
-
-
-def _similarity(scale: float, angle: float, middle: np.ndarray) -> np.ndarray:
-    """Scales and turns around `middle`."""
-    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
-    turn = np.array([[cosine, -sine], [sine, cosine]])
-    return np.column_stack([turn, middle - turn @ middle])
-
-
-def _apply(affine: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    (a, b, c), (d, e, f) = affine
-    return a * x + b * y + c, d * x + e * y + f
 
 
 def _grid(size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,8 @@ import numpy as np
 
 from msst_keras.data import images
 from msst_keras.files import publish
-from msst_keras.synthetic.scenes import Layer, SceneOptions, compose, invert, make_scene
+from msst_keras.synthetic.affine import compose, invert
+from msst_keras.synthetic.scenes import Layer, SceneOptions, make_scene
 from msst_keras.synthetic.textures import TEXTURE_SCALE
 
 

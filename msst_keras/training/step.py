@@ -40,7 +40,7 @@ class StepOptions:
 def make_step(model: keras.Model, update: Update, options: StepOptions, devices: Devices) -> Callable:
     """Returns a graph (batch, learning_rate, stop) -> scalars, traced once per image size.
 
-    The batch is of `Devices.scatter`: "frames", "prior", "mask" as in `pipeline.training_batches`, and "weight" (B,) if
+    The batch is of `Devices.scatter`: "frames", "prior", "mask" as in `batches.training_batches`, and "weight" (B,) if
     examples weigh differently. The losses are means over the global batch, the gradient is theirs. `stop` is summed
     over all replicas, so that every process hears of a signal that one of them got.
 

@@ -8,11 +8,13 @@ import warnings
 import pytest
 
 from msst_keras.conversion import convert
+from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data.datasets import find_sequences
 from msst_keras.motion.flow import FlowSettings
-from msst_keras.synthetic import videos as synthetic
+from msst_keras.motion.settings import MotionOptions
+from msst_keras.synthetic import videos
 
-MOTION = convert.MotionOptions(FlowSettings("dis_fast", motion_size=(32, 48)), None, "magnitude", store_flow=True)
+MOTION = MotionOptions(FlowSettings("dis_fast", motion_size=(32, 48)), None, "magnitude", store_flow=True)
 
 
 def test_without_beam_the_engine_says_what_to_install(tmp_path, monkeypatch):
@@ -27,7 +29,7 @@ def test_beam_makes_the_same_bytes_and_the_same_faults(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("apache_beam")
-    synthetic.write_davis(tmp_path / "davis", 3, 4, (48, 64), seed=0)
+    videos.write_davis(tmp_path / "davis", 3, 4, (48, 64), seed=0)
     path = tmp_path / "davis/JPEGImages/480p/generated_001/00002.jpg"
     whole = path.read_bytes()
     path.write_bytes(whole[:300])
@@ -37,7 +39,7 @@ def test_beam_makes_the_same_bytes_and_the_same_faults(tmp_path):
     left = sorted(path.name for path in (tmp_path / "beam").iterdir())
     assert left == ["plan.json", "shard-00000-of-00003.tfrecord", "shard-00002-of-00003.tfrecord"]
     path.write_bytes(whole)
-    report = convert.WorkReport()
+    report = WorkReport()
     manifest = convert.convert(sequences, tmp_path / "beam", MOTION, {}, engine="beam", report=report)
     assert report.num_frames == 4  # those of the one shard that was missing
     assert convert.convert(sequences, tmp_path / "local", MOTION, {}) == manifest

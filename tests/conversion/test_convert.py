@@ -1,6 +1,6 @@
 """Conversion: what was on disk is in the records, interrupted or not, and a prior can be added later.
 
-Shards are made in this process here; tests/data/test_workers.py has the processes.
+Shards are made in this process here; tests/conversion/test_workers.py has the processes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import pytest
 import tensorflow as tf
 
 from msst_keras.conversion import convert, workers
-from msst_keras.conversion.shard_maker import ShardMaker, WorkReport
-from msst_keras.data import images
+from msst_keras.conversion.shard_maker import ShardMaker
+from msst_keras.conversion.sources import NewShard
+from msst_keras.conversion.work_report import WorkReport
+from msst_keras.data import flow_files, images
 from msst_keras.data.datasets import Sequence, find_sequences
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.prior import MotionPrior, load_prior
+from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
-from msst_keras.records import example as records
+from msst_keras.records import shard_files
+from msst_keras.records.manifest import read_manifest
+from msst_keras.records.shard_files import scan_shard, shard_path
 
 FLOW = FlowSettings("farneback", motion_size=(32, 48))
 DESCRIPTION = {"dataset": "davis", "split": "all"}
@@ -45,7 +50,7 @@ def make_davis(root, lengths=(3, 2)):
 
 
 def make_motion(*, prior="magnitude", store_flow=True):
-    return convert.MotionOptions(FLOW, None, prior, store_flow)
+    return MotionOptions(FLOW, None, prior, store_flow)
 
 
 def make_shards_here(shards, motion, num_workers, lock, on_frame, report):
@@ -54,8 +59,8 @@ def make_shards_here(shards, motion, num_workers, lock, on_frame, report):
 
 
 def read(folder):
-    manifest = records.read_manifest(folder)
-    found = [record for shard in manifest["shards"] for _, record in records.scan_shard(folder / shard["name"])]
+    manifest = read_manifest(folder)
+    found = [record for shard in manifest["shards"] for _, record in scan_shard(folder / shard["name"])]
     return {(record.sequence, record.index): record for record in found}
 
 
@@ -88,7 +93,7 @@ def save_prior(path, **options):
 
 def network_motion(path, store_flow=True):
     prior = load_prior(path)
-    return convert.MotionOptions(prior.flow_settings, prior.superpixel_settings, str(path), store_flow)
+    return MotionOptions(prior.flow_settings, prior.superpixel_settings, str(path), store_flow)
 
 
 def test_records_hold_what_was_on_disk_and_what_was_computed(davis, tmp_path):
@@ -110,7 +115,7 @@ def test_records_hold_what_was_on_disk_and_what_was_computed(davis, tmp_path):
                 np.testing.assert_array_equal(mask, sequence.read_mask(index) * np.uint8(255))
             else:
                 assert record.mask is None
-            np.testing.assert_array_equal(images.decode_flow_png(record.flow, "flow"), flow)
+            np.testing.assert_array_equal(flow_files.decode_flow_png(record.flow, "flow"), flow)
             prior = cv2.imdecode(np.frombuffer(record.prior, np.uint8), cv2.IMREAD_UNCHANGED)
             np.testing.assert_allclose(prior / 255, magnitude_prior(flow), atol=0.5 / 255 + 1e-6)
 
@@ -127,7 +132,7 @@ def test_an_interrupted_conversion_goes_on_and_ends_the_same(davis, tmp_path, mo
     arguments = (make_motion(), DESCRIPTION, "fine", 2)
     convert.convert(sequences, tmp_path / "whole", *arguments)
 
-    written, write = [], records.write_shard
+    written, write = [], shard_files.write_shard
 
     def write_one(path, frames):
         if written:
@@ -136,13 +141,13 @@ def test_an_interrupted_conversion_goes_on_and_ends_the_same(davis, tmp_path, mo
         written.append(path)
         write(path, frames)
 
-    monkeypatch.setattr(records, "write_shard", write_one)
+    monkeypatch.setattr(shard_files, "write_shard", write_one)
     with pytest.raises(KeyboardInterrupt):
         convert.convert(sequences, tmp_path / "parts", *arguments)
     assert not (tmp_path / "parts" / "manifest.json").exists()
     with pytest.raises(FileNotFoundError, match="has not finished"):
-        records.read_manifest(tmp_path / "parts")
-    monkeypatch.setattr(records, "write_shard", lambda path, frames: (written.append(path), write(path, frames)))
+        read_manifest(tmp_path / "parts")
+    monkeypatch.setattr(shard_files, "write_shard", lambda path, frames: (written.append(path), write(path, frames)))
     convert.convert(sequences, tmp_path / "parts", *arguments)
     assert len(written) == 2  # the first shard was not made again
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
@@ -198,20 +203,20 @@ def test_flow_may_come_from_files(davis, tmp_path):
         for index, name in enumerate(sequence.frame_names[:-1]):  # N - 1 files, as flow programs write them
             flow = np.full((64, 96, 2), (4 + index, -2), np.float32)
             (flow_dir / sequence.name).mkdir(parents=True, exist_ok=True)
-            images.write_flow(flow_dir / sequence.name / f"{name}.flo", flow)
+            flow_files.write_flow(flow_dir / sequence.name / f"{name}.flo", flow)
             given[sequence.name, index] = (2 + index / 2, -1)  # half the size: half the pixels
         given[sequence.name, len(sequence) - 1] = given[sequence.name, len(sequence) - 2]
     settings = FlowSettings("files", motion_size=(32, 48))
-    motion = convert.MotionOptions(settings, None, "none", True, flow_dir)
+    motion = MotionOptions(settings, None, "none", True, flow_dir)
     manifest = convert.convert(sequences, tmp_path / "out", motion, DESCRIPTION)
     assert FlowSettings.from_dict(manifest["motion"]["flow"]) == settings
     for key, record in read(tmp_path / "out").items():
-        flow = images.decode_flow_png(record.flow, "flow")
+        flow = flow_files.decode_flow_png(record.flow, "flow")
         np.testing.assert_array_equal(flow, np.broadcast_to(np.float32(given[key]), (32, 48, 2)))
 
     with pytest.raises(ValueError, match="comes from files; give the folder"):
         FlowEstimator(settings)
-    images.write_flow(flow_dir / "s0" / "00001.flo", np.full((64, 96, 2), np.nan, np.float32))
+    flow_files.write_flow(flow_dir / "s0" / "00001.flo", np.full((64, 96, 2), np.nan, np.float32))
     with pytest.raises(ValueError, match="00001.flo: 6144 vectors are unknown"):
         convert.convert(sequences, tmp_path / "unknown", motion, DESCRIPTION)
     (flow_dir / "s0" / "00001.flo").unlink()
@@ -238,7 +243,7 @@ def test_a_lost_shard_is_made_again(davis, tmp_path, spoil):
     arguments = (find_sequences("davis", davis), tmp_path / "out", make_motion(), DESCRIPTION)
     convert.convert(*arguments)
     whole = contents(tmp_path / "out")
-    spoil(records.shard_path(tmp_path / "out", 1, 2))
+    spoil(shard_path(tmp_path / "out", 1, 2))
     convert.convert(*arguments)
     assert contents(tmp_path / "out") == whole
 
@@ -254,7 +259,7 @@ def test_shards_get_equal_numbers_of_frames():
 
 def test_stages_are_measured(davis, tmp_path):
     report = ShardMaker(make_motion()).make(
-        convert.NewShard(tmp_path / "shard", tuple(find_sequences("davis", davis)), "fine")
+        NewShard(tmp_path / "shard", tuple(find_sequences("davis", davis)), "fine")
     )[1]
     assert report.num_frames == 5 and report.peak_memory > 2**20
     assert [stage for stage, seconds in report.seconds.items() if seconds == 0] == ["superpixels"]
@@ -276,10 +281,10 @@ def test_an_added_prior_is_that_of_a_fresh_conversion(davis, tmp_path, network, 
     sequences = find_sequences("davis", davis)
     new = network_motion(network, store_flow) if direction == "forward" else make_motion(store_flow=store_flow)
     flow = FlowSettings("farneback", motion_size=(32, 48), direction=direction, stride=2 - (direction == "forward"))
-    new = convert.MotionOptions(flow, new.superpixels, new.prior, store_flow)
+    new = MotionOptions(flow, new.superpixels, new.prior, store_flow)
     fresh, changed = tmp_path / "fresh", tmp_path / "changed"
     expected = convert.convert(sequences, fresh, new, DESCRIPTION)
-    convert.convert(sequences, changed, convert.MotionOptions(flow, None, "none", store_flow), DESCRIPTION)
+    convert.convert(sequences, changed, MotionOptions(flow, None, "none", store_flow), DESCRIPTION)
     assert contents(changed) != contents(fresh)
     assert convert.add_prior(changed, new.prior) == expected
     assert contents(changed) == contents(fresh)
@@ -292,7 +297,7 @@ def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp
     convert.convert(sequences, tmp_path / "fresh", network_motion(network), DESCRIPTION)
     convert.convert(sequences, folder, make_motion(), DESCRIPTION)
 
-    write_shard, write_manifest, written = records.write_shard, records.write_manifest, []
+    write_shard, write_manifest, written = shard_files.write_shard, convert.write_manifest, []
 
     def write_one(path, frames):
         if written:
@@ -300,11 +305,11 @@ def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp
         written.append(path)
         write_shard(path, frames)
 
-    monkeypatch.setattr(records, "write_shard", write_one)
+    monkeypatch.setattr(shard_files, "write_shard", write_one)
     with pytest.raises(KeyboardInterrupt):
         convert.add_prior(folder, str(network))
     with pytest.raises(FileNotFoundError, match="has not finished"):
-        records.read_manifest(folder)
+        read_manifest(folder)
     with pytest.raises(ValueError, match="another prior is half added"):
         convert.add_prior(folder, "magnitude")
     with pytest.raises(ValueError, match="run the same --add_prior to its end"):
@@ -313,12 +318,14 @@ def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(records, "write_shard", lambda path, frames: (written.append(path), write_shard(path, frames)))
-    monkeypatch.setattr(records, "write_manifest", interrupt)
+    monkeypatch.setattr(
+        shard_files, "write_shard", lambda path, frames: (written.append(path), write_shard(path, frames))
+    )
+    monkeypatch.setattr(convert, "write_manifest", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert.add_prior(folder, str(network))
     assert len(written) == 2  # one each time
-    monkeypatch.setattr(records, "write_manifest", write_manifest)
+    monkeypatch.setattr(convert, "write_manifest", write_manifest)
     monkeypatch.setattr(convert, "_remove", lambda folder, pattern: pattern == "new_prior.json" and interrupt())
     with pytest.raises(KeyboardInterrupt):
         convert.add_prior(folder, str(network))
@@ -335,10 +342,10 @@ def test_a_prior_that_does_not_fit_is_refused(davis, tmp_path, network):
     with pytest.raises(FileNotFoundError, match="this is no record folder"):
         convert.add_prior(davis, str(network))
     other = FlowSettings("dis_fast", motion_size=(32, 48))
-    convert.convert(sequences, tmp_path / "other", convert.MotionOptions(other), DESCRIPTION)
+    convert.convert(sequences, tmp_path / "other", MotionOptions(other), DESCRIPTION)
     with pytest.raises(ValueError, match="dis_fast.*but .*prior.keras was trained on .*farneback"):
         convert.add_prior(tmp_path / "other", str(network))
-    given = convert.MotionOptions(FlowSettings("files", motion_size=(32, 48)))
+    given = MotionOptions(FlowSettings("files", motion_size=(32, 48)))
     convert.convert(sequences, tmp_path / "given", given, DESCRIPTION)
     with pytest.raises(ValueError, match="came from files and is not stored"):
         convert.add_prior(tmp_path / "given", "magnitude")
@@ -364,7 +371,7 @@ def test_what_a_graph_computes_at_run_time_is_what_records_hold(davis, tmp_path,
     module.serve = tf.function(lambda inputs: prior(inputs), input_signature=[signature])
     tf.saved_model.save(module, str(tmp_path / "saved"))
     found = list(read(tmp_path / "out").values())
-    flows = np.stack([images.decode_flow_png(record.flow, "flow") for record in found])
+    flows = np.stack([flow_files.decode_flow_png(record.flow, "flow") for record in found])
     superpixels = np.stack([segment(flow, prior.superpixel_settings) for flow in flows])
     inputs = {"flow": flows, "superpixels": superpixels}
     if rgb_features:

@@ -13,17 +13,20 @@ import pytest
 
 from msst_keras.conversion import convert, workers
 from msst_keras.conversion.shard_maker import ShardMaker
+from msst_keras.conversion.sources import NewShard
+from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data.datasets import find_sequences
 from msst_keras.motion.flow import FlowSettings
-from msst_keras.synthetic import videos as synthetic
+from msst_keras.motion.settings import MotionOptions
+from msst_keras.synthetic import videos
 
-MOTION = convert.MotionOptions(FlowSettings("dis_fast", motion_size=(32, 48)), None, "magnitude", store_flow=True)
+MOTION = MotionOptions(FlowSettings("dis_fast", motion_size=(32, 48)), None, "magnitude", store_flow=True)
 
 
 @pytest.fixture(scope="module")
 def davis(tmp_path_factory):
     root = tmp_path_factory.mktemp("davis") / "davis"
-    synthetic.write_davis(root, 3, 4, (48, 64), seed=0)
+    videos.write_davis(root, 3, 4, (48, 64), seed=0)
     return root
 
 
@@ -31,7 +34,7 @@ def davis(tmp_path_factory):
 def made_by_two(davis, tmp_path_factory):
     """A folder that two workers made, and their report."""
     folder = tmp_path_factory.mktemp("two") / "out"
-    report = convert.WorkReport()
+    report = WorkReport()
     convert.convert(find_sequences("davis", davis), folder, MOTION, {}, num_workers=2, report=report)
     return folder, report
 
@@ -57,7 +60,7 @@ def test_the_number_of_workers_does_not_show(davis, made_by_two, tmp_path):
     assert contents(tmp_path / "one") == contents(folder) and len(contents(folder)) == 4
     assert report.num_frames == 12 and report.elapsed > 0
     for number in range(3):  # and this process, whatever its threads, makes the same
-        shard = convert.NewShard(tmp_path / f"{number}", (find_sequences("davis", davis)[number],), "fine")
+        shard = NewShard(tmp_path / f"{number}", (find_sequences("davis", davis)[number],), "fine")
         ShardMaker(MOTION).make(shard)
         assert shard.path.read_bytes() == (folder / f"shard-{number:05d}-of-00003.tfrecord").read_bytes()
     assert not [command for command in children().values() if b"workers.serve" in command]

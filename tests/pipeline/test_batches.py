@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.data.images import encode_flow_png
-from msst_keras.pipeline import batches as pipeline
+from msst_keras.data.flow_files import encode_flow_png
 from msst_keras.pipeline import clip_index
-from msst_keras.pipeline.batches import Augmentation, Share
-from msst_keras.records import example as records
+from msst_keras.pipeline.batches import flow_batches, picture_clips, training_batches, validation_batches
+from msst_keras.pipeline.clips import Augmentation
+from msst_keras.pipeline.share import Share
 from msst_keras.records.example import FrameRecord
+from msst_keras.records.manifest import build_manifest, read_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path, write_shard
 
 MOTION = {"flow": {"method": "dis"}, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}
 WHOLE = Augmentation(flip=False, min_scale=1.0)
@@ -44,8 +46,8 @@ def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda i
                     png(mask[::2, ::2] // 5 * 2),
                 )  # fmt: skip
             )
-    records.write_shard(records.shard_path(folder, 0, 1), frames)
-    records.write_manifest(folder, records.build_manifest(folder, 1, {"dataset": dataset, "motion": motion}))
+    write_shard(shard_path(folder, 0, 1), frames)
+    write_manifest(folder, build_manifest(folder, 1, {"dataset": dataset, "motion": motion}))
     return str(folder)
 
 
@@ -54,14 +56,14 @@ def collect(dataset):
 
 
 def train(index, *, first=0, last=4, num_frames=1, batch_size=2, sizes=((16, 24),), seed=0, augmentation=WHOLE):
-    return collect(pipeline.training_batches(index, num_frames, batch_size, sizes, seed, first, last, augmentation))
+    return collect(training_batches(index, num_frames, batch_size, sizes, seed, first, last, augmentation))
 
 
 def test_a_clip_ends_on_its_labelled_frame_and_repeats_the_first(tmp_path):
     folder = make_folder(tmp_path / "a", [3, 6], labelled=lambda index: index in (1, 5))
     index = clip_index.index_clips([folder], 4, with_prior=True)
     assert index.names == ("s0/1", "s1/1", "s1/5")
-    (batch,) = collect(pipeline.validation_batches(index, 4, 8, (16, 24)))
+    (batch,) = collect(validation_batches(index, 4, 8, (16, 24)))
     np.testing.assert_array_equal(batch["frames"][:, :, 0, 0, 0], [[0, 0, 0, 1], [10, 10, 10, 11], [12, 13, 14, 15]])
     assert batch["frames"].dtype == np.float32 and batch["frames"].shape == (3, 4, 16, 24, 3)
 
@@ -113,15 +115,15 @@ def test_two_folders_are_one_set(tmp_path):
 
 def test_validation_sees_each_clip_once_also_in_a_short_batch(tmp_path):
     index = clip_index.index_clips([make_folder(tmp_path / "a", [5])], 1, with_prior=True)
-    batches = collect(pipeline.validation_batches(index, 1, 2, (16, 24)))
+    batches = collect(validation_batches(index, 1, 2, (16, 24)))
     assert [list(batch["clip"]) for batch in batches] == [[0, 1], [2, 3], [4]]
 
 
 def test_resizing_is_what_the_exported_model_does(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
     frame = FrameRecord("a", "0", 0, 40, 70, png(noise[..., ::-1]), png(noise[..., 0]), "fine", png(noise[:9, :9, 1]))
-    records.write_shard(records.shard_path(tmp_path, 0, 1), [frame])
-    records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": MOTION}))
+    write_shard(shard_path(tmp_path, 0, 1), [frame])
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
     index = clip_index.index_clips([str(tmp_path)], 1, with_prior=True)
     (batch,) = train(index, last=1, batch_size=1, sizes=((33, 21),))
     expected = keras.ops.image.resize(noise[None].astype("float32"), (33, 21), antialias=True)
@@ -152,13 +154,13 @@ def test_bad_records_and_arguments_are_refused(tmp_path):
 def test_a_record_that_cannot_be_used_is_named(tmp_path):
     folder = make_folder(tmp_path / "a", [3, 3])
     index = clip_index.index_clips([folder], 2, with_prior=True)
-    manifest = records.read_manifest(folder)
-    path, offset = records.shard_path(folder, 0, 1), manifest["sequences"]["s1"]["offsets"][1]
+    manifest = read_manifest(folder)
+    path, offset = shard_path(folder, 0, 1), manifest["sequences"]["s1"]["offsets"][1]
     content = path.read_bytes()
     flipped = bytearray(content)
     flipped[offset + 100] ^= 1
     path.write_bytes(flipped)
-    for batches in (pipeline.validation_batches(index, 2, 2, (16, 24)), pipeline.training_batches(
+    for batches in (validation_batches(index, 2, 2, (16, 24)), training_batches(
         index, 2, 2, ((16, 24),), 0, 0, 9, WHOLE
     )):  # fmt: skip
         with pytest.raises(ValueError, match=f"{path}: corrupt after byte {offset} .corrupted record"):
@@ -166,27 +168,27 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path):
         with pytest.raises(ValueError, match=f"{path}: corrupt after byte {offset}"):
             list(batches.as_numpy_iterator())
     path.write_bytes(content)
-    assert len(collect(pipeline.validation_batches(index, 2, 2, (16, 24)))) == 3
+    assert len(collect(validation_batches(index, 2, 2, (16, 24)))) == 3
 
 
 def test_records_of_other_frames_than_the_manifest_says_are_refused(tmp_path):
     folder = make_folder(tmp_path / "a", [3, 3])
-    manifest = records.read_manifest(folder)
+    manifest = read_manifest(folder)
     sequences = manifest["sequences"]
     sequences["s0"]["offsets"], sequences["s1"]["offsets"] = sequences["s1"]["offsets"], sequences["s0"]["offsets"]
-    records.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     index = clip_index.index_clips([folder], 2, with_prior=True)
     with pytest.raises(ValueError, match="cannot be used .s./.: other frames than the manifest says"):
-        collect(pipeline.validation_batches(index, 2, 2, (16, 24)))
+        collect(validation_batches(index, 2, 2, (16, 24)))
 
 
 def test_images_that_are_none_are_named(tmp_path):
     frames = [FrameRecord("s", "0", 0, 4, 4, b"no image", png(np.zeros((4, 4), np.uint8)), "fine")]
-    records.write_shard(records.shard_path(tmp_path, 0, 1), frames)
-    records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": MOTION}))
+    write_shard(shard_path(tmp_path, 0, 1), frames)
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
     index = clip_index.index_clips([str(tmp_path)], 1, with_prior=False)
     with pytest.raises(ValueError, match="byte 0, frame 0 of 's': frame: not a readable image"):
-        collect(pipeline.validation_batches(index, 1, 1, (8, 8)))
+        collect(validation_batches(index, 1, 1, (8, 8)))
 
 
 def test_flow_that_is_unknown_is_refused(tmp_path):
@@ -194,12 +196,12 @@ def test_flow_that_is_unknown_is_refused(tmp_path):
     flow[1, 2] = np.nan
     image, mask = png(np.zeros((4, 6, 3), np.uint8)), png(np.zeros((4, 6), np.uint8))
     frames = [FrameRecord("s", "0", 0, 4, 6, image, mask, "fine", flow=encode_flow_png(flow))]
-    records.write_shard(records.shard_path(tmp_path, 0, 1), frames)
+    write_shard(shard_path(tmp_path, 0, 1), frames)
     motion = {**MOTION, "flow_stored": True}
-    records.write_manifest(tmp_path, records.build_manifest(tmp_path, 1, {"motion": motion}))
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": motion}))
     index, _ = clip_index.index_flow([str(tmp_path)])
     with pytest.raises(ValueError, match="flow that is unknown in places"):
-        collect(pipeline.flow_batches(index, 1, 0, 0, 1))
+        collect(flow_batches(index, 1, 0, 0, 1))
 
 
 def test_the_shares_of_all_replicas_are_the_batches_of_one_process(tmp_path):
@@ -207,9 +209,7 @@ def test_the_shares_of_all_replicas_are_the_batches_of_one_process(tmp_path):
     sizes, weights = ((16, 24), (32, 32)), {"fine": 0.5, "coarse": 2.0}
 
     def read(first, share):
-        return collect(
-            pipeline.training_batches(index, 2, 4, sizes, 3, first, 6, Augmentation(), share, label_weights=weights)
-        )
+        return collect(training_batches(index, 2, 4, sizes, 3, first, 6, Augmentation(), share, label_weights=weights))
 
     whole = read(0, Share())
     assert len({batch["frames"].shape for batch in whole}) == 2  # both sizes occur
@@ -228,14 +228,14 @@ def test_what_a_service_loses_and_disorders_is_the_same_in_the_end(tmp_path, mon
 
     def read(first, **options):
         sizes = (16, 24), (24, 16)
-        return collect(pipeline.training_batches(index, 2, 4, sizes, 3, first, 9, Augmentation(), share, **options))
+        return collect(training_batches(index, 2, 4, sizes, 3, first, 9, Augmentation(), share, **options))
 
     def serve(dataset, address):
         assert address == "grpc://there"
         batches = list(dataset)
         return batches[1::2] + batches[6::4]
 
-    monkeypatch.setattr(pipeline, "serve", serve)
+    monkeypatch.setattr("msst_keras.pipeline.batches.serve", serve)
     for first in (0, 3):
         expected, found = read(first), read(first, service="grpc://there")
         assert len(found) == len(expected) == (9 - first) * share.num_replicas
@@ -250,7 +250,7 @@ def test_validation_shares_lose_and_double_no_clip(tmp_path):
     clips = [
         batch["clip"]
         for worker in range(2)
-        for batch in collect(pipeline.validation_batches(index, 1, 4, (16, 24), Share(worker, 2, 1)))
+        for batch in collect(validation_batches(index, 1, 4, (16, 24), Share(worker, 2, 1)))
     ]
     assert [len(part) for part in clips] == [2] * 6  # every replica has as many batches
     clips = np.concatenate(clips)
@@ -260,7 +260,7 @@ def test_validation_shares_lose_and_double_no_clip(tmp_path):
 def test_replicas_that_cannot_share_a_batch_equally_are_refused(tmp_path):
     index = clip_index.index_clips([make_folder(tmp_path / "a", [2])], 1, with_prior=True)
     with pytest.raises(ValueError, match="a batch of 3 cannot be shared equally by 2 replicas"):
-        pipeline.training_batches(index, 1, 3, ((16, 24),), 0, 0, 1, WHOLE, Share(0, 1, 2))
+        training_batches(index, 1, 3, ((16, 24),), 0, 0, 1, WHOLE, Share(0, 1, 2))
 
 
 def test_clips_of_other_label_kinds_are_left_out(tmp_path):
@@ -272,7 +272,7 @@ def test_clips_of_other_label_kinds_are_left_out(tmp_path):
 
 def test_pictures_have_the_flow_where_it_is_stored(tmp_path):
     index = clip_index.index_clips([make_folder(tmp_path / "a", [4])], 2, with_prior=True)
-    clips = pipeline.picture_clips(index, [3, 1], 2, (16, 24))
+    clips = picture_clips(index, [3, 1], 2, (16, 24))
     assert "flow" not in clips
     np.testing.assert_array_equal(clips["frames"][:, :, 0, 0, 0], [[2, 3], [0, 1]])
 

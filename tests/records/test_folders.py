@@ -6,10 +6,17 @@ import json
 
 import pytest
 
-from msst_keras.records import example as records
 from msst_keras.records import folders
-from msst_keras.records import manifest as record_checks
-from msst_keras.records.example import FrameRecord
+from msst_keras.records.example import LABEL_KINDS, FrameRecord
+from msst_keras.records.manifest import (
+    build_manifest,
+    check_manifest,
+    check_motion,
+    parse_json,
+    read_manifest,
+    write_manifest,
+)
+from msst_keras.records.shard_files import check_framing, shard_path, write_shard
 
 
 def write(folder, name="dog", frame=b"frame", dataset="davis", labelled=(0, 1), count=2):
@@ -17,8 +24,8 @@ def write(folder, name="dog", frame=b"frame", dataset="davis", labelled=(0, 1), 
         FrameRecord(name, str(i), i, 2, 3, frame, *((b"mask", "fine") if i in labelled else (None, None)))
         for i in range(count)
     ]
-    records.write_shard(records.shard_path(folder, 0, 1), shard)
-    records.write_manifest(folder, records.build_manifest(folder, 1, {"dataset": dataset}))
+    write_shard(shard_path(folder, 0, 1), shard)
+    write_manifest(folder, build_manifest(folder, 1, {"dataset": dataset}))
     return str(folder)
 
 
@@ -45,27 +52,27 @@ def test_a_frame_labelled_in_two_folders_is_refused(tmp_path):
 
 def test_a_shard_that_is_not_what_the_manifest_says_is_refused(tmp_path):
     folder = write(tmp_path / "a")
-    path = records.shard_path(folder, 0, 1)
+    path = shard_path(folder, 0, 1)
     content = path.read_bytes()
     half = len(content) // 2
     # Records of other lengths, with right checksums, in a file of the same size.
-    records.write_shard(path, [FrameRecord("dog", "0", 0, 2, 3, b"x" * (len(content) - 200))])
+    write_shard(path, [FrameRecord("dog", "0", 0, 2, 3, b"x" * (len(content) - 200))])
     path.write_bytes(path.read_bytes().ljust(len(content), b"\0")[: len(content)])
     with pytest.raises(ValueError, match="corrupt after byte 0"):
         folders.read_manifests([folder])
     path.write_bytes(content)
-    assert record_checks.check_framing(str(path)) == [0, half]
+    assert check_framing(str(path)) == [0, half]
     with pytest.raises(ValueError, match="holds 2 records, the manifest knows 3"):
-        record_checks.check_framing(str(path), {0, half, half + 1})
+        check_framing(str(path), {0, half, half + 1})
     path.write_bytes(content[: half + 5])
     with pytest.raises(ValueError, match=f"corrupt after byte {half} .the record there does not end inside its file"):
-        record_checks.check_framing(str(path))
+        check_framing(str(path))
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="no frame at all in this shard"):
-        record_checks.check_framing(str(path))
+        check_framing(str(path))
     path.unlink()
     with pytest.raises(FileNotFoundError, match="no such shard"):
-        record_checks.check_framing(str(path))
+        check_framing(str(path))
 
 
 @pytest.mark.parametrize(
@@ -94,20 +101,20 @@ def test_a_damaged_manifest_is_refused(tmp_path, where, value, message):
     for key in where[:-1]:
         inner = inner[key]
     inner[where[-1]] = value
-    records.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     with pytest.raises(ValueError, match=message):
-        records.read_manifest(folder)
+        read_manifest(folder)
 
 
 def test_two_sequences_at_one_place_and_two_shards_of_one_name_are_refused(tmp_path):
     folder = write(tmp_path / "a")
-    manifest = records.read_manifest(folder)
+    manifest = read_manifest(folder)
     twice = {**manifest, "sequences": {name: manifest["sequences"]["dog"] for name in ("dog", "cat")}}
     with pytest.raises(ValueError, match="offsets of 'cat' that no other sequence has"):
-        record_checks.check_manifest(twice, "m", records.LABEL_KINDS)
+        check_manifest(twice, "m", LABEL_KINDS)
     with pytest.raises(ValueError, match="expected each shard once"):
-        record_checks.check_manifest({**manifest, "shards": manifest["shards"] * 2}, "m", records.LABEL_KINDS)
+        check_manifest({**manifest, "shards": manifest["shards"] * 2}, "m", LABEL_KINDS)
     with pytest.raises(ValueError, match="m: expected motion settings"):
-        record_checks.check_motion({"motion": {"flow": {}}}, "m")
+        check_motion({"motion": {"flow": {}}}, "m")
     with pytest.raises(ValueError, match="m: expected a JSON object, found list"):
-        record_checks.parse_json(b"[]", "m")
+        parse_json(b"[]", "m")

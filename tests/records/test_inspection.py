@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msst_keras.data import images
-from msst_keras.records import example as records
+from msst_keras.data import flow_files, images
 from msst_keras.records import inspection
 from msst_keras.records.example import FrameRecord
+from msst_keras.records.manifest import build_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path, write_shard
 
 IMAGE = np.arange(96, dtype=np.uint8).reshape(4, 8, 3)
 GREY = images.encode_png(IMAGE[..., 0])
@@ -22,9 +23,9 @@ def write(folder, lengths=(3, 1), **changed):
             mask = {"mask": GREY, "label_kind": "coarse"} if index < 2 else {}
             parts = {"frame": images.encode_png(IMAGE), "prior": GREY, **mask, **changed}
             frames.append(FrameRecord(f"s{number}", f"{index:05d}", index, 4, 8, **parts))
-    records.write_shard(records.shard_path(folder, 0, 1), frames)
-    manifest = records.build_manifest(folder, 1, {"dataset": "davis", "split": "val", "motion": MOTION})
-    records.write_manifest(folder, manifest)
+    write_shard(shard_path(folder, 0, 1), frames)
+    manifest = build_manifest(folder, 1, {"dataset": "davis", "split": "val", "motion": MOTION})
+    write_manifest(folder, manifest)
     return manifest
 
 
@@ -61,7 +62,10 @@ def test_sizes_are_means_of_the_frames_that_have_the_feature(tmp_path):
         ({"frame": b"no image"}, "byte 0, frame 0 of 's0': frame: not a readable image"),
         ({"prior": GREY[:-9]}, "prior: cut off or damaged"),
         ({"mask": images.encode_png(IMAGE[:2, :, 0]), "label_kind": "fine"}, "mask of size .2, 8., expected .4, 8."),
-        ({"flow": images.encode_flow_png(np.full((4, 8, 2), np.nan, np.float32))}, "flow that is unknown in places"),
+        (
+            {"flow": flow_files.encode_flow_png(np.full((4, 8, 2), np.nan, np.float32))},
+            "flow that is unknown in places",
+        ),
         ({"flow": GREY}, "flow: a flow PNG has 16 bits"),
     ],
 )
@@ -74,10 +78,10 @@ def test_images_that_are_none_are_found(tmp_path, changed, message):
 def test_another_hash_or_label_is_found(tmp_path):
     manifest = write(tmp_path)
     manifest["sequences"]["s0"]["labelled"] = {"0": "fine", "1": "coarse"}
-    records.write_manifest(tmp_path, manifest)
+    write_manifest(tmp_path, manifest)
     with pytest.raises(ValueError, match=r"byte 0 holds \('s0', 0, 'coarse'\), the manifest says \('s0', 0, 'fine'\)"):
         inspection.verify_folder(str(tmp_path))
     manifest["shards"][0]["sha256"] = "0"
-    records.write_manifest(tmp_path, manifest)
+    write_manifest(tmp_path, manifest)
     with pytest.raises(ValueError, match="SHA-256 .*, but the manifest says 0; make this shard again"):
         inspection.verify_folder(str(tmp_path))

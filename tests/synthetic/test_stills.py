@@ -8,11 +8,14 @@ import pytest
 from PIL import Image
 
 from msst_keras.conversion import convert
-from msst_keras.conversion.shard_maker import MotionOptions, NewShard, ShardMaker
-from msst_keras.data import datasets, images
+from msst_keras.conversion.shard_maker import ShardMaker
+from msst_keras.conversion.sources import NewShard
+from msst_keras.data import datasets, flow_files, images
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.settings import MotionOptions
 from msst_keras.pipeline import clip_index
-from msst_keras.records import example as records
+from msst_keras.records.manifest import join_manifest, write_manifest
+from msst_keras.records.shard_files import scan_shard, shard_path
 from msst_keras.synthetic.stills import MovingStill, StillMotionOptions, _draw_motion, _load
 
 SIZE = (96, 128)
@@ -98,7 +101,7 @@ def test_flow_over_several_frames_and_at_the_ends_follows_the_estimator(root):
         for index, (end, stride) in enumerate(zip(ends, strides, strict=True)):
             if end is None:  # the negated flow to the neighbour
                 end, stride = (4, -1) if direction == "forward" else (1, -1)
-            expected = images.round_flow(scene.flow(index, end, SIZE) / stride)
+            expected = flow_files.round_flow(scene.flow(index, end, SIZE) / stride)
             np.testing.assert_array_equal(flows[index], expected)
             assert flows[index].dtype == np.float32
 
@@ -200,21 +203,21 @@ def write_records(folder, sequences, stills, **options):
     """A record folder in this process; `convert` would start another."""
     folder.mkdir()
     motion = MotionOptions(FlowSettings("dis", SIZE), None, "magnitude", **options)
-    shard = NewShard(records.shard_path(folder, 0, 1), tuple(sequences), "fine")
+    shard = NewShard(shard_path(folder, 0, 1), tuple(sequences), "fine")
     described, _ = ShardMaker(motion).make(shard)
     description = {"dataset": "stills", "split": "all", "label_kind": "fine", "motion": motion.to_dict(), **stills}
-    records.write_manifest(folder, records.join_manifest(folder, [described], description))
+    write_manifest(folder, join_manifest(folder, [described], description))
     return folder
 
 
 def read_folder(folder):
-    return [record for _, record in records.scan_shard(records.shard_path(folder, 0, 1))]
+    return [record for _, record in scan_shard(shard_path(folder, 0, 1))]
 
 
 def test_records_hold_the_exact_flow_or_an_estimate_of_it(root, tmp_path):
     still = find_still(root, seed=2)
     exact = read_folder(write_records(tmp_path / "exact", [still], {}, store_flow=True))
-    flows = [images.decode_flow_png(record.flow, "flow") for record in exact]
+    flows = [flow_files.decode_flow_png(record.flow, "flow") for record in exact]
     for flow, expected in zip(flows, still.read_flows(SIZE, "forward", 1), strict=True):
         np.testing.assert_array_equal(flow, expected)
     assert [record.name for record in exact] == list(still.frame_names)
@@ -224,7 +227,7 @@ def test_records_hold_the_exact_flow_or_an_estimate_of_it(root, tmp_path):
     estimated = read_folder(write_records(tmp_path / "estimated", [guess], {}, store_flow=True))
     assert [record.frame for record in estimated] == [record.frame for record in exact]
     errors = [
-        np.hypot(*(images.decode_flow_png(record.flow, "flow") - flow).transpose(2, 0, 1))
+        np.hypot(*(flow_files.decode_flow_png(record.flow, "flow") - flow).transpose(2, 0, 1))
         for record, flow in zip(estimated, flows, strict=True)
     ]
     assert 0 < np.median(errors) < 0.3 < np.max(errors)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from msst_keras.data import datasets, images
-from msst_keras.synthetic import scenes, textures
-from msst_keras.synthetic import videos as synthetic
+from msst_keras.synthetic import scenes, textures, videos
+from msst_keras.synthetic.affine import compose, invert
 from msst_keras.synthetic.scenes import SceneOptions
 from msst_keras.synthetic.videos import generate_sequence, write_davis
 
@@ -197,9 +197,9 @@ def test_the_first_view_lies_within_its_photograph():
 def test_affine_maps_by_hand():
     turn = np.array([[0.0, -2, 5], [2, 0, 7]])  # a quarter turn, twice the size
     np.testing.assert_array_equal(turn @ [1, 0, 1], [5, 9])
-    np.testing.assert_allclose(scenes.invert(turn) @ [5, 9, 1], [1, 0], atol=1e-12)
-    np.testing.assert_allclose(scenes.compose(scenes.invert(turn), turn), np.eye(3)[:2], atol=1e-12)
-    np.testing.assert_array_equal(scenes.compose(turn, np.array([[1.0, 0, 1], [0, 1, 0]])) @ [0, 0, 1], [5, 9])
+    np.testing.assert_allclose(invert(turn) @ [5, 9, 1], [1, 0], atol=1e-12)
+    np.testing.assert_allclose(compose(invert(turn), turn), np.eye(3)[:2], atol=1e-12)
+    np.testing.assert_array_equal(compose(turn, np.array([[1.0, 0, 1], [0, 1, 0]])) @ [0, 0, 1], [5, 9])
 
 
 def test_the_same_seed_gives_the_same_sequence_in_another_process():
@@ -252,7 +252,7 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     def fail(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(synthetic.images, "encode_png", fail)
+    monkeypatch.setattr(videos.images, "encode_png", fail)
     with pytest.raises(OSError, match="disk full"):
         write_davis(tmp_path, 1, 2, (48, 64), seed=0)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() or path.name.startswith("generated")]

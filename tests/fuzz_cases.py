@@ -39,7 +39,7 @@ from msst_keras.records.example import FrameRecord
 from msst_keras.records.inspection import verify_folder
 from msst_keras.records.manifest import build_manifest, write_manifest
 from msst_keras.records.shard_files import shard_path, write_shard
-from msst_keras.training import run
+from msst_keras.training import run_dir as run
 
 SIZE = (24, 32)
 # Formats in which a changed value is as good as the one before: they carry no checksum, and no reader can tell.

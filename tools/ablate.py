@@ -15,15 +15,13 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-import signal
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 from absl import flags
 
 from msst_keras import cli
+from msst_keras.processes import run_job
 
 _CONFIGS = flags.DEFINE_list("configs", None, "Flagfiles of `msst train`, in order, comma-separated.")
 _TRAIN_ARGS = flags.DEFINE_string("train_args", "", "Flags of `msst train` for all runs; a config's own win.")
@@ -126,7 +124,7 @@ def _make_maps(out: Path, name: str, train_args: list[str], sequences) -> int:
         (maps / sequences[-1].name, ["predict", f"--model={model}", f"--input={folders}", f"--output_dir={maps}"]),
     )
     for done, command in stages:
-        if not done.exists() and (status := _run(*command)):
+        if not done.exists() and (status := run_job(*command)):
             return status
     return 0
 
@@ -137,7 +135,7 @@ def _refine_maps(out: Path, name: str, sequences) -> int:
         return 0
     frames = sequences[0].frame_paths[0].parent.parent
     arguments = [f"--maps={maps}", f"--frames={frames}", f"--output_dir={refined}"]
-    return _run("refine", *arguments, *shlex.split(_REFINE_ARGS.value))
+    return run_job("refine", *arguments, *shlex.split(_REFINE_ARGS.value))
 
 
 def _evaluate(out: Path, names: list[str]) -> int:
@@ -155,7 +153,7 @@ def _evaluate(out: Path, names: list[str]) -> int:
         arguments.append(f"--sequences={','.join(_SEQUENCES.value)}")
     if others:
         arguments.append("--compare=" + ",".join(f"{name}:{out}/maps/{name}" for name in others))
-    return _run("evaluate", *arguments)
+    return run_job("evaluate", *arguments)
 
 
 def _result_paths(out: Path, names: list[str]) -> dict[str, Path]:
@@ -205,22 +203,6 @@ def _mean(results: list[dict]) -> dict:
         return statistics.fmean(values) if isinstance(first[key], float) else first[key]
 
     return {key: mean(key) for key in first if key != "sequences"}
-
-
-def _run(job: str, *arguments: str) -> int:
-    """Runs `msst JOB ...` as a process of its own and returns its exit status.
-
-    SIGTERM is passed on, and Ctrl-C reaches the job too: training then saves itself before this program ends.
-    """
-    print(f"\n$ {shlex.join(['msst', job, *arguments])}", flush=True)
-    process = subprocess.Popen([sys.executable, "-m", "msst_keras", job, *arguments])
-    old = signal.signal(signal.SIGTERM, lambda *_: process.terminate()), signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        status = process.wait()
-    finally:
-        signal.signal(signal.SIGTERM, old[0])
-        signal.signal(signal.SIGINT, old[1])
-    return status if status >= 0 else 128 - status
 
 
 if __name__ == "__main__":

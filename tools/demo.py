@@ -9,15 +9,13 @@ was.
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from absl import flags
 
 from msst_keras import cli
+from msst_keras.processes import run_job
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Folder for everything that the demo makes.")
 _STEPS = flags.DEFINE_integer("steps", 90, "Training steps on clips; four times as many on frames.", lower_bound=1)
@@ -80,9 +78,9 @@ def main() -> int | None:
             "predict", f"--model={model}", f"--input={','.join(frames[1:])}", f"--output_dir={maps}/msst"],
     }  # fmt: skip
     for path, command in jobs.items():
-        if not path.exists() and (status := _run(*command)):
+        if not path.exists() and (status := run_job(*command)):
             return status
-    status = _run(
+    status = run_job(
         "evaluate", f"--predictions={maps}/msst", "--name=msst", f"--ground_truth={data}", "--split=val",
         f"--output_dir={out}/results",
     )  # fmt: skip
@@ -98,12 +96,6 @@ def main() -> int | None:
 
 
 _SCORES = {"MAE": "mae", "max F": "max_f", "S": "s_measure"}
-
-
-def _run(job: str, *arguments: str) -> int:
-    """Runs `msst JOB ...` as a process of its own and returns its exit status."""
-    print(f"\n$ {shlex.join(['msst', job, *arguments])}", flush=True)
-    return subprocess.run([sys.executable, "-m", "msst_keras", job, *arguments], check=False).returncode
 
 
 def _draw_sheet(sequences, maps: Path, path: Path) -> Path:

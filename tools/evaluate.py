@@ -55,7 +55,8 @@ def main() -> None:
     from msst_keras.evaluation.protocols import PROTOCOLS
     from msst_keras.evaluation.published import published_rows
     from msst_keras.evaluation.report import format_published
-    from msst_keras.evaluation.scoring import count_cores, make_parts, score_methods
+    from msst_keras.evaluation.scoring import make_parts, score_methods
+    from msst_keras.processes import count_cores
 
     names = list(_PROTOCOLS) if _PROTOCOL.value == ["all"] else list(dict.fromkeys(_PROTOCOL.value))
     protocols = [PROTOCOLS[name] for name in names]
@@ -80,7 +81,8 @@ def main() -> None:
 def _open_reader():
     """Finds masks and maps, and raises when they do not belong together."""
     from msst_keras.data import datasets
-    from msst_keras.tools._map_reader import ALL_BLACK, FLOW_MAGNITUDE, MapReader
+    from msst_keras.evaluation.map_reader import MapReader
+    from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 
     flat = _LAYOUT.value == "flat"
     if flat and _TEMPORAL_STABILITY.value:
@@ -105,7 +107,7 @@ def _open_reader():
 
 
 def _read_compare() -> dict[str, Path]:
-    from msst_keras.tools._map_reader import ALL_BLACK, FLOW_MAGNITUDE
+    from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 
     taken = {_NAME.value, ALL_BLACK, FLOW_MAGNITUDE}
     if len(taken) < 3:

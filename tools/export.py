@@ -37,24 +37,24 @@ def main() -> None:
 
     from msst_keras.motion.prior import MagnitudePrior, load_prior
     from msst_keras.serving.export import export_saved_model
-    from msst_keras.training import run
+    from msst_keras.training import checkpoints, run_dir
 
-    settings = run.read_run(_RUN_DIR.value)
+    settings = run_dir.read_run(_RUN_DIR.value)
     keras.config.set_dtype_policy(_PRECISION.value)
-    model = run.load_model(_RUN_DIR.value, _CHECKPOINT.value)
+    model = checkpoints.load_model(_RUN_DIR.value, _CHECKPOINT.value)
     keras.config.set_dtype_policy("float32")
     prior = None
     if settings["motion"]:
-        run.keep_prior(_RUN_DIR.value, settings["motion"], None)  # refuses a prior other than the records'
-        network = settings["motion"]["prior"]["kind"] == "network"
-        prior = load_prior(Path(_RUN_DIR.value) / run.PRIOR_NAME) if network else MagnitudePrior()
+        run_dir.keep_prior(_RUN_DIR.value, settings["motion"].prior, None)  # refuses a prior other than the records'
+        network = settings["motion"].prior.kind == "network"
+        prior = load_prior(Path(_RUN_DIR.value) / run_dir.PRIOR_NAME) if network else MagnitudePrior()
     output_dir = Path(_OUTPUT_DIR.value)
     versions = [int(path.name) for path in output_dir.glob("*") if path.name.isdigit()]
     path = output_dir / str(_VERSION.value or max(versions, default=0) + 1)
     asset = {
         "num_frames": settings["model"]["num_frames"],
         "image_size": _IMAGE_SIZE.value or settings["image_size"],
-        "motion": settings["motion"],
+        "motion": settings["motion"].to_dict() if settings["motion"] else None,
         "model": settings["model"],
         "precision": _PRECISION.value,
         "run": Path(_RUN_DIR.value).resolve().name,

@@ -11,12 +11,12 @@ interruption, it makes only what is missing. The bytes written depend on the inp
 
 from __future__ import annotations
 
-import os
 import shlex
 
 from absl import flags
 
 from msst_keras import cli
+from msst_keras.processes import count_cores
 from msst_keras.tools._flags import define_size
 
 _DATASET = flags.DEFINE_enum(
@@ -91,8 +91,7 @@ def main() -> None:
         raise ValueError("--beam_args are for --engine=beam; leave them away or choose that engine")
     if _ENGINE.value == "beam" and _NUM_WORKERS.value:
         raise ValueError("--num_workers is for --engine=local; tell Beam's runner by --beam_args")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has it not
-    num_workers = _NUM_WORKERS.value or cores
+    num_workers = _NUM_WORKERS.value or count_cores()
     run = {"num_workers": num_workers, "engine": _ENGINE.value, "beam_args": shlex.split(_BEAM_ARGS.value)}
     if not _ADD_PRIOR.value:
         from msst_keras.data import datasets

@@ -10,13 +10,12 @@ Started again, it goes on where it was.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from pathlib import Path
 
 from absl import flags
 
 from msst_keras import cli
+from msst_keras.processes import count_cores
 from msst_keras.tools._flags import define_crf
 
 _MAPS = flags.DEFINE_string("maps", None, "Folder of the maps, 8-bit grey PNGs.")
@@ -46,7 +45,7 @@ def main() -> None:
     def refine(pair: tuple[Path, Path]) -> None:
         _refine(*pair, output_dir / pair[0].relative_to(maps_dir), options, backend)
 
-    done = map_in_order(refine, todo, _NUM_WORKERS.value or os.cpu_count() or 1)
+    done = map_in_order(refine, todo, _NUM_WORKERS.value or count_cores())
     for _ in progress(done, len(pairs), str(output_dir), initial=len(pairs) - len(todo)):
         pass
     print(f"{output_dir}: {len(todo)} maps refined, {len(pairs) - len(todo)} were there already")
@@ -94,18 +93,16 @@ def _check_sizes(pairs: list[tuple[Path, Path]]) -> None:
 
 def _keep_settings(output_dir: Path, settings: dict) -> None:
     """Writes what the folder is made with; refuses to go on with anything else."""
-    from msst_keras.files import publish
+    from msst_keras.files import DifferentSettingsError, remember
 
     path = output_dir / _SETTINGS
-    if path.is_file():
-        found = json.loads(path.read_text())
-        differing = [f"{name} {found.get(name)}" for name, value in settings.items() if found.get(name) != value]
-        if differing:
-            raise ValueError(f"{output_dir} holds maps made with {', '.join(differing)}; choose another --output_dir")
-    elif output_dir.is_dir() and any(output_dir.iterdir()):
+    if not path.is_file() and output_dir.is_dir() and any(output_dir.iterdir()):
         raise ValueError(f"{output_dir} holds files that `msst refine` did not write; choose another --output_dir")
-    with publish(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    try:
+        remember(path, settings, indent=2)
+    except DifferentSettingsError as error:
+        differing = ", ".join(f"{name} {error.found.get(name)}" for name in error.keys)
+        raise ValueError(f"{output_dir} holds maps made with {differing}; choose another --output_dir") from None
 
 
 def _refine(map_path: Path, frame_path: Path, output_path: Path, options, backend: str) -> None:

@@ -130,7 +130,8 @@ def main() -> int | None:
     from msst_keras.pipeline.batches import training_batches
     from msst_keras.pipeline.clips import Augmentation
     from msst_keras.records.folders import check_disjoint
-    from msst_keras.training import loop, run
+    from msst_keras.training import loop
+    from msst_keras.training import run_dir as runs
     from msst_keras.training.strategy import make_devices
 
     devices = make_devices(_STRATEGY.value, _BATCH_SIZE.value)
@@ -146,9 +147,10 @@ def main() -> int | None:
         val_folders = clip_index.find_record_folders(_VAL_RECORDS.value)
         check_disjoint([folder for folders in groups for folder in folders], val_folders)
         val_index = clip_index.index_clips(val_folders, num_frames, temporal)
-        if val_index.motion != index.motion:
+        if index.motion and index.motion.differences(val_index.motion):
             raise ValueError(
-                "--val_records were made with other flow or prior settings than --records; make them alike"
+                "--val_records were made with other flow or prior settings than --records "
+                f"({index.motion.differences(val_index.motion)}); make them alike"
             )
     model_settings = {
         "variant": _VARIANT.value, "backbone": _BACKBONE.value, "num_frames": num_frames, "width": _WIDTH.value,
@@ -159,11 +161,11 @@ def main() -> int | None:
     model_settings |= {flag.name: flag.value for flag in light if flag.value != flag.default}
     run_dir = Path(_RUN_DIR.value)
     if devices.is_chief:
-        run.keep_prior(run_dir, index.motion, _PRIOR.value)
+        runs.keep_prior(run_dir, index.motion.prior if index.motion else None, _PRIOR.value)
     model = _build(model_settings, devices)
     if devices.is_chief:
         settings = {"model": model_settings, "motion": index.motion, "image_size": _IMAGE_SIZES.value[-1]}
-        run.write_run(run_dir, settings)
+        runs.write_run(run_dir, settings)
         (run_dir / "flags.txt").write_text(cli.flags_text(main))
 
     def make_batches(first_step):
@@ -189,11 +191,11 @@ def main() -> int | None:
 def _check_motion_input(index) -> None:
     """Refuses records whose motion is not what the temporal stream is to see, and sizes that the decoder cannot use."""
     if index.motion:
-        found = "flow" if index.motion["prior"]["kind"] == "flow" else "prior"
+        found = "flow" if index.motion.prior.kind == "flow" else "prior"
         if found != _MOTION_INPUT.value:
             raise ValueError(
                 f"--motion_input={_MOTION_INPUT.value} does not fit the records, whose prior is of the kind "
-                f"{index.motion['prior']['kind']}; make them with --prior=flow for --motion_input=flow"
+                f"{index.motion.prior.kind}; make them with --prior=flow for --motion_input=flow"
             )
     if _DECODER.value == "topdown" and any(side % 32 for size in _IMAGE_SIZES.value for side in size):
         raise ValueError("--decoder=topdown needs --image_sizes of multiples of 32, such as 288x512")
@@ -231,15 +233,16 @@ def _build(model_settings, devices):
     import keras
 
     from msst_keras.model.msst import build_msst
-    from msst_keras.training import run
+    from msst_keras.training.checkpoints import load_model
     from msst_keras.training.precision import resolve_precision
+    from msst_keras.training.run_dir import transfer_weights
 
     keras.config.set_dtype_policy(resolve_precision(_PRECISION.value))
     keras.utils.set_random_seed(_SEED.value)
     with devices.strategy.scope():
         model = build_msst(**model_settings)
         if _INIT_FROM.value:
-            run.transfer_weights(run.load_model(_INIT_FROM.value), model)
+            transfer_weights(load_model(_INIT_FROM.value), model)
     return model
 
 

@@ -57,7 +57,7 @@ def load_clip(index, clip, num_frames, size, augmentation, seed):
     }
     if index.motion:
         priors = tf.gather(features["prior"], order)
-        channels = index.motion["prior"].get("channels", 1)
+        channels = index.motion.prior.channels
         priors = tf.stack([_sample(_decode(priors[t], channels), box, flip, size) for t in range(num_frames)])
         element["prior"] = _augment_motion(priors, flip, augmentation, seed) / 255.0
     return element

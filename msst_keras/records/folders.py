@@ -27,7 +27,7 @@ def read_manifests(folders: Sequence[str]) -> dict[str, dict]:
         if "://" not in folder:  # on a distant file system a look at each record would take hours
             check_shards(folder, manifest)
         for name, other, _ in _find_shared(manifests, {folder: manifest}):
-            if manifests[other]["motion"] != manifest["motion"]:
+            if manifests[other].get("motion") != manifest.get("motion"):
                 continue  # other flow of it: a frame seen in two ways, which `index_clips` may allow
             labelled = [source["sequences"][name]["labelled"] for source in (manifests[other], manifest)]
             if twice := sorted(labelled[0].keys() & labelled[1].keys(), key=int):

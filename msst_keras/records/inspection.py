@@ -27,9 +27,9 @@ def describe_folder(folder: str, manifest: dict) -> list[str]:
         f"  dataset {manifest.get('dataset', 'unknown')}, split {manifest.get('split', 'unknown')}",
         f"  {len(manifest['sequences'])} sequences, {manifest['num_frames']} frames, "
         f"{manifest['num_labelled']} labelled, {len(manifest['shards'])} shards, {size:.1f} MiB",
-        f"  flow: {_words(motion['flow'])}; {'stored' if motion['flow_stored'] else 'not stored'}",
-        f"  superpixels: {_words(motion['superpixels']) if motion['superpixels'] else 'none'}",
-        f"  prior: {_words(motion['prior'])}",
+        f"  flow: {_words(motion.flow)}; {'stored' if motion.flow_stored else 'not stored'}",
+        f"  superpixels: {_words(motion.superpixels) if motion.superpixels else 'none'}",
+        f"  prior: {_words(motion.prior.to_dict())}",
         "",
         f"  {'shard':<34}{'frames':>8}{'MiB':>10}  SHA-256",
     ]

@@ -19,6 +19,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from msst_keras.evaluation.scores import choose_headline
 from msst_keras.files import publish
 from msst_keras.progress import progress
 from msst_keras.training.checkpoints import Checkpoints
@@ -26,8 +27,6 @@ from msst_keras.training.log import Log, Profile
 from msst_keras.training.optimizer import OptimizerOptions, Update, learning_rate_at
 from msst_keras.training.step import StepOptions, make_step
 from msst_keras.training.strategy import Devices
-
-SCORES = ("mae", "max_f", "s_measure")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,7 @@ def train(
       model: of `build_msst`, built in the scope of `devices.strategy`; its inputs are keys of a batch.
       make_batches: step -> the batches from that step on of this process's share (see `batches.training_batches`).
       clip_names: the name of each clip, for the message about a loss that is not finite.
-      run_dir: see `training.run`; all processes must see the same.
+      run_dir: see `training.run_dir`; all processes must see the same.
       options: see `TrainingOptions`.
       devices: of `make_devices`; None is one device.
       validate: scores the model as it is: an evaluator's result. The best by S-measure is kept.
@@ -84,8 +83,8 @@ def train(
       settings: flags, for TensorBoard's table of runs.
 
     Returns:
-      {"steps", "loss" (mean of the last tenth of the steps), SCORES of `validate`, "seconds" and "input_wait" (the
-      share of them spent waiting for batches) of this process}; also in result.json.
+      {"steps", "loss" (mean of the last tenth of the steps), the headline scores of `validate`, "seconds" and
+      "input_wait" (the share of them spent waiting for batches) of this process}; also in result.json.
 
     Raises:
       ValueError: a loss that is not finite; names the step and the clips. The last checkpoint stays. Or processes that
@@ -205,7 +204,7 @@ def _validate(validate, done, checkpoints, log) -> dict[str, float]:
         return {}
     result = validate()
     log.validation(done, result)
-    scores = {name: result[name] for name in SCORES}
+    scores = choose_headline(result)
     checkpoints.save_best(done, scores)
     return scores
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from msst_keras.data import datasets
+from msst_keras.evaluation.map_reader import ALL_BLACK, FLOW_MAGNITUDE, MapReader
 from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scoring import make_parts, score_methods
-from msst_keras.tools._map_reader import ALL_BLACK, FLOW_MAGNITUDE, MapReader
 
 SIZE = 48, 64
 NAMES = [f"{index:05d}" for index in range(4)]

@@ -12,7 +12,9 @@ import pytest
 import tensorflow as tf
 
 from msst_keras.model.msst import build_msst, get_parts
-from msst_keras.training import loop, run
+from msst_keras.motion.settings import PriorSettings
+from msst_keras.training import checkpoints, loop
+from msst_keras.training import run_dir as run
 from msst_keras.training.checkpoints import newest_checkpoint
 from msst_keras.training.optimizer import OptimizerOptions
 
@@ -76,7 +78,7 @@ def test_training_learns_and_leaves_its_files(tmp_path):
     (tmp_path / "result.json").unlink()  # killed after the last step
     again = loop.train(make_model(), make_batches(40), ("a",), tmp_path, options, validate=validate)
     assert again["mae"] == 0.5
-    restored = run.load_model(tmp_path)
+    restored = checkpoints.load_model(tmp_path)
     for expected, found in zip(model.weights, restored.weights, strict=True):
         np.testing.assert_array_equal(expected, found)
 
@@ -131,7 +133,7 @@ def test_another_model_in_the_run_directory_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds a run whose model differ"):
         run.write_run(tmp_path, {**settings, "model": {**SETTINGS, "width": 1.0}})
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
-        run.load_model(tmp_path)
+        checkpoints.load_model(tmp_path)
     with pytest.raises(FileNotFoundError, match="not a run directory"):
         run.read_run(tmp_path / "other")
 
@@ -153,17 +155,17 @@ def test_the_prior_of_the_records_is_kept(tmp_path):
 
     prior = tmp_path / "prior.keras"
     prior.write_bytes(b"weights")
-    motion = {"prior": {"kind": "network", "sha256": hashlib.sha256(b"weights").hexdigest()}}
+    kept = PriorSettings("network", hashlib.sha256(b"weights").hexdigest())
     run_dir = tmp_path / "run"
     with pytest.raises(ValueError, match="give the file they were made with as --prior"):
-        run.keep_prior(run_dir, motion, None)
-    run.keep_prior(run_dir, motion, prior)
+        run.keep_prior(run_dir, kept, None)
+    run.keep_prior(run_dir, kept, prior)
     assert (run_dir / "prior.keras").read_bytes() == b"weights"
-    run.keep_prior(run_dir, motion, None)  # a resumed run has it already
+    run.keep_prior(run_dir, kept, None)  # a resumed run has it already
     prior.write_bytes(b"others")
     with pytest.raises(ValueError, match="the prior of another file"):
-        run.keep_prior(run_dir, motion, prior)
+        run.keep_prior(run_dir, kept, prior)
     with pytest.raises(FileNotFoundError, match="no such file"):
-        run.keep_prior(run_dir, motion, tmp_path / "nothing.keras")
-    run.keep_prior(tmp_path / "other", {"prior": {"kind": "magnitude"}}, None)
+        run.keep_prior(run_dir, kept, tmp_path / "nothing.keras")
+    run.keep_prior(tmp_path / "other", PriorSettings("magnitude"), None)
     assert not (tmp_path / "other").exists()

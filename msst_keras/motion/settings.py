@@ -23,7 +23,8 @@ class MotionOptions:
     Attributes:
       flow: how flow is made.
       superpixels: how superpixels are; None when the prior needs none.
-      prior: NO_PRIOR, MAGNITUDE, FLOW, or a file of `msst train_prior`, whose settings `flow` and `superpixels` then are.
+      prior: NO_PRIOR, MAGNITUDE, FLOW, or a file of `msst train_prior`, whose settings `flow` and `superpixels` then
+        are.
       store_flow: whether the flow is stored too.
       flow_dir: where the flow is read from when its method is "files" (see `data.flow_files`).
     """

@@ -35,19 +35,22 @@ def main() -> None:
     import keras
     import tensorflow as tf
 
-    from msst_keras.motion.prior import MagnitudePrior, load_prior
+    from msst_keras.model.msst import fold_model
+    from msst_keras.motion.prior import make_prior
+    from msst_keras.motion.settings import NETWORK
     from msst_keras.serving.export import export_saved_model
     from msst_keras.training import checkpoints, run_dir
 
     settings = run_dir.read_run(_RUN_DIR.value)
     keras.config.set_dtype_policy(_PRECISION.value)
-    model = checkpoints.load_model(_RUN_DIR.value, _CHECKPOINT.value)
+    model = fold_model(checkpoints.load_model(_RUN_DIR.value, _CHECKPOINT.value), settings["model"])
     keras.config.set_dtype_policy("float32")
     prior = None
     if settings["motion"]:
         run_dir.keep_prior(_RUN_DIR.value, settings["motion"].prior, None)  # refuses a prior other than the records'
-        network = settings["motion"].prior.kind == "network"
-        prior = load_prior(Path(_RUN_DIR.value) / run_dir.PRIOR_NAME) if network else MagnitudePrior()
+        kind = settings["motion"].prior.kind
+        source = Path(_RUN_DIR.value) / run_dir.PRIOR_NAME if kind == NETWORK else kind
+        prior = make_prior(source, settings["motion"].flow_settings)
     output_dir = Path(_OUTPUT_DIR.value)
     versions = [int(path.name) for path in output_dir.glob("*") if path.name.isdigit()]
     path = output_dir / str(_VERSION.value or max(versions, default=0) + 1)

@@ -23,11 +23,10 @@ from feeding import write_records
 from msst_keras.model.msst import build_msst
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import training_batches
-from msst_keras.pipeline.clips import Augmentation
+from msst_keras.pipeline.options import Augmentation
 from msst_keras.synthetic.scenes import SceneOptions
 from msst_keras.training import loop
-from msst_keras.training.optimizer import OptimizerOptions
-from msst_keras.training.step import StepOptions
+from msst_keras.training.options import OptimizerOptions, StepOptions, TrainingOptions
 from msst_keras.training.validation import make_validation
 
 SIZE, BATCH, AUGMENTATION = (64, 96), 8, Augmentation()
@@ -58,7 +57,7 @@ def train(
     indices = {part: clip_index.index_clips([folder], num_frames, variant != "os") for part, folder in folders.items()}
     keras.utils.set_random_seed(seed)
     model = build_msst(variant, num_frames=num_frames, width=width, output_stride=8)
-    options = loop.TrainingOptions(
+    options = TrainingOptions(
         steps,
         StepOptions(region_weight=1),
         OptimizerOptions(2e-3, "cosine", warmup_steps=20, clip_norm=1),

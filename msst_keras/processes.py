@@ -11,6 +11,10 @@ import sys
 import threading
 
 
+class Interrupted(Exception):
+    """SIGTERM or SIGINT ended the work; its state is saved, and the same command goes on."""
+
+
 def count_cores() -> int:
     """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # macOS does not have it

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msst_keras.conversion import workers
+from msst_keras.conversion.options import ENGINES
 from msst_keras.conversion.sources import NewShard, StoredShard
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets
@@ -22,7 +23,7 @@ from msst_keras.motion.flow import FROM_FILES
 from msst_keras.motion.prior import load_prior
 from msst_keras.motion.settings import UNTRAINED, MotionOptions, MotionSettings
 from msst_keras.progress import progress
-from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS
+from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.manifest import (
     MANIFEST_NAME,
     check_motion,
@@ -31,9 +32,9 @@ from msst_keras.records.manifest import (
     read_manifest,
     write_manifest,
 )
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import shard_path
 
-ENGINES = ("local", "beam")
 # What a folder is being made into, as long as it is not whole.
 _PLAN_NAME = "plan.json"
 _NEW_PRIOR_NAME = "new_prior.json"

@@ -11,6 +11,8 @@ from pathlib import Path
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 SPLITS = ("train", "val", "all")
+# Datasets of videos with masks, whose names are their own: one name, one video.
+NAMED_DATASETS = ("davis", "fbms", "segtrackv2")
 
 _STILLS_FOLDERS = (
     ("image", "mask"),

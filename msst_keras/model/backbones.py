@@ -21,6 +21,7 @@ import keras
 from msst_keras.model import efficientnet_lite, transplant
 from msst_keras.model.layers import scale_channels
 from msst_keras.model.mobilenetv2 import build_mobilenetv2
+from msst_keras.model.options import BACKBONES, OUTPUT_STRIDES
 from msst_keras.model.resnet50v2 import build_resnet50v2
 from msst_keras.model.vgg16 import build_vgg16, load_vgg16
 
@@ -51,12 +52,10 @@ _NETWORKS = {
         for name in efficientnet_lite.VARIANTS
     },
 }
-BACKBONES = tuple(_NETWORKS)
 PYRAMID_BACKBONES = tuple(efficientnet_lite.VARIANTS)
 
 # Pixels per cell of the last output. 16, the default, is the paper read literally: only the last pooling goes. 8 is
 # DeepLab's, finer and slower.
-OUTPUT_STRIDES = (16, 8)
 
 
 def output_strides(backbone: str = "vgg16", output_stride: int = 16) -> tuple[int, int]:

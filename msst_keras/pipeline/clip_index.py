@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.motion.settings import FLOW, NO_PRIOR, SCALED_AWAY, MotionSettings
-from msst_keras.records.example import LABEL_KINDS, check_images
+from msst_keras.records.example import check_images
 from msst_keras.records.folders import read_manifests
 from msst_keras.records.manifest import check_motion
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import scan_shard
 
 

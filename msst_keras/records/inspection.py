@@ -9,9 +9,10 @@ import numpy as np
 
 from msst_keras.files import hash_file
 from msst_keras.progress import progress
-from msst_keras.records.example import LABEL_KINDS, FrameRecord, check_images
+from msst_keras.records.example import FrameRecord, check_images
 from msst_keras.records.folders import check_shards
 from msst_keras.records.manifest import check_motion, read_manifest
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import read_record, scan_shard
 
 FEATURES = ("frame", "mask", "prior", "flow")

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from msst_keras.files import publish
 from msst_keras.motion.settings import MotionSettings
-from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS, check_version
+from msst_keras.records.example import FORMAT_VERSION, check_version
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import describe_shard, shard_path
 
 MANIFEST_NAME = "manifest.json"

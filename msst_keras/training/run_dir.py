@@ -81,15 +81,30 @@ def keep_prior(run_dir: str | Path, prior: PriorSettings | None, prior_path: str
     """
     if prior is None or prior.kind != NETWORK:
         return
-    kept = Path(run_dir) / PRIOR_NAME
-    path = Path(prior_path) if prior_path else kept
-    if prior_path and not path.is_file():
+    if not prior_path:
+        check_prior(run_dir, prior)
+        return
+    path = Path(prior_path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the file that `msst make_records --prior` was given")
+    _check_file(path, prior)
+    with publish(Path(run_dir) / PRIOR_NAME) as temporary:
+        temporary.write_bytes(path.read_bytes())
+
+
+def check_prior(run_dir: str | Path, prior: PriorSettings) -> None:
+    """Checks that a run holds the prior that its records were made with, where that is a file.
+
+    Raises:
+      ValueError: it holds none, or another one.
+    """
+    if prior.kind == NETWORK:
+        _check_file(Path(run_dir) / PRIOR_NAME, prior)
+
+
+def _check_file(path: Path, prior: PriorSettings) -> None:
     if not path.is_file() or hash_file(path) != prior.sha256:
         raise ValueError("the records hold the prior of another file; give the file they were made with as --prior")
-    if path != kept:
-        with publish(kept) as temporary:
-            temporary.write_bytes(path.read_bytes())
 
 
 def transfer_weights(source: keras.Model, target: keras.Model) -> int:

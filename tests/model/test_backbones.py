@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from msst_keras.model import vgg16 as vgg16_module
 from msst_keras.model import weights as vgg16_weights
-from msst_keras.model.backbones import BACKBONES, build_backbone, output_strides, scale_channels
+from msst_keras.model.backbones import _NETWORKS, BACKBONES, build_backbone, output_strides, scale_channels
 from msst_keras.model.vgg16 import PIXEL_STD
-from msst_keras.tools import _flags
 
 # Keras 3.15 itself reads and saves weights by a call that NumPy 2.4 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -179,7 +178,7 @@ def randomise(model):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_flags_know_the_backbones_and_a_bfloat16_network_agrees(backbone):
-    assert _flags.BACKBONES == BACKBONES
+    assert tuple(_NETWORKS) == BACKBONES
     model = build_backbone(backbone, 4, width=1 / 8)
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
     try:

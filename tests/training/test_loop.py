@@ -16,7 +16,7 @@ from msst_keras.motion.settings import PriorSettings
 from msst_keras.training import checkpoints, loop
 from msst_keras.training import run_dir as run
 from msst_keras.training.checkpoints import newest_checkpoint
-from msst_keras.training.optimizer import OptimizerOptions
+from msst_keras.training.options import OptimizerOptions, TrainingOptions
 
 SETTINGS = {"variant": "msst", "backbone": "vgg16", "num_frames": 2, "width": 0.0625, "output_stride": 16}
 
@@ -61,7 +61,7 @@ def test_training_learns_and_leaves_its_files(tmp_path):
         calls.append(1)
         return {"mae": 0.5, "max_f": 0.4, "s_measure": 0.3}
 
-    options = loop.TrainingOptions(steps=40, optimizer=OptimizerOptions(5e-3), checkpoint_every=10, validate_every=20)
+    options = TrainingOptions(steps=40, optimizer=OptimizerOptions(5e-3), checkpoint_every=10, validate_every=20)
     result = loop.train(model, make_batches(40), ("a", "b", "c", "d"), tmp_path, options, validate=validate)
     lines = read_log(tmp_path)
     assert [line["step"] for line in lines] == list(range(40))
@@ -84,7 +84,7 @@ def test_training_learns_and_leaves_its_files(tmp_path):
 
 
 def test_a_run_stopped_by_a_signal_goes_on_to_the_bit(tmp_path):
-    options = loop.TrainingOptions(steps=8, checkpoint_every=100)
+    options = TrainingOptions(steps=8, checkpoint_every=100)
     whole = make_model()
     loop.train(whole, make_batches(8), ("a",) * 4, tmp_path / "whole", options)
 
@@ -108,7 +108,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_bit(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_step_and_clips_and_keeps_the_checkpoint(tmp_path):
-    options = loop.TrainingOptions(steps=6, checkpoint_every=2)
+    options = TrainingOptions(steps=6, checkpoint_every=2)
     with pytest.raises(ValueError, match="the loss of step 3 is nan; its clips are d"):
         loop.train(make_model(), make_batches(6, poison=3), ("a", "b", "c", "d"), tmp_path, options)
     assert newest_checkpoint(tmp_path / "checkpoints").endswith("ckpt-2")

@@ -55,10 +55,13 @@ def check_options(options: object) -> None:
     Raises:
       ValueError: names the option, what it must be and what it is.
     """
+    hints = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):
         value, said = getattr(options, field.name), field.metadata
         if value is None or "help" not in said:
             continue
+        if isinstance(value, str) and typing.get_origin(_without_none(hints[field.name])) is tuple:
+            raise ValueError(f"{field.name} must be a tuple of values, not the text {value!r}")
         if said["choices"] and not isinstance(value, tuple) and value not in said["choices"]:
             raise ValueError(f"{field.name} must be one of {', '.join(map(str, said['choices']))}, not {value!r}")
         if said["low"] is not None and not value >= said["low"]:

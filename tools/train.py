@@ -24,11 +24,10 @@ def main() -> int:
     from msst_keras.jobs.train import train
 
     try:
-        results = train(options)
+        train(options)
     except Interrupted as interruption:
         print(f"msst train: {interruption}", file=sys.stderr)
         return cli.INTERRUPTED
-    print(f"{options.run_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in results.items()))
     return 0
 
 

@@ -35,7 +35,7 @@ def train(options: TrainOptions) -> dict:
 
     Raises:
       ValueError, FileNotFoundError: records, prior and options that do not fit each other.
-      loop.Interrupted: by a signal; the run has saved itself.
+      Interrupted: by a signal; the run has saved itself.
       ConnectionError, OSError: see `loop.train`.
     """
     devices = _choose_devices(options.devices, options.clips.batch_size)
@@ -53,10 +53,12 @@ def train(options: TrainOptions) -> dict:
         )
         (folder / "flags.txt").write_text(write_flags(options))
     validate, draw = _make_views(options, model, index, val_index, devices)
-    return loop.train(
+    results = loop.train(
         model, _make_batches(options, index, devices), index.names, folder, options.training, devices, validate, draw,
         plain_values(options),
     )  # fmt: skip
+    print(f"{options.run_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in results.items()))
+    return results
 
 
 def _choose_devices(options: DeviceOptions, batch_size: int) -> Devices:

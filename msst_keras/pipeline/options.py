@@ -1,10 +1,10 @@
-"""The options of how clips are read."""
+"""The options of how clips are read, and of serving them to other machines."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from msst_keras.options import option
+from msst_keras.options import check_options, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,3 +31,15 @@ class Augmentation:
         for name in ("color_jitter", "missing_motion"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeDataOptions:
+    """What to serve, and where."""
+
+    port: int = option("To listen on; 0 takes a free one.", 5050, low=0, high=65535)
+    dispatcher: str | None = option("HOST:PORT of the dispatcher; without it this is the dispatcher.", None)
+    host: str | None = option("Name by which others reach this worker; by default the machine's own.", None)
+
+    def __post_init__(self):
+        check_options(self)

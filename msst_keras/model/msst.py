@@ -24,8 +24,8 @@ from __future__ import annotations
 import keras
 
 from msst_keras.model import topdown
-from msst_keras.model.backbones import build_backbone, output_strides, scale_channels
-from msst_keras.model.layers import fold_batch_norms
+from msst_keras.model.backbones import build_backbone, output_strides
+from msst_keras.model.layers import fold_batch_norms, scale_channels
 from msst_keras.model.options import DECODERS, FUSIONS, MOTION_INPUTS, VARIANTS
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
 

@@ -1,9 +1,10 @@
-"""What a network can be made of: the choices, and the options of a training's network. Keras is not needed to read it."""
+"""What a network can be made of: the choices, and the options of a training's network. None of it needs Keras."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from msst_keras.model.backbones import BACKBONES, OUTPUT_STRIDES
 from msst_keras.options import check_options, option
 
 VARIANTS = ("os", "st", "msst")
@@ -11,17 +12,12 @@ VARIANTS = ("os", "st", "msst")
 # an image of three channels (`motion.flow_image`); it needs neither superpixels nor a prior network, which saves
 # their time, and a pre-trained first convolution fits it.
 MOTION_INPUTS = ("prior", "flow")
-# What becomes of the streams' features. "branches": the paper's, one map per stream and scale. "topdown": see the module
-# of that name.
+# What becomes of the streams' features. "branches": the paper's, one map per stream and scale. "topdown": see the
+# module of that name.
 DECODERS = ("branches", "topdown")
 # How the streams meet at a level. "linear": a 1x1 convolution of both. "gated": spatial * sigmoid(1x1 of both) +
 # temporal, so that motion can switch off what the frame shows and the reverse.
 FUSIONS = ("linear", "gated")
-# In the order of `backbones`, which has a row for each.
-BACKBONES = (
-    "vgg16", "resnet50v2", "resnet50v2_keras", "mobilenetv2", "efficientnet_lite0", "efficientnet_lite2"
-)  # fmt: skip
-OUTPUT_STRIDES = (16, 8)
 TRAINED_NORMS = ("trained", "frozen")  # those of `layers.BATCH_NORMS` that a training can have
 # Of the loss on each side output. Four sides together weigh a little more than the map itself, as in networks of that
 # kind (.3 to .4 each); they steer the coarse levels early in a training.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from msst_keras.model.options import BACKBONES
+from msst_keras.model.backbones import BACKBONES
 from msst_keras.motion.camera import CAMERAS
 from msst_keras.motion.superpixels import SuperpixelSettings
 from msst_keras.options import check_options, option, options_of

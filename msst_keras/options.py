@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import numbers
 import typing
 from collections.abc import Iterator, Sequence
 
@@ -60,14 +61,26 @@ def check_options(options: object) -> None:
         value, said = getattr(options, field.name), field.metadata
         if value is None or "help" not in said:
             continue
-        if isinstance(value, str) and typing.get_origin(_without_none(hints[field.name])) is tuple:
-            raise ValueError(f"{field.name} must be a tuple of values, not the text {value!r}")
+        if wrong := _find_type_error(value, _without_none(hints[field.name])):
+            raise ValueError(f"{field.name} must be {wrong}, not {value!r}")
         if said["choices"] and not isinstance(value, tuple) and value not in said["choices"]:
             raise ValueError(f"{field.name} must be one of {', '.join(map(str, said['choices']))}, not {value!r}")
         if said["low"] is not None and not value >= said["low"]:
             raise ValueError(f"{field.name} must be {said['low']} or more, not {value!r}")
         if said["high"] is not None and not value <= said["high"]:
             raise ValueError(f"{field.name} must be {said['high']} or less, not {value!r}")
+
+
+def _find_type_error(value: object, kind: object) -> str:
+    """What a value of this type must be, if it is something else; "" if it is right."""
+    if typing.get_origin(kind) is tuple:
+        texts = typing.get_args(kind)[0] is str
+        right = isinstance(value, tuple | list) and (not texts or all(isinstance(part, str) for part in value))
+        return "" if right else f"a tuple of {'texts' if texts else 'values'}"
+    types = {str: str, bool: bool, int: numbers.Integral, float: numbers.Real}
+    if kind not in types or isinstance(value, types[kind]) and (kind is bool or not isinstance(value, bool)):
+        return ""
+    return {str: "a text", bool: "True or False", int: "a whole number", float: "a number"}[kind]
 
 
 def list_options(options: object, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, object, object]]:

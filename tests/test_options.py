@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,7 +78,13 @@ def test_options_are_written_as_one_types_them():
 def test_what_a_field_says_holds_in_python():
     for make, message in (
         (lambda: Whole(names=(), count=3), "count must be one of 1, 2, not 3"),
-        (lambda: Whole(names="a"), "names must be a tuple of values, not the text 'a'"),
+        (lambda: Whole(names="a"), "names must be a tuple of texts, not 'a'"),
+        (lambda: Whole(names=(), size=3), "size must be a tuple of values, not 3"),
+        (lambda: Whole(names=(Path("a"),)), r"names must be a tuple of texts, not \(PosixPath"),
+        (lambda: Whole(names=(), quick=1), "quick must be True or False, not 1"),
+        (lambda: DemoOptions(steps=2.5), "steps must be a whole number, not 2.5"),
+        (lambda: DemoOptions(output_dir=Path("demo")), "output_dir must be a text, not PosixPath"),
+        (lambda: check_options(Part(share="x")), "share must be a number, not 'x'"),
         (lambda: DemoOptions(steps=0), "steps must be 1 or more, not 0"),
         (lambda: PredictOptions(input=("a",), threshold=1.5), "threshold must be 1.0 or less, not 1.5"),
         (lambda: ModelOptions(variant="both"), "variant must be one of os, st, msst, not 'both'"),

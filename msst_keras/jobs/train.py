@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from msst_keras.model.msst import build_msst
+from msst_keras.model.msst import build_msst, fold_model
 from msst_keras.motion.flow import flow_to_color
 from msst_keras.motion.settings import FLOW
 from msst_keras.options import plain_values, write_flags
@@ -111,7 +111,10 @@ def _build(options: TrainOptions, devices: Devices) -> keras.Model:
     with devices.strategy.scope():
         model = build_msst(**options.model.arguments())
         if options.init_from:
-            run_dir.transfer_weights(load_model(options.init_from), model)
+            source = load_model(options.init_from)
+            if options.model.batch_norm == "folded":
+                source = fold_model(source, run_dir.read_run(options.init_from)["model"])
+            run_dir.transfer_weights(source, model)
     return model
 
 

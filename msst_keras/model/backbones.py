@@ -76,7 +76,7 @@ def build_backbone(
         first_convolution_std: Standard deviation of that Gaussian; None, the default, for He's, sqrt(2 / fan in): the
             paper gives none, and so the pre-trained layers behind see features of a usual size.
         batch_norm: Of the backbones that have batch norms (those of PYRAMID_BACKBONES; the others' are folded), see
-            `layers.BATCH_NORMS`.
+            `options.BATCH_NORMS`.
         name: Name of the model.
 
     Returns:
@@ -119,7 +119,7 @@ def build_pyramid(
         backbone: One of PYRAMID_BACKBONES.
         channels, width, weights, name: See `build_backbone`.
         last_stride: Where the network ends, 16 or 32.
-        batch_norm: See `layers.BATCH_NORMS`.
+        batch_norm: See `options.BATCH_NORMS`.
         frozen_stride: The layers up to the features of this stride, 4 or more, are not trained; 0: all are.
 
     Returns:

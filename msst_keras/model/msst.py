@@ -74,7 +74,7 @@ def build_msst(
             than what it is, so a smaller one does.
         fusion: One of FUSIONS; the decoder "branches" has "linear", Eq. 5.
         decoder: One of DECODERS. With "topdown", `output_stride`, `lstm_filters` and `lstm_kernel_size` have no effect.
-        batch_norm: Of backbones and decoders that have such norms, see `layers.BATCH_NORMS`.
+        batch_norm: Of backbones and decoders that have such norms, see `options.BATCH_NORMS`.
         frozen_stride: Of the spatial backbone, see `backbones.build_pyramid`; "topdown" alone has it.
         name: Name of the model.
 

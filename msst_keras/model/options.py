@@ -18,7 +18,10 @@ DECODERS = ("branches", "topdown")
 # How the streams meet at a level. "linear": a 1x1 convolution of both. "gated": spatial * sigmoid(1x1 of both) +
 # temporal, so that motion can switch off what the frame shows and the reverse.
 FUSIONS = ("linear", "gated")
-TRAINED_NORMS = ("trained", "frozen")  # those of `layers.BATCH_NORMS` that a training can have
+# What becomes of batch norms. "trained": with the statistics of the batch, whose average is kept for later. "frozen":
+# with the statistics that they have; their scale and offset are frozen too. "folded": there are none, the convolution
+# before each has taken it in: what an exported model is, since it saves their time.
+BATCH_NORMS = ("trained", "frozen", "folded")
 # Of the loss on each side output. Four sides together weigh a little more than the map itself, as in networks of that
 # kind (.3 to .4 each); they steer the coarse levels early in a training.
 DEFAULT_SIDE_WEIGHT = 0.3
@@ -54,7 +57,10 @@ class ModelOptions:
     )
     motion_backbone: str | None = option("Of the temporal stream; by default --backbone.", None, choices=BACKBONES)
     batch_norm: str = option(
-        "Of backbones that have batch norms, and of --decoder=topdown.", "trained", choices=TRAINED_NORMS
+        "Of backbones that have batch norms, and of --decoder=topdown: trained, kept as they are, or, with "
+        "--init_from, taken into the convolutions before them, which makes a step twice as fast.",
+        "trained",
+        choices=BATCH_NORMS,
     )
     frozen_stride: int = option(
         "Layers of the spatial backbone up to this stride, 4 or more, are not trained, which saves a third of a step; "

@@ -48,7 +48,7 @@ def build_encoder(
         backbones: Of the spatial and the temporal stream.
         fusion: One of `options.FUSIONS`.
         width, weights: See `backbones.build_backbone`.
-        batch_norm: See `layers.BATCH_NORMS`.
+        batch_norm: See `options.BATCH_NORMS`.
         frozen_stride: Of the spatial backbone, see `backbones.build_pyramid`. The temporal one is trained whole: its
             image is no photograph.
 
@@ -91,7 +91,7 @@ def build_fuser(encoder: keras.Model, num_frames: int | None, memory: bool, batc
         encoder: Of `build_encoder`.
         num_frames: T; None for any number, of which the last counts.
         memory: Whether there is a ConvLSTM over the T frames.
-        batch_norm: See `layers.BATCH_NORMS`.
+        batch_norm: See `options.BATCH_NORMS`.
 
     Returns:
         Functional model {"stride4", "stride8", "stride32": (B, h, w, C), "stride16": (B, T, h, w, C)[, "temporal"]} ->

@@ -135,7 +135,7 @@ def build_efficientnet_lite(
         x = keras.layers.Add(name=prefix)([x, projected]) if added else projected
         dilation *= step
         levels[reached] = x
-        if reached == 8:
+        if reached == 8 and dilation == 1:
             middle = x
     outputs = [middle, x]
     if pyramid:

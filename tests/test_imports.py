@@ -14,6 +14,8 @@ ALLOWED = {
     "msst_keras.model": set(),
     "msst_keras.motion": {"msst_keras.model.backbones"},
     "msst_keras.data": set(),
+    "msst_keras.data.stills": {"msst_keras.synthetic", "msst_keras.data"},
+    "msst_keras.synthetic": {"msst_keras.data"},
     "msst_keras.data.convert": {"msst_keras.motion", "msst_keras.data"},
     "msst_keras.data.shards": {"msst_keras.motion", "msst_keras.data"},
     "msst_keras.evaluation": set(),

@@ -69,6 +69,18 @@ _STILL_FLOW = flags.DEFINE_enum(
     "Flow of such clips: of the motion itself, or by --flow from their frames, with the errors it has in use.",
 )  # fmt: skip
 _STILL_SEED = flags.DEFINE_integer("still_seed", 0, "Of the motion of stills.", lower_bound=0)
+_STILL_SHRUNK = flags.DEFINE_float(
+    "still_shrunk", 0.0, "Share of such clips seen from farther away, so that the object is 3 to 30 % of the frame, as "
+    "in video; of stills whose object lies whole within.", lower_bound=0.0, upper_bound=1.0,
+)  # fmt: skip
+_STILL_PARALLAX = flags.DEFINE_float(
+    "still_parallax", 0.0, "Share of such clips whose background is near here and far there, so that no homography "
+    "explains its motion.", lower_bound=0.0, upper_bound=1.0,
+)  # fmt: skip
+_STILL_DISTRACTORS = flags.DEFINE_float(
+    "still_distractors", 0.0, "Share of such clips in which another still's object, smaller, slower and behind, is "
+    "part of the background.", lower_bound=0.0, upper_bound=1.0,
+)  # fmt: skip
 flags.mark_flag_as_required("output_dir")
 _OF_RUNS = ("output_dir", "num_workers", "engine", "beam_args", "add_prior")  # the flags that --add_prior goes with
 
@@ -120,15 +132,27 @@ def main() -> None:
 
 def _set_in_motion(sequences):
     """The sequences, stills as clips where that is asked for, and what the manifest says of it."""
+    shares = {
+        flag.name.removeprefix("still_"): flag.value
+        for flag in (_STILL_SHRUNK, _STILL_PARALLAX, _STILL_DISTRACTORS)
+        if flag.value
+    }
     if _STILL_FRAMES.value == 1:
+        if shares:
+            raise ValueError(f"--still_{min(shares)} is for stills in motion; give --still_frames=2 or more")
         return sequences, {}
     if _DATASET.value != "stills" or _FLOW_DIR.value:
         raise ValueError("--still_frames is for --dataset=stills without --flow_dir: nobody has flow of such clips")
-    from msst_keras.data.stills import MovingStill
+    from msst_keras.data.stills import StillMotionOptions, set_in_motion
 
+    options = StillMotionOptions(
+        shrunk_share=_STILL_SHRUNK.value, parallax_share=_STILL_PARALLAX.value,
+        distractor_share=_STILL_DISTRACTORS.value,
+    )  # fmt: skip
     motion = _STILL_FRAMES.value, _STILL_SEED.value, _STILL_FLOW.value == "exact"
     stills = dict(zip(("num_frames", "seed", "flow"), (*motion[:2], _STILL_FLOW.value), strict=True))
-    return [MovingStill.from_sequence(still, *motion) for still in sequences], {"stills": stills}
+    # A share of 0 is not named: records made before there were shares are then what is asked for.
+    return set_in_motion(sequences, *motion, options), {"stills": stills | shares}
 
 
 def _motion():

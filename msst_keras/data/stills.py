@@ -220,11 +220,14 @@ class _Cutout:
     def __init__(self, image: np.ndarray, alpha: np.ndarray, maps: np.ndarray):
         self._image, self._alpha, self.maps = image, alpha, maps
 
-    def paste(self, index: int, frame: np.ndarray) -> np.ndarray:
-        """The frame with the thing in it, float32 (H, W, 3)."""
+    def paste(self, index: int, frame: np.ndarray) -> None:
+        """Draws the thing into the frame, float32 (H, W, 3)."""
         affine, size = self.maps[index], frame.shape[1::-1]
-        alpha = _warp(self._alpha, affine, size, border=cv2.BORDER_CONSTANT)[..., None]
-        return frame + alpha * (_warp(self._image, affine, size).astype(np.float32) - frame)
+        alpha = _warp(self._alpha, affine, size, border=cv2.BORDER_CONSTANT)
+        x, y, width, height = cv2.boundingRect((alpha > 0).view(np.uint8))
+        box = slice(y, y + height), slice(x, x + width)  # all else stays
+        front = _warp(self._image, affine, size)[box].astype(np.float32)
+        frame[box] += alpha[box][..., None] * (front - frame[box])
 
     def cover(self, index: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """What share of frame `index` at the points is the thing: float32 in 0..1."""
@@ -251,9 +254,9 @@ class _Scene:
 
     def render(self, index: int) -> np.ndarray:
         """Frame `index`, uint8 (H, W, 3)."""
-        frame = self._render_background(index)
+        frame = self._render_background(index).astype(np.float32)
         for thing in self._things:
-            frame = thing.paste(index, frame)
+            thing.paste(index, frame)
         return np.round(frame).astype(np.uint8)
 
     def cover(self, index: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:

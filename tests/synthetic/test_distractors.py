@@ -38,8 +38,8 @@ def write(tmp_path):
 
 
 def test_the_first_whole_object_of_a_fitting_size_is_taken(write):
-    unfit = [write("small", square(8)), write("large", square(60, corner=(10, 20))), write("cut", square(20, (80, 100), (0, 9))),
-             write("empty", square(0))]  # fmt: skip
+    masks = {"small": square(8), "large": square(60, corner=(10, 20)), "cut": square(20, corner=(0, 9))}
+    unfit = [write(name, mask) for name, mask in {**masks, "empty": square(0)}.items()]
     fit = [write("a", square(20)), write("bb", square(30))]
     image, mask = distractors.read_first([*unfit, *fit], "half")
     assert image[0, 0, 0] == 1 and mask.sum() == 400
@@ -67,8 +67,9 @@ def test_a_place_is_in_view_and_beside_the_object():
     view = np.array([[-20.0, 10.0], [110.0, 70.0]])
     places = [distractors.find_place(np.random.default_rng(seed), cover, mask, view) for seed in range(60)]
     for x, y in places:
-        hidden = sum(mask[row, column] for row in range(int(y) + 4, int(y) + 14) for column in range(int(x) + 4, int(x) + 14)
-                     if 0 <= row < 80 and 0 <= column < 100)  # fmt: skip
+        rows = [row for row in range(int(y) + 4, int(y) + 14) if 0 <= row < 80]
+        columns = [column for column in range(int(x) + 4, int(x) + 14) if 0 <= column < 100]
+        hidden = sum(mask[row, column] for row in rows for column in columns)
         assert hidden < 50  # of 100 pixels
         assert -20 < x + 8.5 < 110 and 10 < y + 8.5 < 70
     assert len({tuple(place) for place in places}) > 40

@@ -141,6 +141,23 @@ def test_no_homography_explains_a_background_with_parallax(root):
     assert np.median(deep) > 0.3 and min(deep) > 0.1
 
 
+def test_the_camera_never_sees_beyond_a_still_with_parallax(root):
+    height, width = SIZE
+    rows, columns = np.mgrid[:height, :width].astype(np.float64)
+    nearest = np.inf
+    for seed in range(12):
+        for still in move(root, seed, num_frames=12, parallax_share=1.0).values():
+            scene = _load(still)
+            for index in range(12):
+                inverse = np.linalg.inv(np.vstack([scene._camera[index], [0, 0, 1]]))[:2]
+                flat = np.tensordot(inverse, np.stack([columns, rows, np.ones(SIZE)]), 1)
+                x, y = scene._relief.undo(index, *flat)
+                room = min(x.min() + 1, width - x.max(), y.min() + 1, height - y.max())
+                assert room > 0, (still.name, seed)
+                nearest = min(nearest, room)
+    assert nearest < 3  # the room is used
+
+
 def test_a_distractor_is_smaller_slower_behind_and_no_object(root):
     grid = np.meshgrid(*(np.arange(side, dtype=np.float64) for side in SIZE[::-1]))
     found, resting, tested = 0, 0, 0
@@ -208,7 +225,7 @@ def test_a_share_is_between_0_and_1(value):
 
 def make_records(root, output, *arguments):
     command = [sys.executable, "-m", "msst_keras", "make_records", "--dataset=stills", f"--root={root}"]
-    fixed = [f"--output_dir={output}", "--motion_size=24x32", "--num_shards=1", "--num_workers=1"]
+    fixed = [f"--output_dir={output}", "--motion_size=32x48", "--num_shards=1", "--num_workers=1"]
     return subprocess.run([*command, *fixed, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -219,5 +236,10 @@ def test_the_tool_records_the_shares_that_are_not_0(root, tmp_path):
     assert manifest["stills"] == {"num_frames": 2, "seed": 0, "flow": "exact", "shrunk": 1.0, "distractors": 0.5}
     result = make_records(root, tmp_path / "r", "--still_frames=2", "--still_shrunk=1")
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    result = make_records(root, tmp_path / "none", "--still_parallax=.5")
+    assert "holds other records (of other inputs or flags)" in result.stderr
+    result = make_records(root, tmp_path / "none", "--still_frames=2", "--still_parallax=0")
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads((tmp_path / "none" / "manifest.json").read_text())
+    assert manifest["stills"] == {"num_frames": 2, "seed": 0, "flow": "exact"}  # as before there were shares
+    result = make_records(root, tmp_path / "one", "--still_parallax=.5")
     assert result.returncode == 1 and "--still_parallax is for stills in motion; give --still_frames=2" in result.stderr

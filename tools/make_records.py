@@ -145,7 +145,8 @@ def _set_in_motion(sequences):
         return sequences, {}
     if _DATASET.value != "stills" or _FLOW_DIR.value:
         raise ValueError("--still_frames is for --dataset=stills without --flow_dir: nobody has flow of such clips")
-    from msst_keras.synthetic.stills import StillMotionOptions, set_in_motion
+    from msst_keras.synthetic.still_options import StillMotionOptions
+    from msst_keras.synthetic.stills import set_in_motion
 
     options = StillMotionOptions(
         shrunk_share=_STILL_SHRUNK.value, parallax_share=_STILL_PARALLAX.value,

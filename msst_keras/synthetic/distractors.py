@@ -1,4 +1,4 @@
-"""Another still's object as a thing that draws the eye but is background: chosen, cut out and given its place.
+"""Another still's object as a thing that draws the eye but is background: its choice, cutout, place and motion.
 
 Where a still's one object is the only thing with an outline of its own, "has an outline" is all that a network needs to
 learn of motion. What is smaller, slower and behind must be seen to be so.
@@ -14,6 +14,9 @@ import cv2
 import numpy as np
 
 from msst_keras.data import images
+from msst_keras.synthetic.affine import compose, invert
+from msst_keras.synthetic.still_motion import MotionPath, box_corners, touches_edge
+from msst_keras.synthetic.still_options import StillMotionOptions
 
 NUM_CANDIDATES = 4  # about half of DUTS's stills will do: one in sixteen tries ends without
 _COVER = (0.02, 0.4)  # of the image that it comes from: smaller is too blurred when enlarged, larger is no object apart
@@ -44,8 +47,7 @@ def read_first(candidates: Sequence[tuple[Path, Path]], mask_rule: str) -> tuple
     """
     for image_path, mask_path in candidates:
         mask = images.read_mask(mask_path, mask_rule)
-        touches_edge = mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
-        if touches_edge or not _COVER[0] <= mask.mean() <= _COVER[1]:
+        if touches_edge(mask) or not _COVER[0] <= mask.mean() <= _COVER[1]:
             continue
         image = images.read_frame(image_path)
         if image.shape[:2] == mask.shape:
@@ -105,6 +107,43 @@ def find_place(
         if hidden < 0.2:
             break
     return best
+
+
+def draw(
+    rng: np.random.Generator, image: np.ndarray, other_mask: np.ndarray, mask: np.ndarray, camera: np.ndarray,
+    motion: np.ndarray, options: StillMotionOptions,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:  # fmt: skip
+    """Draws how large another still's object is, where it stands and how it moves.
+
+    Args:
+      rng: what to draw from.
+      image, other_mask: uint8 (h, w, 3) and bool (h, w), of the other still.
+      mask: bool (H, W) of the still's own object, which covers something and not all.
+      camera, motion: (T, 2, 3) each, of `still_motion.draw_motion`.
+      options: the ranges.
+
+    Returns:
+      Image and cover as of `cut_out`, and where in the plane they are, (T, 2, 3); None: only a speck is left of it, or
+      it would be hidden.
+    """
+    piece = cut_out(image, other_mask, rng.uniform(*options.distractor_cover) * mask.sum())
+    if not piece:
+        return None
+    height, width = mask.shape
+    view = np.array([(0, 0), (width - 1, height - 1)]) @ np.eye(2, 3) + [0, 0, 1]
+    place = find_place(rng, piece[1], mask, np.sort(view @ invert(camera[len(camera) // 2]).T, axis=0))
+    if place is None:
+        return None
+    centres = motion @ [*box_corners(*np.nonzero(mask)[::-1]).mean(axis=0), 1]
+    speed = np.hypot(*(centres[-1] - centres[0])) / (len(motion) - 1) * rng.uniform(*options.distractor_speed)
+    if rng.random() < options.distractor_rest_share or not speed:
+        speed = growth = turn = 0.0
+    else:
+        growth, turn = options.object_growth / 2, options.object_rotation / 2
+    path = MotionPath(rng, len(motion), speed, growth, turn)
+    middle = place + (np.array(piece[1].shape[::-1]) - 1) / 2
+    start = np.column_stack([np.eye(2), place])
+    return *piece, np.stack([compose(step, start) for step in path.maps(1.0, middle)])
 
 
 def _overlap(patch: np.ndarray, mask: np.ndarray, x: int, y: int) -> float:

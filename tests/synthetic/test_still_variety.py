@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from msst_keras.data import datasets
-from msst_keras.synthetic.stills import StillMotionOptions, _load, set_in_motion
+from msst_keras.synthetic.still_options import StillMotionOptions
+from msst_keras.synthetic.stills import _load, set_in_motion
 
 SIZE = (96, 128)
 ALL = {"shrunk_share": 1.0, "parallax_share": 1.0, "distractor_share": 1.0}

@@ -53,6 +53,25 @@ class StillOptions:
         choices=STILL_FLOWS,
     )
     still_seed: int = option("Of the motion of stills.", 0, low=0)
+    still_shrunk: float = option(
+        "Share of such clips seen from farther away, so that the object is 3 to 30 % of the frame, as in video; of "
+        "stills whose object lies whole within.",
+        0.0,
+        low=0.0,
+        high=1.0,
+    )
+    still_parallax: float = option(
+        "Share of such clips whose background is near here and far there, so that no homography explains its motion.",
+        0.0,
+        low=0.0,
+        high=1.0,
+    )
+    still_distractors: float = option(
+        "Share of such clips in which another still's object, smaller, slower and behind, is part of the background.",
+        0.0,
+        low=0.0,
+        high=1.0,
+    )
 
     def __post_init__(self):
         check_options(self)

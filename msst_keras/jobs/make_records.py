@@ -11,7 +11,8 @@ from msst_keras.data import datasets
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
 from msst_keras.motion.settings import NO_PRIOR, UNTRAINED, MotionOptions
 from msst_keras.processes import count_cores
-from msst_keras.synthetic.stills import MovingStill
+from msst_keras.synthetic.still_options import StillMotionOptions
+from msst_keras.synthetic.stills import set_in_motion
 
 # Option -> the setting of flow that it is.
 _FLOW_SETTINGS = {
@@ -78,13 +79,23 @@ def _convert(options: MakeRecordsOptions, given: Sequence[str], run: dict) -> di
 def _set_in_motion(sequences: list[datasets.Sequence], options: MakeRecordsOptions) -> tuple[list, dict]:
     """The sequences, stills as clips where that is asked for, and what the manifest says of it."""
     stills = options.stills
+    shares = {
+        "shrunk": stills.still_shrunk, "parallax": stills.still_parallax, "distractors": stills.still_distractors
+    }  # fmt: skip
+    named = {name: share for name, share in shares.items() if share}
     if stills.still_frames == 1:
+        if named:
+            raise ValueError(f"--still_{min(named)} is for stills in motion; give --still_frames=2 or more")
         return sequences, {}
     if options.dataset != "stills" or options.motion.flow_dir:
         raise ValueError("--still_frames is for --dataset=stills without --flow_dir: nobody has flow of such clips")
     motion = stills.still_frames, stills.still_seed, stills.still_flow == "exact"
     said = {"num_frames": stills.still_frames, "seed": stills.still_seed, "flow": stills.still_flow}
-    return [MovingStill.from_sequence(still, *motion) for still in sequences], {"stills": said}
+    variety = StillMotionOptions(
+        shrunk_share=shares["shrunk"], parallax_share=shares["parallax"], distractor_share=shares["distractors"]
+    )
+    # A share of 0 is not named: records made before there were shares are then what is asked for.
+    return set_in_motion(sequences, *motion, variety), {"stills": said | named}
 
 
 def _choose_motion(options: FlowOptions, given: Sequence[str]) -> MotionOptions:

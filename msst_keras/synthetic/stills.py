@@ -3,6 +3,7 @@
 So datasets of stills (DUTS, MSRA) train all three parts of the network: spatial stream, temporal stream, ConvLSTM.
 
     still ── mask ──▶ object with soft edges ── own path ──┐
+          another still's object ── own slower path ───────┤
       └── object painted over ▶ background ── camera path ─┴─▶ frames, masks, flow
 
 All is a function of the seed and the image's name alone. Points are x, y; an affine map is (2, 3).
@@ -14,6 +15,10 @@ still's own arrangement in the middle of the clip.
 
 The flow is exact, where an estimator's is blurred at outlines and wrong where little texture is: in use the network
 sees an estimator's. Both can be had (see `MovingStill.exact_flow`).
+
+A still's object fills more of the frame than a video's, its background is one plane, and nothing else moves. So a share
+of the clips can be shrunk, have parallax (`relief`) and a second thing in motion (`distractors`). Each is drawn from
+numbers of its own: what a clip is like without one of them does not depend on the share of it.
 """
 
 from __future__ import annotations
@@ -21,45 +26,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from msst_keras.data import flow_files, images
 from msst_keras.data.datasets import Sequence
-from msst_keras.synthetic.affine import apply, compose, invert, similarity_around
+from msst_keras.synthetic import distractors
+from msst_keras.synthetic.affine import compose
+from msst_keras.synthetic.relief import Relief
+from msst_keras.synthetic.still_motion import camera_places, draw_motion, draw_shrinking
+from msst_keras.synthetic.still_options import StillMotionOptions
+from msst_keras.synthetic.still_scene import Cutout, Scene, blur, paint_over
 
-_SOFTNESS = 0.7  # pixels, standard deviation of the blur of the object's outline: that of a sharp photograph
-_HOLE_RIM = 3  # pixels around the object that are painted over with it: they hold some of its colour
-_PAINT_RADIUS = 5  # pixels that the painting looks around
-
-
-@dataclasses.dataclass(frozen=True)
-class StillMotionOptions:
-    """How a still moves. Speeds are in short sides of the still per frame; ranges are drawn evenly.
-
-    Those that `scenes.SceneOptions` has too are its values, for the reasons given there.
-
-    Attributes:
-      zoom: by which the view is smaller than the still, so that the camera has room to move in.
-      camera_speed, camera_zoom, camera_rotation: of the camera; the latter at most, as a factor less 1 and in radians.
-      object_speed, object_growth, object_rotation: of the object relative to the background, likewise.
-      follow_share: the share of clips in which the camera follows the object: the background moves, the object little.
-      rest_share: the share of clips in which the object rests on the background. Motion alone is no perfect cue, in
-        real video neither: 15 % keep the network from relying on it and leave most clips for learning it.
-    """
-
-    zoom: tuple[float, float] = (1.15, 1.4)
-    camera_speed: tuple[float, float] = (0.0, 0.012)
-    camera_zoom: float = 0.003
-    camera_rotation: float = 0.004
-    object_speed: tuple[float, float] = (0.014, 0.035)
-    object_growth: float = 0.006
-    object_rotation: float = 0.03
-    follow_share: float = 0.5
-    rest_share: float = 0.15
+_SHRINKING, _PARALLAX, _DISTRACTOR = 1, 2, 3  # end the seed of each one's numbers; the motion's ends without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +55,9 @@ class MovingStill:
       exact_flow: True, the default: the flow stored, and seen by the prior, is that of the motion. False: it is
         estimated from the generated frames as from any video, with an estimator's errors, as in use.
       mask_rule: how the mask is read, one of `images.MASK_RULES`.
+      options: how it moves.
+      others: (image, mask) of stills whose objects may be its distractor; the first that will do is. See
+        `set_in_motion`.
     """
 
     name: str
@@ -83,6 +67,8 @@ class MovingStill:
     seed: int = 0
     exact_flow: bool = True
     mask_rule: str = "half"
+    options: StillMotionOptions = StillMotionOptions()
+    others: tuple[tuple[Path, Path], ...] = ()
 
     def __post_init__(self):
         if self.num_frames < 2:
@@ -93,6 +79,11 @@ class MovingStill:
         """A still of `datasets.find_sequences("stills", ...)`, set in motion."""
         (image_path,), (mask_path,) = still.frame_paths, still.mask_paths[0]
         return cls(still.name, image_path, mask_path, num_frames, seed, exact_flow, still.mask_rule)
+
+    def draw(self, *purpose: int) -> np.random.Generator:
+        """The random numbers of one purpose, which depend on seed and name alone."""
+        digest = hashlib.sha256(self.name.encode()).digest()
+        return np.random.default_rng([self.seed, *np.frombuffer(digest, np.uint32), *purpose])
 
     def __len__(self) -> int:
         return self.num_frames
@@ -123,8 +114,7 @@ class MovingStill:
         Raises:
           FileNotFoundError, ValueError: see `read_frames`.
         """
-        scene = _load(self)
-        return scene.cover(index, *_grid(scene.size, scene.size)) > 0.5
+        return _load(self).mask(index)
 
     def read_flows(self, motion_size: tuple[int, int], direction: str, stride: int) -> Iterator[np.ndarray]:
         """Yields the exact flow of each frame, where and as `motion.flow.FlowEstimator.flows` gives estimated flow.
@@ -141,143 +131,64 @@ class MovingStill:
             yield flow_files.round_flow(scene.flow(index, other, motion_size) / np.float32(divisor))
 
 
-class _Scene:
-    """A still taken apart, and its motion: frame t shows the plane of the still through `camera[t]`.
+def set_in_motion(
+    stills: Iterable[Sequence], num_frames: int, seed: int = 0, exact_flow: bool = True,
+    options: StillMotionOptions | None = None,
+) -> list[MovingStill]:  # fmt: skip
+    """Stills as `MovingStill.from_sequence` has them, each with the others that its distractor may come from.
 
-    The object's points are first moved within the plane by `motion[t]`.
+    Which these are depends on seed, names and order of the stills alone; their files are read when the clip is made.
     """
-
-    def __init__(self, image: np.ndarray, mask: np.ndarray, camera: np.ndarray, motion: np.ndarray):
-        self.size = image.shape[:2]
-        self._image, self._background = image, _paint_over(image, mask)
-        self._alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), _SOFTNESS)
-        self._camera = camera
-        self._object = np.stack([compose(*pair) for pair in zip(camera, motion, strict=True)])
-
-    def render(self, index: int) -> np.ndarray:
-        """Frame `index`, uint8 (H, W, 3)."""
-        background = self._warp(self._background, self._camera[index])
-        alpha = self._warp(self._alpha, self._object[index], border=cv2.BORDER_CONSTANT)[..., None]
-        front = self._warp(self._image, self._object[index])
-        return np.round(background + alpha * (front.astype(np.float32) - background)).astype(np.uint8)
-
-    def cover(self, index: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """What share of frame `index` at the points is the object: float32 in 0..1."""
-        x, y = apply(invert(self._object[index]), x, y)
-        points = x.astype(np.float32), y.astype(np.float32)
-        return cv2.remap(self._alpha, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-
-    def flow(self, first: int, second: int, size: tuple[int, int]) -> np.ndarray:
-        """Where the points of frame `first` go until frame `second`, (h, w, 2) float32 in pixels of `size`."""
-        x, y = _grid(size, self.size)
-        is_object = self.cover(first, x, y) > 0.5
-        steps = [compose(maps[second], invert(maps[first])) for maps in (self._camera, self._object)]
-        (back_x, back_y), (front_x, front_y) = (apply(step, x, y) for step in steps)
-        flow = np.stack([np.where(is_object, front_x, back_x) - x, np.where(is_object, front_y, back_y) - y], axis=-1)
-        return (flow * (size[1] / self.size[1], size[0] / self.size[0])).astype(np.float32)
-
-    def _warp(self, plane: np.ndarray, affine: np.ndarray, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
-        return cv2.warpAffine(plane, affine, self.size[::-1], flags=cv2.INTER_LINEAR, borderMode=border)
+    options = options or StillMotionOptions()
+    moving = [
+        dataclasses.replace(MovingStill.from_sequence(still, num_frames, seed, exact_flow), options=options)
+        for still in stills
+    ]
+    if not options.distractor_share:
+        return moving
+    paths = [(still.image_path, still.mask_path) for still in moving]
+    candidates = distractors.choose_candidates([still.name for still in moving], seed)
+    return [
+        dataclasses.replace(still, others=tuple(paths[index] for index in indices))
+        for still, indices in zip(moving, candidates, strict=True)
+    ]
 
 
 @functools.lru_cache(maxsize=1)  # a still's frames, masks and flow are read in turn
-def _load(still: MovingStill) -> _Scene:
+def _load(still: MovingStill) -> Scene:
     image, mask = images.read_frame(still.image_path), images.read_mask(still.mask_path, still.mask_rule)
     if mask.shape != image.shape[:2]:
         raise ValueError(
             f"{still.mask_path}: this mask is {mask.shape[0]}x{mask.shape[1]}, but {still.image_path} is "
             f"{image.shape[0]}x{image.shape[1]}; bring them to one size"
         )
-    digest = hashlib.sha256(still.name.encode()).digest()
-    rng = np.random.default_rng([still.seed, *np.frombuffer(digest, np.uint32)])
-    return _Scene(image, mask, *_draw_motion(rng, mask, still.num_frames, StillMotionOptions()))
+    options, shrunk = still.options, draw_shrinking(still.draw(_SHRINKING), mask, still.options)
+    relief_rng, parallax = still.draw(_PARALLAX), 0.0
+    if relief_rng.random() < options.parallax_share:
+        parallax = relief_rng.uniform(*options.parallax)
+        options = dataclasses.replace(options, camera_speed=options.parallax_camera_speed)
+    camera, motion = draw_motion(still.draw(), mask, still.num_frames, options, shrunk, parallax)
+    relief = Relief.draw(relief_rng, parallax, mask.shape, camera_places(camera, mask.shape)) if parallax else None
+    # From farther away a camera sees less detail; without this, pixels between those that are looked at would be lost.
+    deviation = np.sqrt(1 / shrunk.zoom**2 - 1) / 2 if shrunk else 0.0
+
+    def cut(image: np.ndarray, cover: np.ndarray, motion: np.ndarray) -> Cutout:
+        maps = np.stack([compose(*pair) for pair in zip(camera, motion, strict=True)])
+        return Cutout.with_soft_edge(image, cover, maps, deviation)
+
+    things = [cut(image, mask, motion)]
+    distractor = _draw_distractor(still, mask, camera, motion)
+    if distractor:
+        things.insert(0, cut(*distractor))
+    return Scene(blur(paint_over(image, mask), deviation), camera, things, relief)
 
 
-def _paint_over(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The background, painted in where the object was; without one, or without background, the image."""
-    hole = cv2.dilate(mask.astype(np.uint8), np.ones((2 * _HOLE_RIM + 1,) * 2, np.uint8))
-    if not hole.any() or hole.all():
-        return image
-    return cv2.inpaint(image, hole, _PAINT_RADIUS, cv2.INPAINT_TELEA)
-
-
-def _draw_motion(
-    rng: np.random.Generator, mask: np.ndarray, num_frames: int, options: StillMotionOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the paths: plane to frame, and the object's motion in the plane, (T, 2, 3) each."""
-    height, width = mask.shape
-    zoom = rng.uniform(*options.zoom)
-    room = np.array([width, height]) * (1 - 1 / zoom) / 2  # between the edges of view and still
-    follows, rests = rng.random() < options.follow_share, rng.random() < options.rest_share
-
-    def draw(speed, growth, turn):
-        return _Path(rng, num_frames, min(mask.shape) * rng.uniform(*speed), growth, turn)
-
-    camera = draw(options.camera_speed, options.camera_zoom, options.camera_rotation)
-    own = draw(options.object_speed, options.object_growth, options.object_rotation)
-    rows, columns = np.nonzero(mask)
-    strength = 0.0 if rests or not 0 < len(rows) < mask.size else 1.0
-    outline = _corners(columns, rows) if strength else np.zeros((4, 2))
-    if strength and _touches_edge(mask):
-        # Where the still cuts the object off, the cut must stay out of view: half of the room is the object's.
-        room = room / 2
-        strength *= min(1.0, (room / own.reach(outline)).min())
-    if follows and strength:
-        camera.places = camera.places * 0.2 + strength * own.places
-    middle = (np.array([width, height]) - 1) / 2
-    camera_strength = min(
-        1.0, (room / camera.reach(_corners(np.array([0, width - 1]), np.array([0, height - 1])))).min()
-    )
-    views = []
-    for place, scale, angle in camera.steps(camera_strength):
-        # The view is a window that moves and turns on the plane; what takes the plane to the frame is its inverse.
-        window = similarity_around(scale / zoom, angle, middle)
-        window[:, 2] += place
-        views.append(invert(window))
-    return np.stack(views), own.maps(strength, outline.mean(0))
-
-
-class _Path:
-    """A smooth motion: places (T, 2), logarithms of scale and angles (T,), all 0 around the middle of the clip."""
-
-    def __init__(self, rng: np.random.Generator, num_frames: int, speed: float, max_growth: float, max_turn: float):
-        times = np.arange(num_frames) - (num_frames - 1) / 2
-        heading = rng.uniform(0, 2 * np.pi) + rng.uniform(-0.08, 0.08) * times
-        steps = speed * np.stack([np.cos(heading), np.sin(heading)], axis=1)
-        places = np.cumsum(steps, axis=0)
-        self.places = places - places.mean(axis=0)
-        self._scales, self._angles = (rng.uniform(-most, most) * times for most in (max_growth, max_turn))
-
-    def steps(self, strength: float) -> Iterator[tuple[np.ndarray, float, float]]:
-        """(place, scale, angle) of each frame, the whole motion weakened to `strength`."""
-        for place, scale, angle in zip(self.places, self._scales, self._angles, strict=True):
-            yield strength * place, float(np.exp(strength * scale)), strength * angle
-
-    def maps(self, strength: float, middle: np.ndarray) -> np.ndarray:
-        """(T, 2, 3): scaled and turned around `middle`, then moved."""
-        maps = [
-            similarity_around(scale, angle, middle) + [[0, 0, x], [0, 0, y]]
-            for (x, y), scale, angle in self.steps(strength)
-        ]
-        return np.stack(maps)
-
-    def reach(self, points: np.ndarray) -> np.ndarray:
-        """The farthest that the motion takes any of the points, along x and along y; never 0."""
-        maps = self.maps(1.0, points.mean(0))
-        moved = np.einsum("tij,nj->tni", maps[:, :, :2], points) + maps[:, None, :, 2]
-        return np.maximum(np.abs(moved - points).max(axis=(0, 1)), 1e-6)
-
-
-def _touches_edge(mask: np.ndarray) -> bool:
-    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
-
-
-def _corners(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The corners of the box around points, (4, 2)."""
-    return np.array([(a, b) for a in (x.min(), x.max()) for b in (y.min(), y.max())], np.float64)
-
-
-def _grid(size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The frame's points x, y, (h, w) each, at the centres of the pixels of a map of `size` of it."""
-    y, x = ((np.arange(side) + 0.5) * frame / side - 0.5 for side, frame in zip(size, frame_size, strict=True))
-    return np.meshgrid(x, y)
+def _draw_distractor(
+    still: MovingStill, mask: np.ndarray, camera: np.ndarray, motion: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """See `distractors.draw`; the other stills are read only where one is drawn."""
+    rng = still.draw(_DISTRACTOR)
+    if rng.random() >= still.options.distractor_share or not 0 < mask.sum() < mask.size:
+        return None
+    other = distractors.read_first(still.others, still.mask_rule)
+    return other and distractors.draw(rng, *other, mask, camera, motion, still.options)

@@ -16,7 +16,9 @@ from msst_keras.motion.settings import MotionOptions
 from msst_keras.pipeline import clip_index
 from msst_keras.records.manifest import join_manifest, write_manifest
 from msst_keras.records.shard_files import scan_shard, shard_path
-from msst_keras.synthetic.stills import MovingStill, StillMotionOptions, _draw_motion, _load
+from msst_keras.synthetic.still_motion import draw_motion
+from msst_keras.synthetic.still_options import StillMotionOptions
+from msst_keras.synthetic.stills import MovingStill, _load
 
 SIZE = (96, 128)
 
@@ -137,7 +139,7 @@ def test_a_clip_depends_on_seed_and_name_alone(root, tmp_path):
 
 
 def draw_many(mask, count=300):
-    return [_draw_motion(np.random.default_rng(seed), mask, 8, StillMotionOptions()) for seed in range(count)]
+    return [draw_motion(np.random.default_rng(seed), mask, 8, StillMotionOptions()) for seed in range(count)]
 
 
 def view_corners(camera):

@@ -14,8 +14,8 @@ import pytest
 from msst_keras import cli
 
 JOBS = (
-    "ablate", "demo", "evaluate", "export", "inspect_records", "make_records", "predict", "refine", "serve_data",
-    "train", "train_prior",
+    "ablate", "demo", "evaluate", "export", "fuse_labels", "inspect_records", "make_records", "predict", "refine",
+    "serve_data", "train", "train_prior",
 )  # fmt: skip
 
 

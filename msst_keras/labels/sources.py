@@ -1,0 +1,68 @@
+"""Maps that need no other people's folders: flow magnitude, two classical methods of OpenCV, and a model of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+
+
+def make_source(name: str, model_path: str | Path | None = None) -> Callable[[Iterable[np.ndarray]], Iterator]:
+    """A function from the frames of a sequence, uint8 (H, W, 3) RGB, to their maps, float32 (H, W) in [0, 1].
+
+    Args:
+      name: one of SOURCES: flow_magnitude (what moves against the camera), spectral_residual (Hou and Zhang 2007),
+        fine_grained (Montabone and Soto 2010), or model.
+      model_path: of a SavedModel of `msst export`, for "model" alone.
+
+    Raises:
+      FileNotFoundError: no such model.
+      ValueError: an unknown name, or "model" without its path.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"a source must be one of {', '.join(SOURCES)}, not '{name}'")
+    if name != "model":
+        return {"flow_magnitude": _flow_magnitude}.get(name) or _classical(_CLASSICAL[name])
+    if model_path is None:
+        raise ValueError("the source 'model' needs a SavedModel of `msst export`: name its folder with --model")
+    from msst_keras.inference.stream import SaliencyModel, stream_maps  # brings TensorFlow, which the others do without
+
+    model = SaliencyModel(model_path)
+    return lambda frames: (saliency for _, _, saliency in stream_maps(model, (("", frame) for frame in frames)))
+
+
+def _flow_magnitude(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The residual flow's magnitude. Of the cameras, the homography gives the best map (README, "Numbers")."""
+    size = None
+
+    def note_size():
+        nonlocal size
+        for frame in frames:
+            size = frame.shape[1::-1]
+            yield frame
+
+    for flow in FlowEstimator(FlowSettings()).flows(note_size()):
+        yield np.clip(cv2.resize(magnitude_prior(flow, camera="homography"), size), 0, 1)
+
+
+def _classical(create: Callable) -> Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]:
+    def make_maps(frames):
+        for frame in frames:
+            done, saliency = create().computeSaliency(np.ascontiguousarray(frame[..., ::-1]))
+            if not done:
+                raise ValueError(f"OpenCV's saliency fails on a frame of shape {frame.shape}")
+            low, high = float(saliency.min()), float(saliency.max())
+            yield (saliency - np.float32(low)) / np.float32(max(high - low, 1e-6))  # ranges differ by method
+
+    return make_maps
+
+
+_CLASSICAL = {
+    "spectral_residual": cv2.saliency.StaticSaliencySpectralResidual_create,
+    "fine_grained": cv2.saliency.StaticSaliencyFineGrained_create,
+}
+SOURCES = ("flow_magnitude", *_CLASSICAL, "model")

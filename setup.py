@@ -19,6 +19,7 @@ setup(
     # `tools` is installed as msst_keras.tools, so that no top-level `tools` lands in anyone's site-packages.
     packages=[*find_packages(include=["msst_keras", "msst_keras.*"]), "msst_keras.tools"],
     package_dir={"msst_keras": "msst_keras", "msst_keras.tools": "tools"},
+    package_data={"msst_keras": ["*/page/*"]},
     entry_points={"console_scripts": ["msst = msst_keras.cli:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",  # GPU: pip install "tensorflow[and-cuda]>=2.21,<2.22" beside it
@@ -40,6 +41,6 @@ setup(
         "crf": ["pydensecrf2==1.1; python_version < '3.13'"],  # needs g++; does not build on Python 3.13
         "serving": ["tensorflow-serving-api>=2.19,<2.22"],
         "beam": ["apache-beam>=2.77,<3"],
-        "labels": ["gradio>=5,<7"],
+        "labels": ["starlette>=1,<2", "uvicorn>=0.34,<1"],  # the local pages: review_labels, app
     },
 )

@@ -15,7 +15,7 @@ from msst_keras import cli
 
 JOBS = (
     "ablate", "demo", "evaluate", "export", "fuse_labels", "inspect_records", "make_records", "predict", "refine",
-    "serve_data", "train", "train_prior",
+    "review_labels", "serve_data", "train", "train_prior",
 )  # fmt: skip
 
 

@@ -17,8 +17,11 @@ ALLOWED = {
     "msst_keras.data.convert": {"msst_keras.motion", "msst_keras.data"},
     "msst_keras.data.shards": {"msst_keras.motion", "msst_keras.data"},
     "msst_keras.evaluation": set(),
-    "msst_keras.labels": {"msst_keras.data.images", "msst_keras.data.layouts", "msst_keras.data.datasets"},
-    "msst_keras.labels.sources": {"msst_keras.motion.flow", "msst_keras.inference.stream"},
+    "msst_keras.labels": {
+        "msst_keras.data.images", "msst_keras.data.layouts", "msst_keras.data.datasets", "msst_keras.motion.flow",
+        "msst_keras.inference.stream", "msst_keras.web",
+    },
+    "msst_keras.web": set(),
     "msst_keras.training": {"msst_keras.data.pipeline", "msst_keras.model", "msst_keras.evaluation"},
     "msst_keras.inference": {"msst_keras.motion"},
     "msst_keras.serving": {"msst_keras.model", "msst_keras.motion", "msst_keras.inference"},

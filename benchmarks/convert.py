@@ -13,29 +13,34 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from msst_keras.data import convert, records, synthetic
+from msst_keras.conversion import convert
+from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data.datasets import Sequence, find_sequences
+from msst_keras.files import hash_file
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior import load_prior
+from msst_keras.motion.settings import MotionOptions
+from msst_keras.records.manifest import MANIFEST_NAME
+from msst_keras.synthetic import videos
 
 
-def choose_motion(prior: str, store_flow: bool) -> convert.MotionOptions:
+def choose_motion(prior: str, store_flow: bool) -> MotionOptions:
     """The default flow with the magnitude prior, or a trained prior's own."""
     if prior in ("none", "magnitude"):
-        return convert.MotionOptions(FlowSettings(), None, prior, store_flow)
+        return MotionOptions(FlowSettings(), None, prior, store_flow)
     model = load_prior(prior)
-    return convert.MotionOptions(model.flow_settings, model.superpixel_settings, prior, store_flow)
+    return MotionOptions(model.flow_settings, model.superpixel_settings, prior, store_flow)
 
 
-def time_workers(sequences: list[Sequence], folder: Path, motion: convert.MotionOptions, repeats: int) -> None:
+def time_workers(sequences: list[Sequence], folder: Path, motion: MotionOptions, repeats: int) -> None:
     """Prints frames per second of one and of two workers, the best of `repeats` each, and their ratio."""
     best, hashes = {}, set()
     for repeat in range(repeats):
         for num_workers in (1, 2):
-            report = convert.WorkReport()
+            report = WorkReport()
             output = folder / f"{num_workers}-{repeat}"
             convert.convert(sequences, output, motion, {}, num_workers=num_workers, report=report)
-            hashes.add(records.hash_file(output / records.MANIFEST_NAME))  # which holds those of the shards
+            hashes.add(hash_file(output / MANIFEST_NAME))  # which holds those of the shards
             if num_workers not in best or report.elapsed < best[num_workers].elapsed:
                 best[num_workers] = report
     for num_workers, report in best.items():
@@ -44,13 +49,13 @@ def time_workers(sequences: list[Sequence], folder: Path, motion: convert.Motion
     print(f"\ntwo workers / one: {best[1].elapsed / best[2].elapsed:.2f}; {same}")
 
 
-def measure_memory(source: Sequence, folder: Path, motion: convert.MotionOptions, lengths: list[int]) -> None:
+def measure_memory(source: Sequence, folder: Path, motion: MotionOptions, lengths: list[int]) -> None:
     """Prints the peak memory of a worker for videos of each length, and how much more the last takes than the first."""
     peaks = []
     there_and_back = [*source.frame_paths, *source.frame_paths[-2:0:-1]]
     for length in lengths:
         paths = tuple((there_and_back * (length // len(there_and_back) + 1))[:length])
-        report = convert.WorkReport()
+        report = WorkReport()
         convert.convert([Sequence("long", paths)], folder / f"long-{length}", motion, {}, report=report)
         peaks.append(report.peak_memory)
         print(f"{length} frames: peak memory {report.peak_memory / 2**20:.1f} MiB", flush=True)
@@ -71,7 +76,7 @@ def main() -> None:
     motion = choose_motion(arguments.prior, arguments.store_flow)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        synthetic.write_davis(folder / "davis", arguments.num_sequences, arguments.num_frames, size, seed=0)
+        videos.write_davis(folder / "davis", arguments.num_sequences, arguments.num_frames, size, seed=0)
         sequences = find_sequences("davis", folder / "davis")
         time_workers(sequences, folder, motion, arguments.repeats)
         measure_memory(sequences[0], folder, motion, [int(length) for length in arguments.lengths.split(",")])

@@ -18,10 +18,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data import clip_index, images, pipeline, records, synthetic
-from msst_keras.data.scenes import SceneOptions
+from msst_keras.data import images
 from msst_keras.model.msst import build_msst
 from msst_keras.motion.flow import magnitude_prior
+from msst_keras.pipeline import clip_index
+from msst_keras.pipeline.batches import training_batches
+from msst_keras.pipeline.clips import Augmentation
+from msst_keras.records.example import FrameRecord
+from msst_keras.records.manifest import build_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path, write_shard
+from msst_keras.synthetic import videos
+from msst_keras.synthetic.scenes import SceneOptions
 from msst_keras.training.optimizer import OptimizerOptions, Update
 from msst_keras.training.step import StepOptions, make_step
 from msst_keras.training.strategy import Devices
@@ -43,23 +50,23 @@ def write_records(
     """A record folder of generated sequences; the magnitude of their exact flow stands for a prior."""
     frames = []
     for number in range(num_sequences):
-        sequence = synthetic.generate_sequence(first_seed + number, num_frames, size, options)
+        sequence = videos.generate_sequence(first_seed + number, num_frames, size, options)
         for index in range(num_frames):
             prior = np.uint8(255 * magnitude_prior(sequence.flow[index])[::2, ::2])
             mask = images.encode_png(sequence.masks[index].astype(np.uint8) * 255)
             frame = images.encode_jpeg(sequence.frames[index])
             name = f"s{first_seed + number}"
-            frames.append(records.FrameRecord(name, f"{index:05d}", index, *size, frame, mask, "fine",
+            frames.append(FrameRecord(name, f"{index:05d}", index, *size, frame, mask, "fine",
                                               images.encode_png(prior)))  # fmt: skip
-    records.write_shard(records.shard_path(folder, 0, 1), frames)
+    write_shard(shard_path(folder, 0, 1), frames)
     motion = {"flow": FLOW, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}
-    records.write_manifest(folder, records.build_manifest(folder, 1, {"dataset": "generated", "motion": motion}))
+    write_manifest(folder, build_manifest(folder, 1, {"dataset": "generated", "motion": motion}))
 
 
 def make_batches(folder: str, image_size: int, last_step: int):
     index = clip_index.index_clips([folder], NUM_FRAMES, with_prior=True)
     size = ((image_size, image_size),)
-    return pipeline.training_batches(index, NUM_FRAMES, 1, size, 0, 0, last_step, pipeline.Augmentation())
+    return training_batches(index, NUM_FRAMES, 1, size, 0, 0, last_step, Augmentation())
 
 
 def time_feeding(batches, num_clips: int) -> float:

@@ -15,8 +15,8 @@ from pathlib import Path
 from feeding import write_records
 from variants import train
 
-from msst_keras.data.pipeline import Augmentation
 from msst_keras.model.msst import VARIANTS
+from msst_keras.pipeline.clips import Augmentation
 
 SIZE, BATCH, AUGMENTATION = (128, 192), 4, Augmentation(flip=False, min_scale=1)
 BAR = 0.98

@@ -20,15 +20,17 @@ from pathlib import Path
 import keras
 from feeding import write_records
 
-from msst_keras.data import clip_index, pipeline
-from msst_keras.data.scenes import SceneOptions
 from msst_keras.model.msst import build_msst
+from msst_keras.pipeline import clip_index
+from msst_keras.pipeline.batches import training_batches
+from msst_keras.pipeline.clips import Augmentation
+from msst_keras.synthetic.scenes import SceneOptions
 from msst_keras.training import loop
 from msst_keras.training.optimizer import OptimizerOptions
 from msst_keras.training.step import StepOptions
 from msst_keras.training.validation import make_validation
 
-SIZE, BATCH, AUGMENTATION = (64, 96), 8, pipeline.Augmentation()
+SIZE, BATCH, AUGMENTATION = (64, 96), 8, Augmentation()
 STILL = {
     "num_objects": (1, 1), "num_distractors": (2, 3), "tiny_share": 0.0, "object_radius": (0.12, 0.2),
     "camera_speed": (0.0, 0.0), "camera_zoom": 0.0, "camera_rotation": 0.0, "follow_share": 0.0, "occluder_share": 0.0,
@@ -49,7 +51,7 @@ def train(
     seed: int,
     size: tuple[int, int] = SIZE,
     batch_size: int = BATCH,
-    augmentation: pipeline.Augmentation = AUGMENTATION,
+    augmentation: Augmentation = AUGMENTATION,
 ) -> dict:
     """Trains a variant on the folder "train" and scores it on "test": the result of `loop.train`."""
     num_frames = 4 if variant == "msst" else 1
@@ -64,9 +66,7 @@ def train(
     )
 
     def batches(first):
-        return pipeline.training_batches(
-            indices["train"], num_frames, batch_size, (size,), seed, first, steps, augmentation
-        )
+        return training_batches(indices["train"], num_frames, batch_size, (size,), seed, first, steps, augmentation)
 
     validate = make_validation(model, indices["test"], num_frames, batch_size, size)
     return loop.train(model, batches, indices["train"].names, run_dir, options, validate=validate)

@@ -26,14 +26,19 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from msst_keras.data import clip_index, datasets, flow_files, images, pipeline, records
-from msst_keras.data.inspection import verify_folder
-from msst_keras.data.records import FrameRecord
+from msst_keras.data import datasets, flow_files, images
 from msst_keras.inference.overlay import OverlayWriter
 from msst_keras.inference.stream import SaliencyModel
 from msst_keras.model import weights
 from msst_keras.motion.prior import MagnitudePrior, MotionPrior, load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings
+from msst_keras.pipeline import clip_index
+from msst_keras.pipeline.batches import flow_batches, validation_batches
+from msst_keras.records import shard_files
+from msst_keras.records.example import FrameRecord
+from msst_keras.records.inspection import verify_folder
+from msst_keras.records.manifest import build_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path, write_shard
 from msst_keras.training import run
 
 SIZE = (24, 32)
@@ -73,7 +78,7 @@ def read_map(path):
 
 
 def read_flow(path):
-    flow = images.read_flow(path)
+    flow = flow_files.read_flow(path)
     assert flow.dtype == np.float32 and flow.ndim == 3 and flow.shape[2] == 2 and not np.isinf(flow).any()
     return flow
 
@@ -97,16 +102,16 @@ def read_sequences(dataset, split="all"):
 
 
 def scan_shard(path):
-    return list(records.scan_shard(path))
+    return list(shard_files.scan_shard(path))
 
 
 def read_records(path):
     index = clip_index.index_clips([str(path)], 2, with_prior=True)
-    batches = list(pipeline.validation_batches(index, 2, 2, SIZE).as_numpy_iterator())
+    batches = list(validation_batches(index, 2, 2, SIZE).as_numpy_iterator())
     assert all(np.isfinite(value).all() for batch in batches for value in batch.values())
     flow_index, _ = clip_index.index_flow([str(path)])
-    flow = list(pipeline.flow_batches(flow_index, 2, 0, 0, 3).as_numpy_iterator())
-    assert all(np.abs(batch["flow"]).max() < images.MAX_FLOW for batch in flow)
+    flow = list(flow_batches(flow_index, 2, 0, 0, 3).as_numpy_iterator())
+    assert all(np.abs(batch["flow"]).max() < flow_files.MAX_FLOW for batch in flow)
     return batches, flow
 
 
@@ -146,7 +151,7 @@ def make_seeds(folder):
     frame = cv2.resize(small, SIZE[::-1], interpolation=cv2.INTER_CUBIC)
     mask = np.zeros(SIZE, np.uint8)
     mask[6:18, 8:24] = 255
-    flow = images.round_flow(generator.normal(0, 3, (*SIZE, 2)))
+    flow = flow_files.round_flow(generator.normal(0, 3, (*SIZE, 2)))
     seeds = []
 
     def add(reader, path, spoiled=None):
@@ -163,11 +168,11 @@ def make_seeds(folder):
     images.write_map(folder / "map.png", mask.astype(np.float32) / 255)
     add("read_map", folder / "map.png")
     for suffix in ("flo", "png"):
-        images.write_flow(folder / f"flow.{suffix}", flow)
+        flow_files.write_flow(folder / f"flow.{suffix}", flow)
         add("read_flow", folder / f"flow.{suffix}")
         for name in "012":
             (folder / f"flow_{suffix}" / "ball").mkdir(parents=True, exist_ok=True)
-            images.write_flow(folder / f"flow_{suffix}" / "ball" / f"{name}.{suffix}", flow)
+            flow_files.write_flow(folder / f"flow_{suffix}" / "ball" / f"{name}.{suffix}", flow)
         add("flow folder", folder / f"flow_{suffix}", folder / f"flow_{suffix}" / "ball" / f"1.{suffix}")
     with OverlayWriter(folder / "video.mp4", 10, (48, 64)) as writer:
         for index in range(20):
@@ -175,9 +180,9 @@ def make_seeds(folder):
     add("video", folder / "video.mp4")
     make_trees(folder, frame, mask, add)
     make_records(folder / "records", frame, mask, flow)
-    add("scan_shard", records.shard_path(folder / "records", 0, 2))
+    add("scan_shard", shard_path(folder / "records", 0, 2))
     for reader in ("pipeline", "verify"):
-        add(reader, folder / "records", records.shard_path(folder / "records", 0, 2))
+        add(reader, folder / "records", shard_path(folder / "records", 0, 2))
         add(reader, folder / "records", folder / "records" / "manifest.json")
     MagnitudePrior().save(folder / "magnitude.keras")
     add("load_prior", folder / "magnitude.keras")
@@ -216,12 +221,12 @@ def make_trees(folder, frame, mask, add):
 def make_records(folder, frame, mask, flow):
     parts = {
         "frame": images.encode_png(frame), "mask": images.encode_png(mask), "label_kind": "fine",
-        "prior": images.encode_png(mask // 2), "flow": images.encode_flow_png(flow),
+        "prior": images.encode_png(mask // 2), "flow": flow_files.encode_flow_png(flow),
     }  # fmt: skip
     for number, sequence in enumerate(("a", "b")):
         shard = [FrameRecord(sequence, f"{index:05d}", index, *SIZE, **parts) for index in range(3)]
-        records.write_shard(records.shard_path(folder, number, 2), shard)
-    records.write_manifest(folder, records.build_manifest(folder, 2, {"dataset": "davis", "motion": MOTION}))
+        write_shard(shard_path(folder, number, 2), shard)
+    write_manifest(folder, build_manifest(folder, 2, {"dataset": "davis", "motion": MOTION}))
 
 
 def make_weights(folder, generator, add):
@@ -398,7 +403,7 @@ def make_cases(folder):
         single("read_flow", "bomb" if name == "bomb.png" else "hostile size", name, content)
     for length in (2**20, 2**31, 2**40, 10**15, 2**63 - 1, 2**64 - 16, 2**64 - 1):
         single("scan_shard", "hostile size", "shard.tfrecord", hostile_shard(length))
-        shard = copy("pipeline", "hostile size", sound / "records", records.shard_path(sound / "records", 0, 2))
+        shard = copy("pipeline", "hostile size", sound / "records", shard_path(sound / "records", 0, 2))
         shard.write_bytes(hostile_shard(length).ljust(shard.stat().st_size, b"\0"))
     for where, value in manifest_changes():
         path = copy("pipeline", "wrong value", sound / "records", sound / "records" / "manifest.json")

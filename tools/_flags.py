@@ -11,7 +11,9 @@ from absl import flags
 flags.disclaim_key_flags()  # a flag defined here belongs to the job that asks for it
 
 # Of msst_keras.model.backbones, whose import takes seconds that --helpshort should not.
-BACKBONES = ("vgg16", "resnet50v2", "resnet50v2_keras", "mobilenetv2")
+BACKBONES = (
+    "vgg16", "resnet50v2", "resnet50v2_keras", "mobilenetv2", "efficientnet_lite0", "efficientnet_lite2"
+)  # fmt: skip
 
 _SIZE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 

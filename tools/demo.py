@@ -32,8 +32,9 @@ _IMAGE_SIZE, _MOTION_SIZE = "128x192", "96x144"
 
 def main() -> int | None:
     """Runs the jobs one after the other, then draws the contact sheet."""
-    from msst_keras.data import datasets, synthetic
+    from msst_keras.data import datasets
     from msst_keras.files import publish
+    from msst_keras.synthetic import videos
 
     started = time.monotonic()
     out = Path(_OUTPUT_DIR.value)
@@ -48,7 +49,7 @@ def main() -> int | None:
         print(f"Generating {_NUM_VIDEOS.value} videos of {_NUM_FRAMES} frames in {data}", flush=True)
         size = tuple(map(int, _IMAGE_SIZE.split("x")))
         with publish(data) as folder:
-            synthetic.write_davis(folder, _NUM_VIDEOS.value, _NUM_FRAMES, size, seed=0, num_val=_NUM_VAL.value)
+            videos.write_davis(folder, _NUM_VIDEOS.value, _NUM_FRAMES, size, seed=0, num_val=_NUM_VAL.value)
     val = datasets.find_sequences("davis", data, "val")
     overlay = out / f"{val[0].name}.mp4"
     convert = ["make_records", "--dataset=davis", f"--root={data}", f"--motion_size={_MOTION_SIZE}"]

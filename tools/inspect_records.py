@@ -25,14 +25,15 @@ _CELL_HEIGHT = 120
 
 def main() -> None:
     """Describes each folder, then draws the sheet."""
-    from msst_keras.data import inspection, records
-    from msst_keras.data.clip_index import find_record_folders
+    from msst_keras.pipeline.clip_index import find_record_folders
+    from msst_keras.records import inspection
+    from msst_keras.records.manifest import read_manifest
 
     if _OUTPUT.value and not _OUTPUT.value.lower().endswith(".png"):
         raise ValueError(f"--output must end with .png, not '{_OUTPUT.value}'")
     rows = []
     for folder in find_record_folders(_RECORDS.value):
-        manifest = records.read_manifest(folder)
+        manifest = read_manifest(folder)
         print("\n".join(inspection.describe_folder(folder, manifest)), flush=True)
         if _VERIFY.value:
             sizes, measured = inspection.verify_folder(folder), "all frames"
@@ -54,7 +55,7 @@ def main() -> None:
 
 def _row(record, place: str) -> list[np.ndarray]:
     """Caption, frame, mask, prior and flow of a record; grey where there is none."""
-    from msst_keras.data import images
+    from msst_keras.data import flow_files, images
     from msst_keras.inference.overlay import overlay
     from msst_keras.motion.flow import flow_to_color
 
@@ -67,7 +68,7 @@ def _row(record, place: str) -> list[np.ndarray]:
     if record.prior is not None:
         cells[3] = images.decode_frame(record.prior, f"{place}: prior")
     if record.flow is not None:
-        cells[4] = flow_to_color(images.decode_flow_png(record.flow, f"{place}: flow"))
+        cells[4] = flow_to_color(flow_files.decode_flow_png(record.flow, f"{place}: flow"))
     return cells
 
 

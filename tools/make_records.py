@@ -43,7 +43,7 @@ _ENGINE = flags.DEFINE_enum(
 _BEAM_ARGS = flags.DEFINE_string("beam_args", "", "Beam's own options, as '--runner=FlinkRunner --parallelism=8'.")
 _ADD_PRIOR = flags.DEFINE_string(
     "add_prior", None, "Replace the prior of the records in --output_dir by this one, a file of `msst train_prior` or "
-    "magnitude, and leave all else in them as it is. No dataset is needed."
+    "magnitude or flow, and leave all else in them as it is. No dataset is needed."
 )  # fmt: skip
 _FLOW = flags.DEFINE_enum("flow", "dis", ["dis", "dis_fast", "farneback", "tvl1", "deepflow"], "Optical flow method.")
 _FLOW_DIR = flags.DEFINE_string("flow_dir", None, "Read flow from FLOW_DIR/SEQUENCE/FRAME.flo or .png; not --flow.")
@@ -56,7 +56,8 @@ _MOTION_SIZE = define_size("motion_size", "240x432", "Size at which flow, superp
 _PRIOR = flags.DEFINE_string(
     "prior", "magnitude",
     "A file of `msst train_prior` (its flow settings then hold, and no flow flag may contradict them), magnitude (the "
-    "flow's residual magnitude, before there is a trained one), or none.",
+    "flow's residual magnitude, before there is a trained one), flow (flow itself as an image, for msst train "
+    "--motion_input=flow), or none.",
 )  # fmt: skip
 _STORE_FLOW = flags.DEFINE_bool("store_flow", False, "Store the flow as well; `msst train_prior` needs it.")
 _LABEL_KIND = flags.DEFINE_enum("label_kind", "fine", ["fine", "coarse"], "What the masks are (paper, section 3.3).")
@@ -98,9 +99,10 @@ def main() -> None:
 
         sequences = datasets.find_sequences(_DATASET.value, _ROOT.value, _SPLIT.value, _SEQUENCES.value)
         sequences, stills = _set_in_motion(sequences)
-    from msst_keras.data import convert  # brings TensorFlow: seconds that an input at fault need not wait
+    from msst_keras.conversion import convert  # brings TensorFlow: seconds that an input at fault need not wait
+    from msst_keras.conversion.work_report import WorkReport
 
-    report = convert.WorkReport()
+    report = WorkReport()
     if _ADD_PRIOR.value:
         manifest = convert.add_prior(_OUTPUT_DIR.value, _ADD_PRIOR.value, **run, report=report)
     else:
@@ -124,7 +126,7 @@ def _set_in_motion(sequences):
         return sequences, {}
     if _DATASET.value != "stills" or _FLOW_DIR.value:
         raise ValueError("--still_frames is for --dataset=stills without --flow_dir: nobody has flow of such clips")
-    from msst_keras.data.stills import MovingStill
+    from msst_keras.synthetic.stills import MovingStill
 
     motion = _STILL_FRAMES.value, _STILL_SEED.value, _STILL_FLOW.value == "exact"
     stills = dict(zip(("num_frames", "seed", "flow"), (*motion[:2], _STILL_FLOW.value), strict=True))
@@ -132,13 +134,13 @@ def _set_in_motion(sequences):
 
 
 def _motion():
-    from msst_keras.data.convert import MotionOptions
     from msst_keras.motion.flow import FlowSettings
+    from msst_keras.motion.settings import MotionOptions
 
     method = "files" if _FLOW_DIR.value else _FLOW.value
     flow = FlowSettings(method, _MOTION_SIZE.value, _DIRECTION.value, _STRIDE.value)
     stored = {"store_flow": _STORE_FLOW.value, "flow_dir": _FLOW_DIR.value}
-    if _PRIOR.value in ("none", "magnitude"):
+    if _PRIOR.value in ("none", "magnitude", "flow"):
         return MotionOptions(flow, None, _PRIOR.value, **stored)
     from msst_keras.motion.prior import load_prior
 

@@ -16,15 +16,40 @@ from absl import flags
 from msst_keras import cli
 from msst_keras.tools._flags import BACKBONES, define_sizes
 
-_RECORDS = flags.DEFINE_list("records", None, "Globs of record folders to train on, comma-separated.")
+_RECORDS = flags.DEFINE_list(
+    "records", None, "Globs of record folders to train on, comma-separated. With shares, as stills:3,video:1, each is a "
+    "group that gives its share of every batch.",
+)  # fmt: skip
 _VAL_RECORDS = flags.DEFINE_list("val_records", None, "Globs of record folders to validate on.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
 _PRIOR = flags.DEFINE_string("prior", None, "File of the motion prior that the records were made with.")
 _VARIANT = flags.DEFINE_enum(
     "variant", "msst", ["os", "st", "msst"], "Spatial stream, both, or both and ConvLSTM (Fig. 6)."
 )
+_MOTION_INPUT = flags.DEFINE_enum(
+    "motion_input", "prior", ["prior", "flow"], "What the temporal stream sees: the frame and the motion prior, as in "
+    "the paper, or flow itself as an image (records of --prior=flow), which needs no superpixels and no prior network.",
+)  # fmt: skip
+_DECODER = flags.DEFINE_enum(
+    "decoder", "branches", ["branches", "topdown"], "The paper's two branches, or levels fused one by one down to "
+    "stride 4, for small objects; topdown needs a backbone efficientnet_lite0 or _lite2 and sizes of multiples of 32.",
+)  # fmt: skip
+_FUSION = flags.DEFINE_enum(
+    "fusion", "linear", ["linear", "gated"], "How the streams meet: linearly (Eq. 5), or, with --decoder=topdown, so "
+    "that one can switch the other off.",
+)  # fmt: skip
+_MOTION_BACKBONE = flags.DEFINE_enum(
+    "motion_backbone", None, BACKBONES, "Of the temporal stream; by default --backbone."
+)
+_BATCH_NORM = flags.DEFINE_enum(
+    "batch_norm", "trained", ["trained", "frozen"], "Of backbones that have batch norms, and of --decoder=topdown."
+)
+_FROZEN_STRIDE = flags.DEFINE_integer(
+    "frozen_stride", 0, "Layers of the spatial backbone up to this stride, 4 or more, are not trained, which saves a "
+    "third of a step; 0 trains all. With --decoder=topdown.", 0,
+)  # fmt: skip
 _BACKBONE = flags.DEFINE_enum("backbone", "vgg16", BACKBONES, "Of the streams; vgg16 is the paper's.")
-_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet (downloads), none, or a file.")
+_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet, hed (vgg16), none, or a file.")
 _IMAGE_SIZES = define_sizes(
     "image_sizes", "321x321,512x512", "Mixed batch by batch; the last is the size of use (4.1)."
 )
@@ -57,10 +82,18 @@ _ALPHA = flags.DEFINE_string(
 )
 _BETA = flags.DEFINE_float("beta", 0.1, "Weight of the loss behind the ConvLSTM, Eq. 8.", lower_bound=0)
 _REGION_WEIGHT = flags.DEFINE_float("region_weight", 0.0, "Weight of a soft IoU loss; not in the paper.", lower_bound=0)
+_SIDE_WEIGHT = flags.DEFINE_float("side_weight", 0.3, "Weight of each side output's loss, with --decoder=topdown.", 0)
 _FINE_WEIGHT = flags.DEFINE_float("fine_weight", 1.0, "Of the loss on fine labels; 0 leaves their clips out.", 0)
 _COARSE_WEIGHT = flags.DEFINE_float("coarse_weight", 1.0, "And on coarse ones (3.3); the paper mixes them alike.", 0)
 _MIN_SCALE = flags.DEFINE_float("min_scale", 0.7, "Smallest random crop, as a share of the side.", 0.1, 1.0)
 _FLIP = flags.DEFINE_bool("flip", True, "Mirror half of the clips.")
+_COLOR_JITTER = flags.DEFINE_float(
+    "color_jitter", 0.0, "Change brightness, contrast and saturation of a clip by up to this share.", 0, 0.99
+)
+_MISSING_MOTION = flags.DEFINE_float(
+    "missing_motion", 0.0, "Share of clips whose last frame, and some before it, are shown without motion.", 0, 0.99
+)
+_TURN_MOTION = flags.DEFINE_bool("turn_motion", False, "Turn flow as an image by a random angle.")
 _PRECISION = flags.DEFINE_enum("precision", "auto", ["auto", "float32", "mixed_bfloat16"], "auto asks the hardware.")
 _XLA = flags.DEFINE_bool("xla", False, "Compile the step with XLA.")
 _DETERMINISTIC = flags.DEFINE_bool(
@@ -93,8 +126,10 @@ def main() -> int | None:
     if _DETERMINISTIC.value:
         tf.config.experimental.enable_op_determinism()
     options = _read_options()
-    from msst_keras.data import clip_index, pipeline
-    from msst_keras.data.folders import check_disjoint
+    from msst_keras.pipeline import clip_index
+    from msst_keras.pipeline.batches import training_batches
+    from msst_keras.pipeline.clips import Augmentation
+    from msst_keras.records.folders import check_disjoint
     from msst_keras.training import loop, run
     from msst_keras.training.strategy import make_devices
 
@@ -102,13 +137,14 @@ def main() -> int | None:
     weights = {"fine": _FINE_WEIGHT.value, "coarse": _COARSE_WEIGHT.value}
     num_frames = _NUM_FRAMES.value if _VARIANT.value == "msst" else 1
     temporal = _VARIANT.value != "os"
-    folders = clip_index.find_record_folders(_RECORDS.value)
+    groups = clip_index.find_record_groups(_RECORDS.value)
     kinds = [kind for kind, weight in weights.items() if weight > 0]
-    index = clip_index.index_clips(folders, num_frames, temporal, kinds)
+    index = clip_index.index_groups(groups, num_frames, temporal, kinds)
+    _check_motion_input(index)
     val_index = None
     if _VAL_RECORDS.value:
         val_folders = clip_index.find_record_folders(_VAL_RECORDS.value)
-        check_disjoint(folders, val_folders)
+        check_disjoint([folder for folders in groups for folder in folders], val_folders)
         val_index = clip_index.index_clips(val_folders, num_frames, temporal)
         if val_index.motion != index.motion:
             raise ValueError(
@@ -118,6 +154,9 @@ def main() -> int | None:
         "variant": _VARIANT.value, "backbone": _BACKBONE.value, "num_frames": num_frames, "width": _WIDTH.value,
         "output_stride": int(_OUTPUT_STRIDE.value), "weights": _WEIGHTS.value,
     }  # fmt: skip
+    # Named where they differ from the paper's network, so that runs from before there was another can go on.
+    light = (_MOTION_INPUT, _DECODER, _FUSION, _MOTION_BACKBONE, _BATCH_NORM, _FROZEN_STRIDE)
+    model_settings |= {flag.name: flag.value for flag in light if flag.value != flag.default}
     run_dir = Path(_RUN_DIR.value)
     if devices.is_chief:
         run.keep_prior(run_dir, index.motion, _PRIOR.value)
@@ -128,8 +167,10 @@ def main() -> int | None:
         (run_dir / "flags.txt").write_text(cli.flags_text(main))
 
     def make_batches(first_step):
-        augmentation = pipeline.Augmentation(_FLIP.value, _MIN_SCALE.value)
-        return pipeline.training_batches(
+        augmentation = Augmentation(
+            _FLIP.value, _MIN_SCALE.value, _COLOR_JITTER.value, _MISSING_MOTION.value, _TURN_MOTION.value
+        )
+        return training_batches(
             index, num_frames, _BATCH_SIZE.value, _IMAGE_SIZES.value, _SEED.value, first_step, _STEPS.value,
             augmentation, devices.share, weights, _DATA_SERVICE.value,
         )  # fmt: skip
@@ -143,6 +184,21 @@ def main() -> int | None:
         print(f"msst train: {interruption}", file=sys.stderr)
         return cli.INTERRUPTED
     print(f"{run_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in results.items()))
+
+
+def _check_motion_input(index) -> None:
+    """Refuses records whose motion is not what the temporal stream is to see, and sizes that the decoder cannot use."""
+    if index.motion:
+        found = "flow" if index.motion["prior"]["kind"] == "flow" else "prior"
+        if found != _MOTION_INPUT.value:
+            raise ValueError(
+                f"--motion_input={_MOTION_INPUT.value} does not fit the records, whose prior is of the kind "
+                f"{index.motion['prior']['kind']}; make them with --prior=flow for --motion_input=flow"
+            )
+    if _DECODER.value == "topdown" and any(side % 32 for size in _IMAGE_SIZES.value for side in size):
+        raise ValueError("--decoder=topdown needs --image_sizes of multiples of 32, such as 288x512")
+    if _RECOMPUTE.value and _DECODER.value == "topdown" and _BATCH_NORM.value == "trained":
+        raise ValueError("--recompute shows batch norms one frame at a time; give --batch_norm=frozen with it")
 
 
 def _read_options():
@@ -159,7 +215,8 @@ def _read_options():
     return TrainingOptions(
         _STEPS.value,
         StepOptions(
-            alpha, _BETA.value, _REGION_WEIGHT.value, _ACCUMULATION_STEPS.value, _RECOMPUTE.value, _XLA.value
+            alpha, _BETA.value, _REGION_WEIGHT.value, _ACCUMULATION_STEPS.value, _RECOMPUTE.value, _XLA.value,
+            _SIDE_WEIGHT.value,
         ),
         OptimizerOptions(
             _LEARNING_RATE.value, _SCHEDULE.value, _WARMUP_STEPS.value, clip_norm=_CLIP_NORM.value,

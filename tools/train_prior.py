@@ -33,7 +33,7 @@ _PER_LEVEL = flags.DEFINE_bool("classifier_per_level", False, "One classifier pe
 _BACKBONE = flags.DEFINE_enum(
     "backbone", "vgg16", BACKBONES, "Network that the deep features come from; vgg16 is the paper's."
 )
-_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet (downloads), none, or a file.")
+_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "Of the backbone: imagenet, hed (vgg16), none, or a file.")
 _WIDTH = flags.DEFINE_float("width", 1.0, "Multiplies the backbone's numbers of channels.", lower_bound=0.01)
 _TRAIN_BACKBONE = flags.DEFINE_bool(
     "train_backbone", None, "Train the backbone too; by default only where it has no weights (--weights=none)."
@@ -56,13 +56,13 @@ def main() -> None:
     """Reads flow and masks, segments, trains, writes the file."""
     import keras
 
-    from msst_keras.data import clip_index
-    from msst_keras.data.folders import check_disjoint
     from msst_keras.files import publish
     from msst_keras.motion.flow import FlowSettings
     from msst_keras.motion.prior import MotionPrior
     from msst_keras.motion.prior_training import train_prior
     from msst_keras.motion.superpixels import SuperpixelSettings
+    from msst_keras.pipeline import clip_index
+    from msst_keras.records.folders import check_disjoint
 
     if not _OUTPUT.value.endswith(".keras"):
         raise ValueError(f"--output must end with .keras, not '{_OUTPUT.value}'")
@@ -104,10 +104,10 @@ def _read_batches(index, prior, batch_size: int, steps: int):
     """Yields batches of the records with the prior's superpixels."""
     import numpy as np
 
-    from msst_keras.data import pipeline
     from msst_keras.motion.superpixels import segment
+    from msst_keras.pipeline.batches import flow_batches
 
-    dataset = pipeline.flow_batches(index, batch_size, _SEED.value, 0, steps, prior.needs_frames)
+    dataset = flow_batches(index, batch_size, _SEED.value, 0, steps, prior.needs_frames)
     for batch in dataset.as_numpy_iterator():
         labels = np.stack([segment(flow, prior.superpixel_settings) for flow in batch["flow"]])
         yield {**batch, "superpixels": labels, "mask": batch["mask"] > 0.5}

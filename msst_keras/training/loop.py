@@ -74,7 +74,7 @@ def train(
 
     Args:
       model: of `build_msst`, built in the scope of `devices.strategy`; its inputs are keys of a batch.
-      make_batches: step -> the batches from that step on of this process's share (see `pipeline.training_batches`).
+      make_batches: step -> the batches from that step on of this process's share (see `batches.training_batches`).
       clip_names: the name of each clip, for the message about a loss that is not finite.
       run_dir: see `training.run`; all processes must see the same.
       options: see `TrainingOptions`.

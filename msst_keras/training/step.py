@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from msst_keras.model.losses import joint_loss
+from msst_keras.model.losses import DEFAULT_SIDE_WEIGHT, joint_loss, list_sides
 from msst_keras.model.msst import get_parts
 from msst_keras.training.optimizer import Update
 from msst_keras.training.strategy import Devices
@@ -27,6 +27,7 @@ class StepOptions:
       recompute: keeps the streams' activations of one frame at a time, and computes them a second time for the
         gradient: less memory for more time.
       xla: compiles the gradients' computation with XLA.
+      side_weight: of the loss on each side output of the light network; the paper's has none (see `losses`).
     """
 
     alpha: str | float = "balanced"
@@ -35,32 +36,35 @@ class StepOptions:
     accumulation_steps: int = 1
     recompute: bool = False
     xla: bool = False
+    side_weight: float = DEFAULT_SIDE_WEIGHT
 
 
 def make_step(model: keras.Model, update: Update, options: StepOptions, devices: Devices) -> Callable:
     """Returns a graph (batch, learning_rate, stop) -> scalars, traced once per image size.
 
-    The batch is of `Devices.scatter`: "frames", "prior", "mask" as in `pipeline.training_batches`, and "weight" (B,) if
+    The batch is of `Devices.scatter`: "frames", "prior", "mask" as in `batches.training_batches`, and "weight" (B,) if
     examples weigh differently. The losses are means over the global batch, the gradient is theirs. `stop` is summed
     over all replicas, so that every process hears of a signal that one of them got.
 
     Returns:
-      a function that gives {"loss", "loss_fused", "loss_recurrent", "gradient_norm", "stop"}, float32 scalars, the
+      a function that gives {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"], "gradient_norm", "stop"}, float32 scalars, the
       same in all processes; the loss is that of the weights before the step.
     """
     compute = _add_recomputed_gradients if options.recompute else _add_gradients
     num_parts = devices.num_replicas * options.accumulation_steps
+    names = ("loss", "loss_fused", "loss_recurrent", *(["loss_sides"] if list_sides(model.output) else []))
 
     @tf.function(jit_compile=options.xla, reduce_retracing=False)
     def sum_gradients(batch):
         def loss_of(outputs, part):
             losses = joint_loss(
-                outputs, part["mask"], options.alpha, options.beta, options.region_weight, part.get("weight")
-            )
+                outputs, part["mask"], options.alpha, options.beta, options.region_weight, part.get("weight"),
+                options.side_weight,
+            )  # fmt: skip
             return {name: value / num_parts for name, value in losses.items()}
 
         size = batch["mask"].shape[0] // options.accumulation_steps
-        sums = {name: tf.zeros(()) for name in ("loss", "loss_fused", "loss_recurrent")}
+        sums = {name: tf.zeros(()) for name in names}
         state = (tf.constant(0), sums, [tf.zeros(variable.shape) for variable in update.variables])
         if options.accumulation_steps == 1:
             return compute(model, update.variables, batch, loss_of, *state[1:])

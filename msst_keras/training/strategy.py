@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data.pipeline import Share
+from msst_keras.pipeline.share import Share
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data.pipeline import ClipIndex, picture_clips, validation_batches
 from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.pipeline.batches import picture_clips, validation_batches
+from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.training.strategy import Devices
 
 NUM_PICTURES = 4
@@ -79,7 +80,8 @@ def make_drawing(
             if "flow" in clips:
                 row["flow"] = flow_to_color(clips["flow"][clip])
             if "prior" in inputs:
-                row["prior"] = clips["prior"][clip, -1, ..., 0]
+                prior = clips["prior"][clip, -1]
+                row["prior"] = prior[..., 0] if prior.shape[-1] == 1 else np.round(255 * prior).astype(np.uint8)
             if "recurrent" in outputs:
                 row["recurrent"] = outputs["recurrent"][clip]
             rows.append(row | {"saliency": outputs["fused"][clip], "mask": clips["mask"][clip, ..., 0]})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msst_keras.data import images
+from msst_keras.data import flow_files, images
 
 
 def make_photo(height=48, width=67, channels=3, seed=0):
@@ -118,7 +118,7 @@ def test_files_that_are_no_images_or_missing(tmp_path):
         images.read_frame(tmp_path / "text.jpg")
     with pytest.raises(ValueError, match="empty: not a readable image"):
         images.decode_frame(b"", "empty")
-    for read in (images.read_frame, images.read_map, images.read_flow, lambda path: images.read_mask(path, "half")):
+    for read in (images.read_frame, images.read_map, flow_files.read_flow, lambda path: images.read_mask(path, "half")):
         with pytest.raises(FileNotFoundError, match="nothing.png: no such file"):
             read(tmp_path / "nothing.png")
     with pytest.raises(FileNotFoundError, match="no such file"):
@@ -133,9 +133,9 @@ def test_sizes_that_would_fill_the_memory_are_refused(side):
     bomb = encoded[:8] + chunk + encoded[8 + len(chunk) :]
     with pytest.raises(ValueError, match="bomb.png: .*pixels"):
         images.decode_frame(bomb, "bomb.png")
-    flow = images.encode_flow_png(np.zeros((1, 1, 2)))
+    flow = flow_files.encode_flow_png(np.zeros((1, 1, 2)))
     with pytest.raises(ValueError, match=f"{side}x{side} pixels, more than the limit of 89478485"):
-        images.decode_flow_png(flow[:16] + struct.pack(">II", side, side) + flow[24:], "flow.png")
+        flow_files.decode_flow_png(flow[:16] + struct.pack(">II", side, side) + flow[24:], "flow.png")
 
 
 def test_the_size_is_read_from_the_header(tmp_path):
@@ -226,78 +226,12 @@ def test_maps_that_are_none(tmp_path):
         images.read_map(path)
 
 
-def make_flow():
-    flow = np.random.default_rng(1).normal(0, 5, (6, 9, 2)).astype(np.float32)
-    flow[0, 0], flow[1, 2] = (-2048, 2047.9375), np.nan
-    return flow
-
-
-def test_flow_png_holds_the_rounded_flow():
-    flow = make_flow()
-    decoded = images.decode_flow_png(images.encode_flow_png(flow), "flow.png")
-    assert decoded.dtype == np.float32
-    np.testing.assert_array_equal(decoded, images.round_flow(flow))
-    assert np.nanmax(np.abs(decoded - flow)) <= images.FLOW_STEP / 2
-    np.testing.assert_array_equal(images.decode_flow_png(images.encode_flow_png(decoded), "flow.png"), decoded)
-
-
-def test_flow_png_channels_are_x_y_and_steps_per_pixel():
-    encoded = images.encode_flow_png(np.array([[[1.0, -2.0], [np.nan, 0]]]))
-    blue_green_red = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert blue_green_red.tolist() == [[[16, 2**15 - 32, 2**15 + 16], [0, 0, 0]]]
-
-
-@pytest.mark.parametrize("name", ["flow.flo", "flow.png"])
-def test_flow_file_round_trip(tmp_path, name):
-    flow = make_flow()
-    images.write_flow(tmp_path / name, flow)
-    expected = flow if name.endswith("flo") else images.round_flow(flow)
-    np.testing.assert_array_equal(images.read_flow(tmp_path / name), expected)
-
-
-def test_middlebury_flow_is_read_as_opencv_reads_it(real_data):
-    path = real_data / "flow/rubberwhale/flow10.flo"
-    ours, opencv = images.read_flow(path), cv2.readOpticalFlow(str(path))
-    known = np.abs(opencv).max(axis=2) < 1e9
-    np.testing.assert_array_equal(ours[known], opencv[known])
-    assert 0 < np.isnan(ours).any(axis=2).sum() == (~known).sum()
-
-
-def test_flow_that_does_not_fit_is_refused(tmp_path):
-    for value in (2048, -2048.1, np.inf):
-        with pytest.raises(ValueError, match=r"flow must lie in \[-2048, 2048\) px, found"):
-            images.encode_flow_png(np.full((2, 2, 2), value))
-    for write in (images.encode_flow_png, lambda flow: images.write_flow(tmp_path / "a.flo", flow)):
-        with pytest.raises(ValueError, match=r"flow must be \(H, W, 2\), x then y, not \(2, 2\)"):
-            write(np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="flow files are .flo or .png, not '.npy'"):
-        images.write_flow(tmp_path / "flow.npy", make_flow())
-
-
-def test_damaged_flow_files_are_refused(tmp_path):
-    path = tmp_path / "flow.flo"
-    images.write_flow(path, make_flow())
-    whole = path.read_bytes()
-    for content in (whole[:-1], whole[:7], b"PNGX" + whole[4:], whole[:4] + struct.pack("<ii", -9, -6) + whole[12:]):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="flow.flo: expected 'PIEH'.* damaged"):
-            images.read_flow(path)
-    encoded = images.encode_flow_png(make_flow())
-    with pytest.raises(ValueError, match="f.png: cut off or damaged"):
-        images.decode_flow_png(encoded[:-30], "f.png")
-    with pytest.raises(ValueError, match="f.png: a flow PNG has 16 bits and three channels"):
-        images.decode_flow_png(encode(make_photo()), "f.png")
-    kitti = cv2.imencode(".png", np.full((2, 2, 3), 1, np.uint16))[1].tobytes()
-    with pytest.raises(ValueError, match="f.png: the third channel .* must be 16 .* found 1; KITTI"):
-        images.decode_flow_png(kitti, "f.png")
-
-
 def test_a_png_whose_checksum_is_wrong_is_refused(tmp_path):
     # Pillow checks none of pixels, and OpenCV takes what it can get.
     frame = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     for name, encoded, decode in (
         ("frame", images.encode_png(frame), images.decode_frame),
-        ("flow", images.encode_flow_png(frame[..., :2].astype(np.float32)), images.decode_flow_png),
+        ("flow", flow_files.encode_flow_png(frame[..., :2].astype(np.float32)), flow_files.decode_flow_png),
     ):
         spoiled = bytearray(encoded)
         spoiled[-14] ^= 1  # of the checksum of the last chunk of pixels

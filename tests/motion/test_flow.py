@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from msst_keras.data import images
+from msst_keras.data import flow_files, images
 from msst_keras.motion.flow import (
     EDGE_RULE,
     FLOW_METHODS,
-    FLOW_STEP,
     FlowEstimator,
     FlowSettings,
     flow_to_color,
@@ -153,8 +152,7 @@ def test_flow_depends_on_its_frames_alone(method):
 def test_flow_is_what_its_file_holds():
     flow = FlowEstimator(FlowSettings(motion_size=SIZE)).between(*moving_photo(2, (1.3, -0.4)))
     assert flow.dtype == np.float32
-    assert images.FLOW_STEP == FLOW_STEP
-    decoded = images.decode_flow_png(images.encode_flow_png(flow), "flow")
+    decoded = flow_files.decode_flow_png(flow_files.encode_flow_png(flow), "flow")
     assert decoded.tobytes() == flow.tobytes()  # to the bit, so no negative zeros either
 
 

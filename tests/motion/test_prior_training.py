@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from msst_keras.data.synthetic import generate_sequence
 from msst_keras.motion import prior_training
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.prior import MotionPrior
 from msst_keras.motion.prior_training import predict_priors, summarise_regions, train_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
+from msst_keras.synthetic.videos import generate_sequence
 
 SIZE = (64, 96)
 SUPERPIXELS = SuperpixelSettings(num_levels=2, max_regions=96)

@@ -14,7 +14,7 @@ import time
 import cv2
 import pytest
 
-from msst_keras.data import synthetic
+from msst_keras.synthetic import videos
 
 SMALL = "--width=0.0625 --weights=none --image_sizes=64x96 --output_stride=8 --precision=float32 --batch_size=2"
 
@@ -36,7 +36,7 @@ def finish(folder, *arguments):
 def folder(tmp_path_factory):
     """Two configs, the second starting from the first, and a dataset."""
     folder = tmp_path_factory.mktemp("ablate")
-    synthetic.write_davis(folder / "davis", 4, 5, (64, 96), seed=0, num_val=2)
+    videos.write_davis(folder / "davis", 4, 5, (64, 96), seed=0, num_val=2)
     (folder / "os.cfg").write_text("# alone\n--variant=os\n--steps=30\n--checkpoint_every=5\n")
     (folder / "st.cfg").write_text("--variant=st\n--init_from=os\n--steps=2\n")
     return folder

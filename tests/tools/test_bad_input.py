@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from msst_keras.data import records
-from msst_keras.data.records import FrameRecord
+from msst_keras.records.example import FrameRecord
+from msst_keras.records.manifest import build_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path, write_shard
 
 
 def msst(*arguments):
@@ -70,8 +71,8 @@ def test_an_unreadable_video(tmp_path):
 
 def test_records_of_another_format_version(tmp_path):
     folder = tmp_path / "records"
-    records.write_shard(records.shard_path(folder, 0, 1), [FrameRecord("a", "0", 0, 2, 2, b"")])
-    manifest = records.build_manifest(folder, 1, {"motion": {}})
+    write_shard(shard_path(folder, 0, 1), [FrameRecord("a", "0", 0, 2, 2, b"")])
+    manifest = build_manifest(folder, 1, {"motion": {}})
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 7}))
     result = msst("train", f"--records={folder}", f"--run_dir={tmp_path}/run")
     assert_one_sentence(result, "train", "record format version 7, but this program reads version 1")
@@ -84,15 +85,15 @@ def write_records(folder, sequences=("a",), grey=0, motion=None):
     mask[10:30, 10:30] = 255
     encoded = [cv2.imencode(".png", each)[1].tobytes() for each in (image, mask, mask)]
     frames = [FrameRecord(name, "0", 0, 48, 64, encoded[0], encoded[1], "fine", encoded[2]) for name in sequences]
-    records.write_shard(records.shard_path(folder, 0, 1), frames)
+    write_shard(shard_path(folder, 0, 1), frames)
     motion = {"flow": {}, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False} | (motion or {})
-    records.write_manifest(folder, records.build_manifest(folder, 1, {"dataset": "davis", "motion": motion}))
+    write_manifest(folder, build_manifest(folder, 1, {"dataset": "davis", "motion": motion}))
     return folder
 
 
 def test_records_that_are_damaged(tmp_path):
     folder = write_records(tmp_path / "records")
-    shard = records.shard_path(folder, 0, 1)
+    shard = shard_path(folder, 0, 1)
     content = bytearray(shard.read_bytes())
     content[200] ^= 1
     shard.write_bytes(content)

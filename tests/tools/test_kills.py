@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from msst_keras.data import synthetic
+from msst_keras.synthetic import videos
 from msst_keras.training import run
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def kill_and_finish(seconds, *arguments):
 @pytest.fixture(scope="module")
 def davis(tmp_path_factory):
     root = tmp_path_factory.mktemp("davis") / "davis"
-    synthetic.write_davis(root, 8, 20, (64, 96), seed=0)
+    videos.write_davis(root, 8, 20, (64, 96), seed=0)
     return root
 
 

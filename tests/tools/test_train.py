@@ -16,7 +16,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.data import images, records, synthetic
+from msst_keras.data import images
+from msst_keras.records.example import FrameRecord
+from msst_keras.records.manifest import build_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path, write_shard
+from msst_keras.synthetic import videos
 
 FLAGS = ["--width=0.0625", "--weights=none", "--image_sizes=32x48,48x64", "--num_frames=2", "--batch_size=4",
          "--output_stride=16", "--precision=float32", "--seed=3"]  # fmt: skip
@@ -28,17 +32,17 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("records")
     frames = []
     for number, kind in enumerate(("fine", "coarse")):
-        sequence = synthetic.generate_sequence(number, 6, (48, 64))
+        sequence = videos.generate_sequence(number, 6, (48, 64))
         for index in range(6):
             magnitude = np.linalg.norm(sequence.flow[index], axis=2)
             prior = images.encode_png(np.uint8(255 * magnitude / magnitude.max()))
             mask = images.encode_png(sequence.masks[index].astype(np.uint8) * 255)
             frame = images.encode_jpeg(sequence.frames[index])
-            frames.append(records.FrameRecord(f"s{number}", f"{index:05d}", index, 48, 64, frame, mask, kind, prior))
-    records.write_shard(records.shard_path(path, 0, 1), frames)
+            frames.append(FrameRecord(f"s{number}", f"{index:05d}", index, 48, 64, frame, mask, kind, prior))
+    write_shard(shard_path(path, 0, 1), frames)
     motion = {"flow": {"method": "generated", "motion_size": [48, 64]}, "superpixels": None,
               "prior": {"kind": "magnitude"}, "flow_stored": False}  # fmt: skip
-    records.write_manifest(path, records.build_manifest(path, 1, {"dataset": "generated", "motion": motion}))
+    write_manifest(path, build_manifest(path, 1, {"dataset": "generated", "motion": motion}))
     return path
 
 

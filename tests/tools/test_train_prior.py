@@ -9,9 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from msst_keras.data import clip_index, images, pipeline, records
+from msst_keras.data import flow_files, images
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior import load_prior
+from msst_keras.pipeline import clip_index
+from msst_keras.pipeline.batches import flow_batches
+from msst_keras.records.example import FrameRecord
+from msst_keras.records.manifest import build_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path, write_shard
 
 SIZE = (48, 64)
 FLOW = FlowSettings("farneback", SIZE)
@@ -26,13 +31,13 @@ def make_records(folder, sequence, flow=FLOW):
         flow_map = np.where(mask[..., None], np.float32([4, 0]), np.float32([0, 0]))
         big = mask.repeat(2, axis=0).repeat(2, axis=1)
         frame = np.where(big[..., None], np.uint8([200, 0, 0]), np.uint8([0, 40 * index, 90]))
-        frames.append(records.FrameRecord(
+        frames.append(FrameRecord(
             sequence, f"{index:05d}", index, *big.shape, images.encode_png(frame),
-            images.encode_png(big.astype(np.uint8) * 255), "fine", None, images.encode_flow_png(flow_map),
+            images.encode_png(big.astype(np.uint8) * 255), "fine", None, flow_files.encode_flow_png(flow_map),
         ))  # fmt: skip
-    records.write_shard(records.shard_path(folder, 0, 1), frames)
+    write_shard(shard_path(folder, 0, 1), frames)
     motion = {"flow": flow.to_dict(), "superpixels": None, "prior": {"kind": "none"}, "flow_stored": True}
-    records.write_manifest(folder, records.build_manifest(folder, 1, {"dataset": "", "motion": motion}))
+    write_manifest(folder, build_manifest(folder, 1, {"dataset": "", "motion": motion}))
     return folder
 
 
@@ -45,7 +50,7 @@ def train_prior(folder, *arguments):
 def test_flow_batches_give_the_frame_at_the_size_of_the_flow(tmp_path):
     index, settings = clip_index.index_flow([str(make_records(tmp_path / "a", "s"))])
     assert settings == FLOW.to_dict()
-    (batch,) = pipeline.flow_batches(index, 5, 0, 0, 1, with_frames=True).as_numpy_iterator()
+    (batch,) = flow_batches(index, 5, 0, 0, 1, with_frames=True).as_numpy_iterator()
     assert batch["frame"].shape == (5, *SIZE, 3)
     inside = batch["mask"] > 0
     np.testing.assert_array_equal(inside, batch["flow"][..., 0] == 4)
@@ -54,7 +59,7 @@ def test_flow_batches_give_the_frame_at_the_size_of_the_flow(tmp_path):
     inner &= inside[:, 1:-1, :-2]
     np.testing.assert_allclose(batch["frame"][:, 1:-1, 1:-1][inner][..., 0], 200, atol=15)
     assert batch["frame"][~inside][..., 0].mean() < 10
-    (batch,) = pipeline.flow_batches(index, 5, 0, 0, 1).as_numpy_iterator()
+    (batch,) = flow_batches(index, 5, 0, 0, 1).as_numpy_iterator()
     assert "frame" not in batch
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.data.pipeline import Share
+from msst_keras.pipeline.share import Share
 from msst_keras.training import strategy
 from msst_keras.training.strategy import make_devices
 

@@ -1,0 +1,268 @@
+"""Sequences, flow and prior to record folders, and a new prior into existing ones.
+
+A shard is made at a time in each worker and published by rename, then the manifest. Started again after any
+interruption, only the missing shards are made. The bytes depend on the input and the options alone, not on the engine,
+the number of workers, their order, or interruptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from msst_keras.conversion import workers
+from msst_keras.conversion.sources import NewShard, StoredShard
+from msst_keras.conversion.work_report import WorkReport
+from msst_keras.data import datasets
+from msst_keras.files import publish
+from msst_keras.motion.flow import FROM_FILES, FlowSettings
+from msst_keras.motion.prior import UNTRAINED_PRIORS, load_prior
+from msst_keras.motion.settings import MAGNITUDE, MotionOptions
+from msst_keras.progress import progress
+from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS
+from msst_keras.records.manifest import MANIFEST_NAME, join_manifest, load_manifest, read_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path
+
+ENGINES = ("local", "beam")
+# What a folder is being made into, as long as it is not whole.
+_PLAN_NAME = "plan.json"
+_NEW_PRIOR_NAME = "new_prior.json"
+
+
+def convert(
+    sequences: Sequence[datasets.Sequence],
+    output_dir: str | Path,
+    motion: MotionOptions,
+    description: dict,
+    label_kind: str = "fine",
+    num_shards: int = 8,
+    num_workers: int = 1,
+    engine: str = "local",
+    beam_args: Sequence[str] = (),
+    report: WorkReport | None = None,
+) -> dict:
+    """Writes a record folder, or what is missing of it.
+
+    Args:
+      sequences: of `datasets.find_sequences`.
+      output_dir: the folder; see `records.example`.
+      motion: what is stored beside frames and masks.
+      description: where the sequences come from ("dataset", "split", ...); goes into the manifest.
+      label_kind: of all masks, "fine" or "coarse" (section 3.3).
+      num_shards: at most one shard per sequence is made.
+      num_workers: processes of the engine "local", at most one a shard.
+      engine: one of ENGINES; both make the same bytes. "beam" is for clusters, see `beam_engine`.
+      beam_args: options of the engine "beam".
+      report: filled in where given.
+
+    Returns:
+      the manifest.
+
+    Raises:
+      ValueError: the folder holds other records, two sequences of one name, or an input at fault (see `datasets`).
+      FileNotFoundError: a file of the input has gone.
+      BlockingIOError: another process writes to the folder.
+      ChildProcessError: a worker died.
+    """
+    if label_kind not in LABEL_KINDS:
+        raise ValueError(f"label_kind must be one of {', '.join(LABEL_KINDS)}, not '{label_kind}'")
+    names = [sequence.name for sequence in sequences]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"two sequences are called {', '.join(twice)}; convert them into folders of their own")
+    if num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1, not {num_shards}")
+    run = _choose_engine(engine, num_workers, beam_args)
+    output_dir = Path(output_dir)
+    dealt = _deal(sequences, min(num_shards, len(sequences)))
+    description = {**description, "label_kind": label_kind, "motion": motion.to_dict(), "inputs": _hash_inputs(dealt)}
+    shards = [
+        NewShard(shard_path(output_dir, number, len(dealt)), mine, label_kind) for number, mine in enumerate(dealt)
+    ]
+    with workers.hold_folder(output_dir) as lock:
+        if not _is_done(output_dir, description):
+            described = _make(run, shards, motion, lock, output_dir, report or WorkReport())
+            write_manifest(output_dir, join_manifest(output_dir, described, description))
+        _remove(output_dir, _PLAN_NAME)
+        return read_manifest(output_dir)
+
+
+def add_prior(
+    folder: str | Path,
+    prior: str,
+    num_workers: int = 1,
+    engine: str = "local",
+    beam_args: Sequence[str] = (),
+    report: WorkReport | None = None,
+) -> dict:
+    """Replaces the prior of a record folder; frames, masks and flow stay, byte for byte.
+
+    The folder is then what `convert` makes of the same input with that prior. Flow is taken from the records, or made
+    again from their frames. While it goes on, and after an interruption, the folder has no manifest: old and new priors
+    are never read together. The same call then does the rest.
+
+    Args:
+      folder: of `convert`.
+      prior: MAGNITUDE, FLOW or a file of `msst train_prior`, whose flow settings must be the folder's.
+      num_workers, engine, beam_args, report: see `convert`.
+
+    Returns:
+      the manifest.
+
+    Raises:
+      FileNotFoundError: no whole record folder.
+      ValueError: flow of other settings; flow that came from files and is not stored; an unfinished change to another
+        prior; corrupt shards.
+      BlockingIOError, ChildProcessError: see `convert`.
+    """
+    run = _choose_engine(engine, num_workers, beam_args)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected records of `msst make_records`")
+    with workers.hold_folder(folder) as lock:
+        plan_path = folder / _NEW_PRIOR_NAME
+        old = json.loads(plan_path.read_text())["old"] if plan_path.exists() else read_manifest(folder)
+        motion = _plan_prior(old["motion"], prior, folder)
+        if old.get("stills", {}).get("flow") == "exact" and not motion.store_flow:
+            raise ValueError(
+                f"{folder}: the exact flow of stills in motion is not stored; make the records again with --prior"
+            )
+        target = motion.to_dict()
+        if not plan_path.exists():
+            if old["motion"] == target:
+                return old
+            with publish(plan_path) as temporary:
+                temporary.write_text(json.dumps({"motion": target, "old": old}))
+        elif json.loads(plan_path.read_text())["motion"] != target:
+            raise ValueError(f"{folder}: another prior is half added; let that one end, or make the records again")
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        lengths = [0] * len(old["shards"])
+        for entry in old["sequences"].values():
+            lengths[entry["shard"]] += len(entry["offsets"])
+        shards = [
+            StoredShard(folder / shard["name"], shard["sha256"], length)
+            for shard, length in zip(old["shards"], lengths, strict=True)
+        ]
+        described = _make(run, shards, motion, lock, folder, report or WorkReport())
+        computed = ("format_version", "num_frames", "num_labelled", "shards", "sequences")
+        description = {key: value for key, value in old.items() if key not in computed} | {"motion": target}
+        manifest = join_manifest(folder, described, description)
+        write_manifest(folder, manifest)
+        _remove(folder, _NEW_PRIOR_NAME)
+        return manifest
+
+
+def _plan_prior(stored: dict, prior: str, folder: Path) -> MotionOptions:
+    """What a folder is to hold whose manifest's "motion" is `stored`, with a new prior."""
+    flow, superpixels = FlowSettings.from_dict(stored["flow"]), None
+    if prior not in UNTRAINED_PRIORS:
+        model = load_prior(prior)
+        superpixels = model.superpixel_settings
+        if model.flow_settings != flow:
+            raise ValueError(
+                f"{folder}: these records' flow is {flow}, but {prior} was trained on {model.flow_settings}; make the "
+                "records again with --prior, or train a prior on such flow"
+            )
+    if flow.method == FROM_FILES and not stored["flow_stored"]:
+        raise ValueError(f"{folder}: flow came from files and is not stored; make the records again with --flow_dir")
+    return MotionOptions(flow, superpixels, prior, stored["flow_stored"])
+
+
+def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
+    """A function (shards, motion, lock, on_frame, report) -> what the manifest says of each shard."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not '{engine}'")
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, not {num_workers}")
+    if engine == "local":
+        return lambda shards, motion, *rest: workers.make_shards(shards, motion, num_workers, *rest)
+    try:
+        from msst_keras.conversion import beam_engine
+    except ImportError as error:
+        raise ValueError(
+            f"the engine beam needs Apache Beam ({error}); pip install 'msst-keras[beam]', or take the engine local"
+        ) from error
+    return lambda shards, motion, lock, on_frame, report: beam_engine.make_shards(shards, motion, beam_args, report)
+
+
+def _make(run, shards: Sequence, motion: MotionOptions, lock: int, folder: Path, report: WorkReport) -> list[dict]:
+    """Runs the engine under a progress bar; what an interrupted one leaves half-written is removed before and after."""
+    _remove(folder, ".partial-*")
+    # Whether a stored shard is done costs reading it: its worker will see.
+    total = sum(len(shard) for shard in shards if isinstance(shard, StoredShard) or not shard.is_made()) or None
+    bar = progress(iter(int, 1), total, f"{len(shards)} shards")  # endless: the workers' messages move it on
+    try:
+        next(bar)
+        return run(shards, motion, lock, lambda: next(bar), report)
+    finally:
+        bar.close()
+        _remove(folder, ".partial-*")
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        path.unlink(missing_ok=True)
+
+
+def _deal(sequences: Sequence[datasets.Sequence], num_shards: int) -> list[tuple[datasets.Sequence, ...]]:
+    """The sequences of each shard, in the order given.
+
+    The longest first, each to the shard that has fewest frames so far: a shard is a worker's unit of work, and shards
+    of one length end together. (Eight shards of 27 of DAVIS-2016's training sequences have 215 to 252 frames so; dealt
+    in turn 175 to 316.)
+    """
+    dealt = [[] for _ in range(num_shards)]
+    loads = [(0, number) for number in range(num_shards)]
+    for index in sorted(range(len(sequences)), key=lambda index: -len(sequences[index])):
+        load, number = heapq.heappop(loads)
+        dealt[number].append(index)
+        heapq.heappush(loads, (load + max(len(sequences[index]), 1), number))  # a video need not know its length
+    return [tuple(sequences[index] for index in sorted(indices)) for indices in dealt]
+
+
+def _hash_inputs(dealt: Sequence[Sequence[datasets.Sequence]]) -> str:
+    """A hash of all names that the shards depend on: sequences, shard by shard, their frames and masks."""
+    names = [
+        [[s.name, s.frame_names, {i: [p.name for p in paths] for i, paths in s.mask_paths.items()}] for s in mine]
+        for mine in dealt
+    ]
+    return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
+
+
+def _is_done(output_dir: Path, description: dict) -> bool:
+    """Whether the folder holds all of these records; makes it ready to take them (or the missing ones) otherwise."""
+    other = f"{output_dir} holds other records (of other inputs or flags); choose another --output_dir or remove it"
+    plan = json.loads(json.dumps({"format_version": FORMAT_VERSION, **description}))
+    plan_path, manifest_path = output_dir / _PLAN_NAME, output_dir / MANIFEST_NAME
+    if (output_dir / _NEW_PRIOR_NAME).exists():
+        raise ValueError(f"{output_dir}: a prior is half added to these records; run the same --add_prior to its end")
+    if manifest_path.exists():
+        manifest = load_manifest(output_dir)
+        if any(manifest.get(key) != value for key, value in plan.items()):
+            raise ValueError(other)
+        damaged = _damaged_shards(output_dir, manifest)
+        if not damaged:
+            _remove(output_dir, ".partial-*")
+            return True
+    elif plan_path.exists():
+        if json.loads(plan_path.read_text()) != plan:
+            raise ValueError(other)
+        damaged = []
+    elif any(path for path in output_dir.iterdir() if not path.name.startswith(".partial-")):
+        raise ValueError(f"{output_dir} is not empty and holds no records; choose another --output_dir")
+    else:
+        damaged = []
+    with publish(plan_path) as temporary:
+        temporary.write_text(json.dumps(plan))
+    for path in (*damaged, manifest_path):
+        path.unlink(missing_ok=True)
+    return False
+
+
+def _damaged_shards(folder: Path, manifest: dict) -> list[Path]:
+    """The shards that are missing or of another size than when they were written."""
+    sizes = {folder / shard["name"]: shard["bytes"] for shard in manifest["shards"]}
+    return [path for path, size in sizes.items() if not path.is_file() or path.stat().st_size != size]

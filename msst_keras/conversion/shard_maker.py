@@ -1,0 +1,127 @@
+"""One shard from its sequences to its file: what every worker does, whichever engine sent it.
+
+A shard's bytes depend on its input and on `MotionOptions` alone: one process makes it from start to end, with one
+thread for each library (see `workers`), and the prior's graph is traced before the first frame, for frames of any size.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from msst_keras.conversion.sources import Frame, NewShard, StoredShard
+from msst_keras.conversion.work_report import WorkReport, peak_memory
+from msst_keras.data import flow_files, images
+from msst_keras.motion.settings import MotionOptions
+from msst_keras.motion.superpixels import segment
+from msst_keras.records import shard_files
+from msst_keras.records.example import FrameRecord
+
+
+class ShardMaker:
+    """Makes shards, one after the other."""
+
+    def __init__(self, motion: MotionOptions):
+        """Loads the prior.
+
+        Raises:
+          FileNotFoundError, ValueError: see `MotionOptions.load_prior`.
+        """
+        self._motion = motion
+        prior = motion.load_prior()
+        self._needs_frames = prior is not None and prior.needs_frames
+        self._predict = None if prior is None else _trace(prior, motion, self._needs_frames)
+
+    def make(
+        self, shard: NewShard | StoredShard, on_frame: Callable[[], None] = lambda: None
+    ) -> tuple[dict, WorkReport]:
+        """Makes a shard, unless it is there, and reads it back.
+
+        Args:
+          shard: what to make.
+          on_frame: called after each frame.
+
+        Returns:
+          what the manifest says of it (`shard_files.describe_shard`), and where the time went.
+
+        Raises:
+          FileNotFoundError, ValueError: an input at fault; the shard is then not made.
+        """
+        report = WorkReport()
+        if not shard.is_made():
+            shard_files.write_shard(shard.path, self._records(shard, report, on_frame))
+        with report.measure("check"):
+            description = shard_files.describe_shard(shard.path)
+        report.peak_memory = peak_memory()
+        return description, report
+
+    def _records(self, shard, report: WorkReport, on_frame) -> Iterator[FrameRecord]:
+        """The shard's records in order, holding only the frames whose flow is not known yet."""
+        for frames, flows in shard.read(self._motion, self._needs_frames):
+            waiting = collections.deque()
+            for frame in _measured(frames, report):
+                with report.measure("flow"):
+                    known = flows.push(frame.image)
+                # Without a prior that looks at frames, none is held while it waits for its flow.
+                waiting.append(frame if self._needs_frames else dataclasses.replace(frame, image=None))
+                yield from self._finish(known, waiting, report, on_frame)
+            with report.measure("flow"):
+                known = flows.close()
+            yield from self._finish(known, waiting, report, on_frame)
+
+    def _finish(self, flows: Iterable, waiting: collections.deque, report: WorkReport, on_frame):
+        for flow in flows:
+            frame, changes = waiting.popleft(), {}
+            if self._predict:
+                prior = self._compute_prior(flow, frame.image, report)
+            with report.measure("encode"):
+                if frame.mask is not None:
+                    changes["mask"] = images.encode_png(frame.mask.astype(np.uint8) * 255)
+                if self._predict:
+                    changes["prior"] = images.encode_png(prior)
+                if self._motion.store_flow and frame.record.flow is None:
+                    changes["flow"] = flow_files.encode_flow_png(flow)
+                yield dataclasses.replace(frame.record, **changes)  # goes on when the record is written: encoding too
+            report.num_frames += 1
+            on_frame()
+
+    def _compute_prior(self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport) -> np.ndarray:
+        """uint8 (h, w), or (h, w, 3) of flow as an image."""
+        inputs = {"flow": flow}
+        if self._motion.superpixels:
+            with report.measure("superpixels"):
+                inputs["superpixels"] = segment(flow, self._motion.superpixels)
+        if self._needs_frames:
+            inputs["frame"] = image
+        with report.measure("prior"):
+            output = self._predict({key: tf.constant(value[None]) for key, value in inputs.items()})
+            levels = np.round(output.numpy()[0] * 255).astype(np.uint8)
+            return levels[..., 0] if levels.shape[-1] == 1 else levels
+
+
+def _trace(prior: keras.Model, motion: MotionOptions, needs_frames: bool):
+    """The prior as one graph for frames of every size, traced and run once."""
+    size = motion.flow.motion_size
+    inputs = {"flow": tf.TensorSpec((1, *size, 2))}
+    if motion.superpixels:
+        inputs["superpixels"] = tf.TensorSpec((1, *size, motion.superpixels.num_levels), tf.int32)
+    if needs_frames:
+        inputs["frame"] = tf.TensorSpec((1, None, None, 3), tf.uint8)
+    predict = tf.function(lambda given: prior(given), input_signature=[inputs])
+    predict({key: tf.zeros([side or 32 for side in spec.shape], spec.dtype) for key, spec in inputs.items()})
+    return predict
+
+
+def _measured(frames: Iterator[Frame], report: WorkReport) -> Iterator[Frame]:
+    """The frames, the time that each takes to come counted as decoding."""
+    while True:
+        with report.measure("decode"):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame

@@ -1,0 +1,129 @@
+"""What a shard is made of: sequences on disk, or a shard whose prior is to be replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from msst_keras.data import datasets, flow_files, images
+from msst_keras.files import hash_file
+from msst_keras.motion.flow import FROM_FILES, FlowEstimator
+from msst_keras.motion.settings import NO_PRIOR, MotionOptions
+from msst_keras.records.example import FrameRecord
+from msst_keras.records.shard_files import scan_shard
+from msst_keras.synthetic.stills import MovingStill
+
+
+@dataclasses.dataclass(frozen=True)
+class NewShard:
+    """A shard to be made of sequences on disk.
+
+    Attributes:
+      path: of the shard.
+      sequences: in the order in which they are written.
+      label_kind: of all masks.
+    """
+
+    path: Path
+    sequences: tuple[datasets.Sequence, ...]
+    label_kind: str
+
+    def __len__(self) -> int:
+        """The number of frames; of videos what their files say."""
+        return sum(map(len, self.sequences))
+
+    def is_made(self) -> bool:
+        return self.path.exists()
+
+    def read(self, motion: MotionOptions, needs_frames: bool) -> Iterator[tuple[Iterator[Frame], FlowEstimator]]:
+        """Yields (frames in order, what gives their flow) of each sequence."""
+        for sequence in self.sequences:
+            yield self._read_sequence(sequence), _start_flow(sequence, motion)
+
+    def _read_sequence(self, sequence: datasets.Sequence) -> Iterator[Frame]:
+        for index, (name, encoded, frame) in enumerate(sequence.read_frames()):
+            mask = sequence.read_mask(index)
+            record = FrameRecord(
+                sequence.name, name, index, *frame.shape[:2], encoded,
+                label_kind=None if mask is None else self.label_kind,
+            )  # fmt: skip
+            yield Frame(record, frame, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredShard:
+    """A shard whose prior is to be replaced; all else in it stays, byte for byte.
+
+    Attributes:
+      path: of the shard.
+      old_sha256: its hash as long as that has not been done.
+      num_frames: that it holds.
+    """
+
+    path: Path
+    old_sha256: str
+    num_frames: int
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def is_made(self) -> bool:
+        return hash_file(self.path) != self.old_sha256
+
+    def read(self, motion: MotionOptions, needs_frames: bool) -> Iterator[tuple[Iterator[Frame], FlowEstimator]]:
+        """As `NewShard.read`; frames are decoded where the prior or the flow need them, flow is taken where stored."""
+        stored = (record for _, record in scan_shard(self.path))
+        for _, sequence in itertools.groupby(stored, lambda record: record.sequence):
+            if not motion.store_flow:
+                yield map(self._decode, sequence), FlowEstimator(motion.flow)
+                continue
+            first, second = itertools.tee(sequence)  # read in step: one record is held
+            flows = (flow_files.decode_flow_png(record.flow, self._name(record)) for record in second)
+            yield map(self._decode if needs_frames else Frame, first), GivenFlow(flows)
+
+    def _decode(self, record: FrameRecord) -> Frame:
+        return Frame(record, images.decode_frame(record.frame, self._name(record)))
+
+    def _name(self, record: FrameRecord) -> str:
+        return f"{self.path}, {record.sequence} {record.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A frame's record so far; what it shows, uint8 (H, W, 3), where known; its mask where not yet in the record."""
+
+    record: FrameRecord
+    image: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+def _start_flow(sequence: datasets.Sequence | MovingStill, motion: MotionOptions) -> FlowEstimator | GivenFlow:
+    """What gives the flow of a sequence as its frames are pushed: none, a still's own motion, files, or a method."""
+    if motion.prior == NO_PRIOR and not motion.store_flow:
+        return GivenFlow(itertools.repeat(None))
+    if isinstance(sequence, MovingStill) and sequence.exact_flow:
+        flow = motion.flow
+        return GivenFlow(sequence.read_flows(flow.motion_size, flow.direction, flow.stride))
+    if motion.flow.method == FROM_FILES:
+        frame_names, size = sequence.frame_names, motion.flow.motion_size
+        return GivenFlow(flow_files.read_flows(motion.flow_dir, sequence.name, frame_names, size))
+    return FlowEstimator(motion.flow)
+
+
+class GivenFlow:
+    """Flow that needs no computing, with the interface of `FlowEstimator`."""
+
+    def __init__(self, flows: Iterator[np.ndarray | None]):
+        self._flows = flows
+
+    def push(self, frame: np.ndarray | None) -> list[np.ndarray | None]:
+        for flow in self._flows:
+            return [flow]
+        raise ValueError("a video has more frames than its file says, and flow is given for those alone; extract them")
+
+    def close(self) -> list[np.ndarray]:
+        return []

@@ -1,0 +1,231 @@
+"""Worker processes that make shards side by side; each is set up the same way, so that bytes do not depend on them.
+
+A worker is a Python process of its own, not a fork: TensorFlow does not survive forking. It computes with one thread
+and without GPU: what two threads add up in another order, or a GPU in another way, could round to another grey level.
+
+A worker never outlives its parent: it ends as soon as the other end of its connection is closed, be it by kill -9. And
+it holds the lock of the folder that it writes to (see `hold_folder`): a conversion that is started again waits for the
+workers of the killed one to be gone.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import fcntl
+import multiprocessing
+import multiprocessing.connection
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+_ORPHANS_SECONDS = 15  # a worker that is importing TensorFlow notices its parent's end a little later
+
+
+def make_shards(shards: Sequence, motion, num_workers: int, lock: int, on_frame: Callable[[], None], report) -> list:
+    """Makes shards in worker processes, the longest first, so that none is left alone with a long one at the end.
+
+    Args:
+      shards: of `sources.NewShard` or `sources.StoredShard`.
+      motion: `motion.settings.MotionOptions`.
+      num_workers: processes, at most one a shard.
+      lock: of `hold_folder`.
+      on_frame: called for each frame that is written.
+      report: a `work_report.WorkReport`, filled in.
+
+    Returns:
+      what the manifest says of each shard, in their order.
+
+    Raises:
+      FileNotFoundError, OSError, ValueError: an input at fault, as the worker raised it.
+      ChildProcessError: a worker died.
+      RuntimeError: a worker's program is at fault; with its traceback.
+    """
+    waiting = collections.deque(sorted(range(len(shards)), key=lambda number: -len(shards[number])))
+    done, busy, ready = {}, {}, []
+    workers = []
+    try:
+        for _ in range(min(num_workers, len(shards))):
+            workers.append(Worker(motion, lock))
+            busy[workers[-1].connection] = workers[-1]
+        while busy:
+            for connection in multiprocessing.connection.wait(list(busy)):
+                worker = busy[connection]
+                kind, content = worker.receive()
+                if kind == "frame":
+                    on_frame()
+                    continue
+                if kind == "ready":
+                    ready.append(time.perf_counter())
+                else:
+                    done[worker.shard], shard_report = content
+                    report.add(shard_report)
+                if waiting:
+                    worker.shard = waiting.popleft()
+                    worker.send(shards[worker.shard])
+                else:
+                    busy.pop(connection).stop()
+        report.elapsed = time.perf_counter() - sum(ready) / len(ready)
+    finally:
+        for worker in workers:
+            worker.stop()
+    return [done[number] for number in range(len(shards))]
+
+
+class Worker:
+    """A worker process as its parent sees it.
+
+    Attributes:
+      connection: its end here; readable when it has something to say.
+      shard: the number of the shard that it makes.
+    """
+
+    def __init__(self, motion, lock: int | None = None):
+        """Starts the process; it says "ready" when it has loaded the prior."""
+        self.connection, theirs = multiprocessing.Pipe()
+        self.shard = None
+        inherited = [theirs.fileno()] if lock is None else [theirs.fileno(), lock]
+        program = f"from msst_keras.conversion import workers; workers.serve({theirs.fileno()})"
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        with _interrupts_held_back():
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", program], stdin=subprocess.DEVNULL, pass_fds=inherited, env=environment
+            )
+        theirs.close()
+        self.send(motion)
+
+    def send(self, message) -> None:
+        """Sends the motion options, then one shard after the other."""
+        with contextlib.suppress(ConnectionError):  # it has died; `receive` says so
+            self.connection.send(message)
+
+    def receive(self) -> tuple:
+        """Returns ("ready", None), ("frame", None) or ("done", result); raises what the worker raised."""
+        try:
+            kind, content = self.connection.recv()
+        except (EOFError, ConnectionError):
+            status = self._process.wait()
+            ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise ChildProcessError(
+                f"a worker {ended}, perhaps for want of memory; start the same command again, with fewer --num_workers "
+                "if it happens again: what is made will not be made again"
+            ) from None
+        if kind == "failed":
+            raise content
+        return kind, content
+
+    def stop(self) -> None:
+        """Ends the process, whatever it does, and waits until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self.connection.close()
+
+
+def serve(descriptor: int) -> None:
+    """What a worker process runs: makes the shards that arrive on a connection until the parent is gone."""
+    threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
+    connection = multiprocessing.connection.Connection(descriptor)
+    try:
+        motion = connection.recv()
+        with _quiet():
+            _use_one_thread()
+            from msst_keras.conversion.shard_maker import (
+                ShardMaker,  # seconds: what the thread above watches must not wait for it
+            )
+
+            maker = ShardMaker(motion)
+        connection.send(("ready", None))
+        while True:
+            shard = connection.recv()
+            connection.send(("done", maker.make(shard, lambda: connection.send(("frame", None)))))
+    except (EOFError, ConnectionError):  # the parent is gone
+        os._exit(1)
+    except (ValueError, OSError) as error:
+        # Of a kind that can be pickled: what libraries raise may not be.
+        kind = next(kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))
+        connection.send(("failed", kind(str(error))))
+    except BaseException:
+        connection.send(("failed", RuntimeError(f"in a worker:\n{traceback.format_exc()}")))
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[int]:
+    """Makes the folder and keeps other processes from holding it; yields the lock, for `Worker`.
+
+    The lock is gone when the last process that has it is, however it ended; nothing is left in the folder. On a file
+    system without locks nothing is kept from anything.
+
+    Raises:
+      BlockingIOError: another process has held it for some time now.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + _ORPHANS_SECONDS
+        while not _lock(descriptor):
+            if time.monotonic() > deadline:
+                raise BlockingIOError(f"{folder}: another process is writing records here; let it end first")
+            time.sleep(0.05)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether no other process has the lock; this one then has it, if the file system knows locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _use_one_thread() -> None:
+    import cv2
+    import tensorflow as tf
+
+    cv2.setNumThreads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.set_visible_devices([], "GPU")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TensorFlow's greetings, ten lines from each worker, off standard error; exceptions go to the parent."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """Ends this process when the other end of the connection is closed, even amid a shard."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # 0: hang-ups alone
+    poll.poll()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal; what is started in this block leaves it to its parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,1 @@
+"""From record folders to batches of clips."""

@@ -1,0 +1,180 @@
+"""One clip of a record folder: read by a seek, decoded, augmented and brought to its size, in a tf.data graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+from msst_keras.data import flow_files
+from msst_keras.records.example import FORMAT_VERSION
+from msst_keras.records.shard_files import read_serialized
+
+_ZERO_MOTION = 128.0  # the level of no motion in flow as an image
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How training clips vary; the whole clip shares one draw. The paper names none: these are its field's usual two.
+
+    Attributes:
+      flip: mirrors half of the clips left to right.
+      min_scale: the crop's side as a share of the frame's is uniform in [min_scale, 1]; 1 takes the whole frame. 0.7
+        because salient objects are often large and touch the border: smaller crops lose them.
+      color_jitter: brightness, contrast and saturation are each changed by up to this share; 0 leaves them.
+      missing_motion: the share of clips whose last frame has no motion (a map of zeros), each frame before it by even
+        chance. A network that has met it does not fall apart where flow is wrong; 0 is the paper.
+      turn_motion: turns flow as an image by a random angle: which way an object moves says nothing of its salience.
+    """
+
+    flip: bool = True
+    min_scale: float = 0.7
+    color_jitter: float = 0.0
+    missing_motion: float = 0.0
+    turn_motion: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"min_scale must lie in (0, 1], not {self.min_scale}")
+        for name in ("color_jitter", "missing_motion"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+
+
+def load_clip(index, clip, num_frames, size, augmentation, seed):
+    """Reads, decodes and augments one clip; `size` int32 (2,), `seed` two integers (None: not augmented)."""
+    features = _read_features(index, clip)
+    order = tf.maximum(tf.range(num_frames, dtype=tf.int64) - (num_frames - tf.gather(index.counts, clip)), 0)
+    box, flip = _draw(augmentation, seed)
+    frames = tf.gather(features["frame"], order)
+    frames = tf.stack([_sample(_decode(frames[t], 3), box, flip, size) for t in range(num_frames)])
+    element = {
+        "frames": _jitter(frames, augmentation, seed),
+        # A resampled mask is a pixel's covered share; half of it or more is object.
+        "mask": tf.cast(_sample(_decode(features["mask"][-1], 1), box, flip, size) >= 127.5, tf.float32),
+        "clip": clip,
+    }
+    if index.motion:
+        priors = tf.gather(features["prior"], order)
+        channels = index.motion["prior"].get("channels", 1)
+        priors = tf.stack([_sample(_decode(priors[t], channels), box, flip, size) for t in range(num_frames)])
+        element["prior"] = _augment_motion(priors, flip, augmentation, seed) / 255.0
+    return element
+
+
+def _jitter(frames, augmentation, seed):
+    """Brightness, contrast and saturation of a clip's frames (T, H, W, 3) in 0..255, changed alike."""
+    if augmentation is None or not augmentation.color_jitter:
+        return frames
+    most = augmentation.color_jitter
+    draws = 1 + most * tf.random.stateless_uniform([3], _another(seed, 1), -1.0, 1.0)
+    middle = tf.reduce_mean(frames)
+    frames = (frames - middle) * draws[1] + middle * draws[0]
+    grey = tf.reduce_sum(frames * [0.299, 0.587, 0.114], -1, keepdims=True)
+    return tf.clip_by_value(grey + (frames - grey) * draws[2], 0.0, 255.0)
+
+
+def _augment_motion(priors, flip, augmentation, seed):
+    """What flips and other augmentations do to a clip's motion (T, H, W, 1 or 3), levels 0 to 255."""
+    is_flow = priors.shape[-1] == 3
+    zero = _ZERO_MOTION if is_flow else 0.0
+    if is_flow:  # in a mirrored frame what went left goes right
+        priors = tf.where(flip, (priors - zero) * [-1.0, 1.0, 1.0] + zero, priors)
+    if augmentation is None:
+        return priors
+    if is_flow and augmentation.turn_motion:
+        angle = tf.random.stateless_uniform([], _another(seed, 2), 0.0, 2 * math.pi)
+        x, y, length = tf.unstack(priors - zero, axis=-1)
+        turned = tf.stack([x * tf.cos(angle) - y * tf.sin(angle), x * tf.sin(angle) + y * tf.cos(angle), length], -1)
+        priors = tf.clip_by_value(turned, -127.0, 127.0) + zero
+    if augmentation.missing_motion:
+        draws = tf.random.stateless_uniform([priors.shape[0] + 1], _another(seed, 3))
+        lost = tf.concat([draws[1:-1] < 0.5, [True]], 0) & (draws[0] < augmentation.missing_motion)
+        priors = tf.where(lost[:, None, None, None], zero, priors)
+    return priors
+
+
+def _another(seed, number):
+    """A seed of its own for what is drawn beside the crop."""
+    return tf.random.experimental.stateless_fold_in(tf.cast(tf.stack(seed), tf.int64), number)
+
+
+def load_labelled_flow(index, clip, with_frame):
+    """A clip's last flow with its mask and, if wanted, its frame, at the size of the flow (see `flow_batches`)."""
+    features = _read_features(index, clip)
+    flow = _decode_flow(features["flow"][-1], index, clip)
+    box, flip = _draw(None, None)
+    mask = _sample(_decode(features["mask"][-1], 1), box, flip, tf.shape(flow)[:2]) >= 127.5
+    element = {"flow": flow, "mask": tf.cast(mask[..., 0], tf.float32), "clip": clip}
+    if with_frame:
+        element["frame"] = _sample(_decode(features["frame"][-1], 3), box, flip, tf.shape(flow)[:2])
+    return element
+
+
+def load_flow(index, clip):
+    """A clip's last flow, float32 (h, w, 2)."""
+    return _decode_flow(_read_features(index, clip)["flow"][-1], index, clip)
+
+
+def _read_features(index, clip):
+    """The encoded images of a clip's stored frames: (count,) strings, empty where there is none.
+
+    That they are the frames that the manifest says they are is checked too.
+    """
+    path, count = tf.gather(list(index.paths), tf.gather(index.path_ids, clip)), tf.gather(index.counts, clip)
+    serialized = read_serialized(path, tf.gather(index.offsets, clip), count)
+    specs = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in ("frame", "prior", "mask", "flow")}
+    specs |= {"sequence": tf.io.FixedLenFeature([], tf.string)}
+    specs |= {key: tf.io.FixedLenFeature([], tf.int64) for key in ("version", "index")}
+    features = tf.io.parse_example(serialized, specs)
+    _expect(tf.reduce_all(features["version"] == FORMAT_VERSION), index, clip, "another format version")
+    last = tf.strings.join([features["sequence"][-1], "/", tf.strings.as_string(features["index"][-1])])
+    follow = features["index"] == features["index"][-1] - count + 1 + tf.range(count)
+    right = tf.reduce_all(follow) & tf.reduce_all(features["sequence"] == features["sequence"][-1])
+    _expect(right & (last == tf.gather(list(index.names), clip)), index, clip, "other frames than the manifest says")
+    return features
+
+
+def _decode_flow(encoded, index, clip):
+    """Flow PNG to (h, w, 2) float32: 16 bits hold x, y and whether it is known; FLOW_OFFSET is zero."""
+    levels = tf.io.decode_png(encoded, channels=3, dtype=tf.uint16)
+    known = tf.reduce_all(levels[..., 2] == flow_files.FLOW_KNOWN)
+    _expect(known, index, clip, "its flow is no flow PNG, or unknown in places")
+    return (tf.cast(levels[..., :2], tf.float32) - flow_files.FLOW_OFFSET) * flow_files.FLOW_STEP
+
+
+def _expect(condition, index, clip, problem):
+    """Ends the reading unless `condition` holds; `batches.Batches` makes a sentence of it."""
+    tf.debugging.Assert(condition, [tf.strings.join([tf.gather(list(index.names), clip), ": ", problem])])
+
+
+def _decode(encoded, channels):
+    # INTEGER_ACCURATE is what OpenCV and Pillow decode with; the operation decodes PNG as well.
+    return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")
+
+
+def _draw(augmentation, seed):
+    """A crop box (top, left, height, width as shares of the frame) and whether to flip."""
+    if augmentation is None:
+        return tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False)
+    draws = tf.random.stateless_uniform([4], seed)
+    scale = augmentation.min_scale + (1 - augmentation.min_scale) * draws[0]
+    box = tf.stack([(1 - scale) * draws[1], (1 - scale) * draws[2], scale, scale])
+    return box, tf.logical_and(augmentation.flip, draws[3] < 0.5)
+
+
+def _sample(image, box, flip, size):
+    """Crops `box` out of an image and resizes it to `size`: bilinear with antialiasing, half-pixel centres.
+
+    One operation on exact (fractional) boxes, so that frame, prior and mask of different sizes stay aligned. With the
+    whole frame as the box it is `keras.ops.image.resize(..., antialias=True)`, which the exported model does.
+    """
+    scale = tf.cast(size, tf.float32) / (box[2:] * tf.cast(tf.shape(image)[:2], tf.float32))
+    translation = -box[:2] * tf.cast(tf.shape(image)[:2], tf.float32) * scale
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=tf.cast(image, tf.float32)[None], size=size, scale=scale, translation=translation,
+        kernel_type="triangle", antialias=True,
+    )[0]  # fmt: skip
+    resized.set_shape([None, None, image.shape[-1]])
+    return tf.cond(flip, lambda: tf.reverse(resized, [1]), lambda: resized)

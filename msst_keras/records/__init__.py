@@ -1,0 +1,1 @@
+"""The record contract: what a record holds, shards, the manifest beside them, and what can be wrong with them."""

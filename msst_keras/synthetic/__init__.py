@@ -1,0 +1,1 @@
+"""Generated videos, and still images set in motion, with exact masks and exact flow."""

@@ -1,0 +1,291 @@
+"""Clips out of records: which frames, in which order, and how they are augmented."""
+
+from __future__ import annotations
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from msst_keras.data.flow_files import encode_flow_png
+from msst_keras.pipeline import clip_index
+from msst_keras.pipeline.batches import flow_batches, picture_clips, training_batches, validation_batches
+from msst_keras.pipeline.clips import Augmentation
+from msst_keras.pipeline.share import Share
+from msst_keras.records.example import FrameRecord
+from msst_keras.records.manifest import build_manifest, read_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path, write_shard
+
+MOTION = {"flow": {"method": "dis"}, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}
+WHOLE = Augmentation(flip=False, min_scale=1.0)
+
+
+def png(image):
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda index: True, first=0, dataset=""):
+    """Sequences of frames whose every pixel is first + 10 * sequence + frame; the left half of each mask is salient."""
+    mask = np.zeros(size, np.uint8)
+    mask[:, : size[1] // 2] = 255
+    frames = []
+    for number, length in enumerate(lengths):
+        for index in range(length):
+            grey = np.full((*size, 3), first + 10 * number + index, np.uint8)
+            has_mask = labelled(index)
+            frames.append(
+                FrameRecord(
+                    f"s{number}",
+                    f"{index:05d}",
+                    index,
+                    *size,
+                    png(grey),
+                    png(mask) if has_mask else None,
+                    "fine" if has_mask else None,
+                    png(mask[::2, ::2] // 5 * 2),
+                )  # fmt: skip
+            )
+    write_shard(shard_path(folder, 0, 1), frames)
+    write_manifest(folder, build_manifest(folder, 1, {"dataset": dataset, "motion": motion}))
+    return str(folder)
+
+
+def collect(dataset):
+    return [{name: value.numpy() for name, value in batch.items()} for batch in dataset]
+
+
+def train(index, *, first=0, last=4, num_frames=1, batch_size=2, sizes=((16, 24),), seed=0, augmentation=WHOLE):
+    return collect(training_batches(index, num_frames, batch_size, sizes, seed, first, last, augmentation))
+
+
+def test_a_clip_ends_on_its_labelled_frame_and_repeats_the_first(tmp_path):
+    folder = make_folder(tmp_path / "a", [3, 6], labelled=lambda index: index in (1, 5))
+    index = clip_index.index_clips([folder], 4, with_prior=True)
+    assert index.names == ("s0/1", "s1/1", "s1/5")
+    (batch,) = collect(validation_batches(index, 4, 8, (16, 24)))
+    np.testing.assert_array_equal(batch["frames"][:, :, 0, 0, 0], [[0, 0, 0, 1], [10, 10, 10, 11], [12, 13, 14, 15]])
+    assert batch["frames"].dtype == np.float32 and batch["frames"].shape == (3, 4, 16, 24, 3)
+
+
+def test_frame_prior_and_mask_stay_aligned_under_flips_and_crops(tmp_path):
+    folder = make_folder(tmp_path / "a", [1])
+    index = clip_index.index_clips([folder], 1, with_prior=True)
+    augmentation = Augmentation(flip=True, min_scale=0.5)
+    batches = train(index, last=20, batch_size=1, augmentation=augmentation, sizes=((32, 48),))
+    flipped = 0
+    for batch in batches:
+        mask, prior = batch["mask"][0, :, :, 0], batch["prior"][0, 0, :, :, 0]
+        assert set(np.unique(mask)) <= {0.0, 1.0}
+        edge = np.abs(np.diff(mask[16]))
+        away = np.ones(48, bool)
+        if edge.any():  # the prior is half as fine as the mask: look away from the edge
+            away[max(0, edge.argmax() - 5) : edge.argmax() + 7] = False
+        np.testing.assert_allclose(prior[16][away], mask[16][away] * 102 / 255, atol=1e-6)
+        flipped += mask[16, -1] == 1
+    assert 3 < flipped < 17
+
+
+def test_every_epoch_has_every_clip_once_in_another_order(tmp_path):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 5])], 1, with_prior=True)
+    clips = np.concatenate([batch["clip"] for batch in train(index, last=10)]).reshape(2, 10)
+    assert sorted(clips[0]) == sorted(clips[1]) == list(range(10))
+    assert list(clips[0]) != list(clips[1]) and list(clips[0]) != list(range(10))
+    other = np.concatenate([batch["clip"] for batch in train(index, last=5, seed=1)])
+    assert list(other) != list(clips[0])
+
+
+def test_starting_at_a_step_gives_the_batches_of_the_whole_run(tmp_path):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 7])], 2, with_prior=True)
+    options = {"num_frames": 2, "sizes": ((16, 24), (32, 32)), "augmentation": Augmentation()}
+    whole, rest = train(index, last=9, **options), train(index, first=4, last=6, **options)
+    assert len({batch["frames"].shape for batch in whole}) == 2  # both sizes occur
+    for expected, found in zip(whole[4:6], rest, strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(expected[name], found[name])
+
+
+def test_two_folders_are_one_set(tmp_path):
+    folders = [make_folder(tmp_path / name, [2], first=first) for name, first in (("a", 0), ("b", 50))]
+    assert clip_index.find_record_folders([str(tmp_path / "*"), folders[0]]) == folders
+    index = clip_index.index_clips(folders, 1, with_prior=True)
+    assert len(index) == 4 and len(index.paths) == 2
+    assert list(index.path_ids) == [0, 0, 1, 1]
+
+
+def test_validation_sees_each_clip_once_also_in_a_short_batch(tmp_path):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5])], 1, with_prior=True)
+    batches = collect(validation_batches(index, 1, 2, (16, 24)))
+    assert [list(batch["clip"]) for batch in batches] == [[0, 1], [2, 3], [4]]
+
+
+def test_resizing_is_what_the_exported_model_does(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+    frame = FrameRecord("a", "0", 0, 40, 70, png(noise[..., ::-1]), png(noise[..., 0]), "fine", png(noise[:9, :9, 1]))
+    write_shard(shard_path(tmp_path, 0, 1), [frame])
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
+    index = clip_index.index_clips([str(tmp_path)], 1, with_prior=True)
+    (batch,) = train(index, last=1, batch_size=1, sizes=((33, 21),))
+    expected = keras.ops.image.resize(noise[None].astype("float32"), (33, 21), antialias=True)
+    np.testing.assert_allclose(batch["frames"][0], expected, atol=1e-3)
+
+
+def test_bad_records_and_arguments_are_refused(tmp_path):
+    plain = make_folder(tmp_path / "plain", [1])
+    bare = make_folder(tmp_path / "bare", [1], motion={**MOTION, "prior": {"kind": "none"}}, first=50)
+    other = make_folder(tmp_path / "other", [1], motion={**MOTION, "flow": {"method": "farneback"}}, first=100)
+    with pytest.raises(ValueError, match="bare holds no motion prior"):
+        clip_index.index_clips([bare], 1, with_prior=True)
+    assert clip_index.index_clips([plain, bare], 1, with_prior=False).motion is None
+    with pytest.raises(ValueError, match="other was made with other motion settings"):
+        clip_index.index_clips([plain, other], 1, with_prior=True)
+    with pytest.raises(ValueError, match="num_frames must be at least 1"):
+        clip_index.index_clips([plain], 0, with_prior=True)
+    with pytest.raises(ValueError, match="no frame has a label"):
+        clip_index.index_clips([make_folder(tmp_path / "none", [2], labelled=lambda i: False)], 1, with_prior=True)
+    with pytest.raises(ValueError, match="plain holds no flow"):
+        clip_index.index_flow([plain])
+    with pytest.raises(FileNotFoundError, match="no record folder matches"):
+        clip_index.find_record_folders([str(tmp_path / "nothing*")])
+    with pytest.raises(ValueError, match="min_scale must lie in"):
+        Augmentation(min_scale=0)
+
+
+def test_a_record_that_cannot_be_used_is_named(tmp_path):
+    folder = make_folder(tmp_path / "a", [3, 3])
+    index = clip_index.index_clips([folder], 2, with_prior=True)
+    manifest = read_manifest(folder)
+    path, offset = shard_path(folder, 0, 1), manifest["sequences"]["s1"]["offsets"][1]
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[offset + 100] ^= 1
+    path.write_bytes(flipped)
+    for batches in (validation_batches(index, 2, 2, (16, 24)), training_batches(
+        index, 2, 2, ((16, 24),), 0, 0, 9, WHOLE
+    )):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{path}: corrupt after byte {offset} .corrupted record"):
+            collect(batches)
+        with pytest.raises(ValueError, match=f"{path}: corrupt after byte {offset}"):
+            list(batches.as_numpy_iterator())
+    path.write_bytes(content)
+    assert len(collect(validation_batches(index, 2, 2, (16, 24)))) == 3
+
+
+def test_records_of_other_frames_than_the_manifest_says_are_refused(tmp_path):
+    folder = make_folder(tmp_path / "a", [3, 3])
+    manifest = read_manifest(folder)
+    sequences = manifest["sequences"]
+    sequences["s0"]["offsets"], sequences["s1"]["offsets"] = sequences["s1"]["offsets"], sequences["s0"]["offsets"]
+    write_manifest(folder, manifest)
+    index = clip_index.index_clips([folder], 2, with_prior=True)
+    with pytest.raises(ValueError, match="cannot be used .s./.: other frames than the manifest says"):
+        collect(validation_batches(index, 2, 2, (16, 24)))
+
+
+def test_images_that_are_none_are_named(tmp_path):
+    frames = [FrameRecord("s", "0", 0, 4, 4, b"no image", png(np.zeros((4, 4), np.uint8)), "fine")]
+    write_shard(shard_path(tmp_path, 0, 1), frames)
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
+    index = clip_index.index_clips([str(tmp_path)], 1, with_prior=False)
+    with pytest.raises(ValueError, match="byte 0, frame 0 of 's': frame: not a readable image"):
+        collect(validation_batches(index, 1, 1, (8, 8)))
+
+
+def test_flow_that_is_unknown_is_refused(tmp_path):
+    flow = np.zeros((4, 6, 2), np.float32)
+    flow[1, 2] = np.nan
+    image, mask = png(np.zeros((4, 6, 3), np.uint8)), png(np.zeros((4, 6), np.uint8))
+    frames = [FrameRecord("s", "0", 0, 4, 6, image, mask, "fine", flow=encode_flow_png(flow))]
+    write_shard(shard_path(tmp_path, 0, 1), frames)
+    motion = {**MOTION, "flow_stored": True}
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": motion}))
+    index, _ = clip_index.index_flow([str(tmp_path)])
+    with pytest.raises(ValueError, match="flow that is unknown in places"):
+        collect(flow_batches(index, 1, 0, 0, 1))
+
+
+def test_the_shares_of_all_replicas_are_the_batches_of_one_process(tmp_path):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 7])], 2, with_prior=True)
+    sizes, weights = ((16, 24), (32, 32)), {"fine": 0.5, "coarse": 2.0}
+
+    def read(first, share):
+        return collect(training_batches(index, 2, 4, sizes, 3, first, 6, Augmentation(), share, label_weights=weights))
+
+    whole = read(0, Share())
+    assert len({batch["frames"].shape for batch in whole}) == 2  # both sizes occur
+    assert set(np.concatenate([batch["weight"] for batch in whole])) == {0.5}
+    for first in (0, 4):
+        shares = [read(first, Share(worker, 2, 2)) for worker in range(2)]
+        for number, expected in enumerate(whole[first:]):
+            parts = [share[2 * number + replica] for share in shares for replica in range(2)]
+            for name, value in expected.items():
+                np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), value)
+
+
+@pytest.mark.parametrize("share", [Share(), Share(1, 2, 1), Share(1, 2, 2)])
+def test_what_a_service_loses_and_disorders_is_the_same_in_the_end(tmp_path, monkeypatch, share):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 6])], 2, with_prior=True)
+
+    def read(first, **options):
+        sizes = (16, 24), (24, 16)
+        return collect(training_batches(index, 2, 4, sizes, 3, first, 9, Augmentation(), share, **options))
+
+    def serve(dataset, address):
+        assert address == "grpc://there"
+        batches = list(dataset)
+        return batches[1::2] + batches[6::4]
+
+    monkeypatch.setattr("msst_keras.pipeline.batches.serve", serve)
+    for first in (0, 3):
+        expected, found = read(first), read(first, service="grpc://there")
+        assert len(found) == len(expected) == (9 - first) * share.num_replicas
+        for batch, served in zip(expected, found, strict=True):
+            assert batch.keys() == served.keys()
+            for name, value in batch.items():
+                np.testing.assert_array_equal(served[name], value)
+
+
+def test_validation_shares_lose_and_double_no_clip(tmp_path):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [5, 6])], 1, with_prior=True)
+    clips = [
+        batch["clip"]
+        for worker in range(2)
+        for batch in collect(validation_batches(index, 1, 4, (16, 24), Share(worker, 2, 1)))
+    ]
+    assert [len(part) for part in clips] == [2] * 6  # every replica has as many batches
+    clips = np.concatenate(clips)
+    assert sorted(clips[clips >= 0]) == list(range(11)) and np.sum(clips < 0) == 1
+
+
+def test_replicas_that_cannot_share_a_batch_equally_are_refused(tmp_path):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [2])], 1, with_prior=True)
+    with pytest.raises(ValueError, match="a batch of 3 cannot be shared equally by 2 replicas"):
+        training_batches(index, 1, 3, ((16, 24),), 0, 0, 1, WHOLE, Share(0, 1, 2))
+
+
+def test_clips_of_other_label_kinds_are_left_out(tmp_path):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [3])], 1, True, ["fine"])
+    assert index.label_kinds == ("fine",) * 3
+    with pytest.raises(ValueError, match="no frame has a coarse label"):
+        clip_index.index_clips([str(tmp_path / "a")], 1, True, ["coarse"])
+
+
+def test_pictures_have_the_flow_where_it_is_stored(tmp_path):
+    index = clip_index.index_clips([make_folder(tmp_path / "a", [4])], 2, with_prior=True)
+    clips = picture_clips(index, [3, 1], 2, (16, 24))
+    assert "flow" not in clips
+    np.testing.assert_array_equal(clips["frames"][:, :, 0, 0, 0], [[2, 3], [0, 1]])
+
+
+def test_records_are_read_from_file_systems_of_tensorflow(tmp_path):
+    folder = make_folder(tmp_path / "a", [4])
+    remote = f"ram://records/{tmp_path.name}"
+    tf.io.gfile.makedirs(remote)
+    for path in (tmp_path / "a").iterdir():
+        tf.io.gfile.copy(str(path), f"{remote}/{path.name}")
+    found = clip_index.find_record_folders([f"{remote[:-1]}*"])
+    assert found == [remote]
+    here, there = (clip_index.index_clips([name], 2, with_prior=True) for name in (folder, remote))
+    for expected, value in zip(train(here, num_frames=2), train(there, num_frames=2), strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(value[name], expected[name])

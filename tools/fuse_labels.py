@@ -43,7 +43,7 @@ flags.mark_flags_as_required(["root", "output_dir"])
 
 def main() -> None:
     """Makes the built-in methods' maps, then fuses all."""
-    from msst_keras.data import datasets
+    from msst_keras.data import datasets, label_folders
     from msst_keras.labels import fuse
     from msst_keras.labels.sources import make_source
 
@@ -56,7 +56,7 @@ def main() -> None:
     fuse.clear_partial(output_dir)
     sequences = [fuse.extract_frames(sequence, output_dir / "frames") for sequence in sequences]
     if _GROUND_TRUTH.value:
-        sequences = fuse.add_masks(sequences, Path(_GROUND_TRUTH.value))
+        sequences = label_folders.add_masks(sequences, _GROUND_TRUTH.value)
     for name, make in makers.items():
         maps_dirs[name] = output_dir / "sources" / name
         for sequence in sequences:

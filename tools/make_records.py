@@ -59,8 +59,16 @@ _PRIOR = flags.DEFINE_string(
     "flow's residual magnitude, before there is a trained one), flow (flow itself as an image, for msst train "
     "--motion_input=flow), or none.",
 )  # fmt: skip
+_PRIOR_DIR = flags.DEFINE_string(
+    "prior_dir", None, "Prior maps of another method, PRIOR_DIR/SEQUENCE/FRAME.png, 8-bit grey of any size, in place of "
+    "--prior. A model that is trained on them cannot be exported, since nothing here makes them."
+)  # fmt: skip
 _STORE_FLOW = flags.DEFINE_bool("store_flow", False, "Store the flow as well; `msst train_prior` needs it.")
 _LABEL_KIND = flags.DEFINE_enum("label_kind", "fine", ["fine", "coarse"], "What the masks are (paper, section 3.3).")
+_COARSE_LABELS = flags.DEFINE_string(
+    "coarse_labels", None, "Coarse labels of the frames that have no mask, COARSE_LABELS/SEQUENCE/FRAME.png, as "
+    "`msst fuse_labels` makes and `msst review_labels` corrects them. Frames with a mask keep it."
+)  # fmt: skip
 _STILL_FRAMES = flags.DEFINE_integer(
     "still_frames", 1, "Frames of the clip that each of --dataset=stills becomes, camera and object moving; 1: none.",
     lower_bound=1,
@@ -95,9 +103,11 @@ def main() -> None:
     num_workers = _NUM_WORKERS.value or cores
     run = {"num_workers": num_workers, "engine": _ENGINE.value, "beam_args": shlex.split(_BEAM_ARGS.value)}
     if not _ADD_PRIOR.value:
-        from msst_keras.data import datasets
+        from msst_keras.data import datasets, label_folders
 
         sequences = datasets.find_sequences(_DATASET.value, _ROOT.value, _SPLIT.value, _SEQUENCES.value)
+        if _COARSE_LABELS.value:
+            sequences = label_folders.add_coarse_labels(sequences, _COARSE_LABELS.value)
         sequences, stills = _set_in_motion(sequences)
     from msst_keras.conversion import convert  # brings TensorFlow: seconds that an input at fault need not wait
     from msst_keras.conversion.work_report import WorkReport
@@ -135,11 +145,15 @@ def _set_in_motion(sequences):
 
 def _motion():
     from msst_keras.motion.flow import FlowSettings
-    from msst_keras.motion.settings import MotionOptions
+    from msst_keras.motion.settings import FILES, MotionOptions
 
     method = "files" if _FLOW_DIR.value else _FLOW.value
     flow = FlowSettings(method, _MOTION_SIZE.value, _DIRECTION.value, _STRIDE.value)
     stored = {"store_flow": _STORE_FLOW.value, "flow_dir": _FLOW_DIR.value}
+    if _PRIOR_DIR.value:
+        if flags.FLAGS["prior"].present:
+            raise ValueError("--prior and --prior_dir are two priors; give one of them")
+        return MotionOptions(flow, None, FILES, **stored, prior_dir=_PRIOR_DIR.value)
     if _PRIOR.value in ("none", "magnitude", "flow"):
         return MotionOptions(flow, None, _PRIOR.value, **stored)
     from msst_keras.motion.prior import load_prior

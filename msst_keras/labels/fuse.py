@@ -60,35 +60,6 @@ def extract_frames(sequence: Sequence, frames_dir: Path) -> Sequence:
     return Sequence(sequence.name, tuple(layouts.list_images(folder)), frame_rate=sequence.frame_rate)
 
 
-def add_masks(sequences: Iterable[Sequence], masks_dir: Path) -> list[Sequence]:
-    """Gives sequences without masks those of MASKS_DIR/SEQUENCE/FRAME.png, where what is not black is the object.
-
-    Raises:
-      FileNotFoundError: no such folder.
-      ValueError: a sequence with masks of its own, a mask without its frame, or masks for none of the sequences.
-    """
-    sequences = list(sequences)
-    folders = {path.name for path in layouts.subfolders(masks_dir)}
-    if not folders.intersection(sequence.name for sequence in sequences):
-        raise ValueError(
-            f"{masks_dir}: no masks for any of the sequences; expected SEQUENCE/FRAME.png, named as they are"
-        )
-    return [_with_masks(s, masks_dir / s.name) if s.name in folders else s for s in sequences]
-
-
-def _with_masks(sequence: Sequence, folder: Path) -> Sequence:
-    if sequence.mask_paths:
-        raise ValueError(f"{folder}: the dataset has masks of this sequence itself; leave one of the two away")
-    indices = {name: index for index, name in enumerate(sequence.frame_names)}
-    paths = layouts.list_images(folder)
-    for path in paths:
-        if path.stem not in indices:
-            raise ValueError(f"{path}: a mask without its frame; sequence '{sequence.name}' has no frame '{path.stem}'")
-    return dataclasses.replace(
-        sequence, mask_paths={indices[path.stem]: (path,) for path in paths}, mask_rule="nonzero"
-    )
-
-
 def make_maps(sequence: Sequence, make: Callable, folder: Path) -> None:
     """Writes the maps that a source (`sources.make_source`) makes of a sequence, unless they are there already."""
     target = folder / sequence.name

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msst_keras.data import datasets, images
+from msst_keras.data import datasets, images, label_folders
 from msst_keras.labels import fuse, fusion, label_files, sources
 from msst_keras.labels.fuse import FUSED, PLAIN_MEAN
 
@@ -94,15 +94,15 @@ def test_without_masks_the_mean_is_taken(tree):
 
 def test_masks_from_elsewhere_join_sequences_without(tree):
     sequences = datasets.find_sequences("folder", tree / "root" / "JPEGImages")
-    joined = fuse.add_masks(sequences, tree / "root" / "Annotations")
+    joined = label_folders.add_masks(sequences, tree / "root" / "Annotations")
     assert sorted(joined[0].mask_paths) == [0, 2] and np.array_equal(joined[0].read_mask(2), square(10))
     with pytest.raises(ValueError, match="the dataset has masks of this sequence itself"):
-        fuse.add_masks(joined, tree / "root" / "Annotations")
-    with pytest.raises(ValueError, match="no masks for any of the sequences"):
-        fuse.add_masks(sequences, tree)
+        label_folders.add_masks(joined, tree / "root" / "Annotations")
+    with pytest.raises(ValueError, match="no labels of any of the sequences"):
+        label_folders.add_masks(sequences, tree)
     label_files.write_label(tree / "root" / "Annotations" / "boat" / "9.png", square(0))
-    with pytest.raises(ValueError, match="9.png: a mask without its frame; sequence 'boat' has no frame '9'"):
-        fuse.add_masks(sequences, tree / "root" / "Annotations")
+    with pytest.raises(ValueError, match="9.png: a label without its frame; sequence 'boat' has no '9'"):
+        label_folders.add_masks(sequences, tree / "root" / "Annotations")
 
 
 def test_what_is_missing_is_named_before_anything_is_made(tree):

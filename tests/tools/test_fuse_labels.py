@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from msst_keras.labels import label_files
+from msst_keras.records.manifest import read_manifest
 
 SIZE = (48, 64)
 
@@ -50,6 +52,36 @@ def test_built_in_sources_on_a_fresh_machine_then_other_maps(frames):
     assert result.stdout.splitlines()[0] == "weights, equal, since no frame has a mask: flow 1.000"
     again = fuse_labels(*common, f"--output_dir={frames}/out")
     assert again.returncode == 1 and "labels are here already" in again.stderr and "Traceback" not in again.stderr
+
+
+def make_records(*flags):
+    command = [sys.executable, "-m", "msst_keras", "make_records", "--dataset=folder", "--num_workers=1", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_records_are_made_of_coarse_labels_and_of_other_peoples_priors(frames):
+    for index in range(3):
+        label_files.write_label(frames / "labels" / "boat" / f"{index:05d}.png", np.tri(*SIZE).astype(bool))
+    common = (f"--root={frames}/frames", f"--output_dir={frames}/records", f"--coarse_labels={frames}/labels")
+    result = make_records(*common, f"--prior_dir={frames}/labels")
+    assert result.returncode == 0, result.stderr
+    manifest = read_manifest(frames / "records")
+    assert manifest["sequences"]["boat"]["labelled"] == {"0": "coarse", "1": "coarse", "2": "coarse"}
+    assert manifest["motion"]["prior"] == {"kind": "files"}
+    result = make_records(*common, f"--prior_dir={frames}/labels", "--prior=magnitude")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "msst make_records: --prior and --prior_dir are two priors; give one of them"
+    )
+    (frames / "run").mkdir()
+    run = {"model": {}, "motion": manifest["motion"], "image_size": [64, 64]}
+    (frames / "run" / "run.json").write_text(json.dumps(run))
+    command = [sys.executable, "-m", "msst_keras", "export", f"--run_dir={frames}/run", f"--output_dir={frames}/model"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (
+        result.returncode == 1
+        and "its motion prior came from files (--prior_dir), which no model makes" in result.stderr
+    )
 
 
 @pytest.mark.parametrize(

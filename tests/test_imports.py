@@ -24,6 +24,7 @@ ALLOWED = {
     "msst_keras.conversion": {"msst_keras.data", "msst_keras.records", "msst_keras.motion", "msst_keras.synthetic"},
     "msst_keras.evaluation": set(),
     "msst_keras.web": set(),
+    "msst_keras.app": {"msst_keras.data", "msst_keras.web"},
     # Flow and a model's maps are two of the methods to fuse.
     "msst_keras.labels": {
         "msst_keras.data", "msst_keras.motion.flow", "msst_keras.inference.stream", "msst_keras.web",

@@ -42,8 +42,8 @@ def main() -> None:
     settings = run.read_run(_RUN_DIR.value)
     if settings["motion"] and settings["motion"]["prior"]["kind"] == "files":
         raise ValueError(
-            f"{_RUN_DIR.value}: its motion prior came from files (--prior_dir), which no model makes; train with a prior "
-            "of `msst train_prior` to export"
+            f"{_RUN_DIR.value}: its motion prior came from files (--prior_dir), which no model makes; train with a "
+            "prior of `msst train_prior` to export"
         )
     keras.config.set_dtype_policy(_PRECISION.value)
     model = run.load_model(_RUN_DIR.value, _CHECKPOINT.value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.resources
 import secrets
+import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 
 import uvicorn
@@ -112,11 +114,14 @@ def serve(app: Starlette, host: str, port: int, what: str) -> None:
             Guard(app, port, token), log_level="warning", server_header=False, timeout_graceful_shutdown=2,
             proxy_headers=False, ws="none",
         )  # fmt: skip
+        # uvicorn raises the signal that ended it once more when it is done: what is open here is then closed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    listener = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family)

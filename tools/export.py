@@ -35,7 +35,9 @@ def main() -> None:
     import keras
     import tensorflow as tf
 
-    from msst_keras.motion.prior import MagnitudePrior, load_prior
+    from msst_keras.model.msst import fold_model
+    from msst_keras.motion.flow import FlowSettings
+    from msst_keras.motion.prior import UNTRAINED_PRIORS, load_prior
     from msst_keras.serving.export import export_saved_model
     from msst_keras.training import run
 
@@ -46,13 +48,15 @@ def main() -> None:
             "prior of `msst train_prior` to export"
         )
     keras.config.set_dtype_policy(_PRECISION.value)
-    model = run.load_model(_RUN_DIR.value, _CHECKPOINT.value)
+    model = fold_model(run.load_model(_RUN_DIR.value, _CHECKPOINT.value), settings["model"])
     keras.config.set_dtype_policy("float32")
     prior = None
     if settings["motion"]:
         run.keep_prior(_RUN_DIR.value, settings["motion"], None)  # refuses a prior other than the records'
-        network = settings["motion"]["prior"]["kind"] == "network"
-        prior = load_prior(Path(_RUN_DIR.value) / run.PRIOR_NAME) if network else MagnitudePrior()
+        kind, flow = settings["motion"]["prior"]["kind"], FlowSettings.from_dict(settings["motion"]["flow"])
+        prior = UNTRAINED_PRIORS[kind](flow) if kind in UNTRAINED_PRIORS else load_prior(
+            Path(_RUN_DIR.value) / run.PRIOR_NAME
+        )  # fmt: skip
     output_dir = Path(_OUTPUT_DIR.value)
     versions = [int(path.name) for path in output_dir.glob("*") if path.name.isdigit()]
     path = output_dir / str(_VERSION.value or max(versions, default=0) + 1)

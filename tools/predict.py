@@ -1,9 +1,11 @@
 """Saliency maps of videos or folders of frames: one 8-bit grey PNG per frame, at the frame's size, named after it.
 
+  msst predict --input=video.mp4
   msst predict --model=saved_models/msst --input=video.mp4,frames/ --output_dir=maps --crf --overlay=overlay.mp4
 
-The maps of an input go to OUTPUT_DIR/NAME, NAME being its file or folder name. A folder of folders of frames gives one
-sequence each. What is there already is not done again: whole sequences, and the frames of one that was interrupted.
+Without --model the model that is installed with the package is used. The maps of an input go to OUTPUT_DIR/NAME, NAME
+being its file or folder name; the overlay of a video file goes to OUTPUT_DIR/NAME.mp4. A folder of folders of frames
+gives one sequence each. What is there already is not done again: whole sequences, and the frames of one that was interrupted.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from absl import flags
 from msst_keras import cli
 from msst_keras.tools._flags import define_crf
 
-_MODEL = flags.DEFINE_string("model", None, "Folder of a SavedModel: saved_models/NAME (the newest) or NAME/VERSION.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "Folder of a SavedModel: saved_models/NAME (the newest) or NAME/VERSION. By default the one that is "
+    "installed with the package.",
+)  # fmt: skip
 _INPUT = flags.DEFINE_list(
     "input", None, "Video files, folders of frames, or folders of such folders, comma-separated."
 )
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the maps.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "maps", "Folder for the maps.")
 _CRF = flags.DEFINE_bool("crf", False, "Refine each map with the dense CRF, as the paper does in testing.")
 _CRF_WORKERS = flags.DEFINE_integer(
     "crf_workers", 1, "Frames that the CRF refines at a time, beside the network; more where there are idle cores.", 1
@@ -30,14 +35,17 @@ _CRF_WORKERS = flags.DEFINE_integer(
 _read_crf_flags = define_crf()
 _THRESHOLD = flags.DEFINE_float("threshold", None, "Write masks (0 and 255) of the maps above it.", 0.0, 1.0)
 _FLOW_DIR = flags.DEFINE_string("flow_dir", None, "FLOW_DIR/SEQUENCE/FRAME.flo, for a model made with such flow.")
-_OVERLAY = flags.DEFINE_string("overlay", None, "Also write the frames with their maps laid over as this MP4 video.")
-flags.mark_flags_as_required(["model", "input", "output_dir"])
+_OVERLAY = flags.DEFINE_string(
+    "overlay", "auto", "MP4 video of the frames with their maps laid over. auto: OUTPUT_DIR/NAME.mp4 for each "
+    "input that is a video file; none: no such video.",
+)  # fmt: skip
+flags.mark_flag_as_required("input")
 
 
 def main() -> None:
     """Streams each sequence through the model."""
     from msst_keras.data import datasets
-    from msst_keras.inference.stream import SaliencyModel
+    from msst_keras.inference.stream import SHIPPED_MODEL, SaliencyModel
 
     sequences = []
     for path in _INPUT.value:
@@ -45,18 +53,27 @@ def main() -> None:
     names = [sequence.name for sequence in sequences]
     if len(set(names)) < len(names):
         raise ValueError(f"two of the inputs have one name ({', '.join(sorted(names))}); predict them one by one")
-    if _OVERLAY.value and len(sequences) > 1:
+    if _OVERLAY.value not in ("auto", "none") and len(sequences) > 1:
         raise ValueError(f"--overlay is for one video, and there are {len(sequences)}: {', '.join(names)}")
     _check_crf_flags()
-    model = SaliencyModel(_MODEL.value)
+    model = SaliencyModel(_MODEL.value or SHIPPED_MODEL)
     for sequence in sequences:
-        output_dir = Path(_OUTPUT_DIR.value) / sequence.name
-        if output_dir.exists() and (not _OVERLAY.value or Path(_OVERLAY.value).exists()):
+        output_dir, overlay_path = Path(_OUTPUT_DIR.value) / sequence.name, _overlay_path(sequence)
+        if output_dir.exists() and (_OVERLAY.value in ("auto", "none") or overlay_path.exists()):
             print(f"{output_dir}: there already")
         elif output_dir.exists():
-            raise ValueError(f"{output_dir} is there already, without {_OVERLAY.value}; choose another --output_dir")
+            raise ValueError(f"{output_dir} is there already, without {overlay_path}; choose another --output_dir")
         else:
-            print(f"{output_dir}: {_predict(model, sequence, output_dir)} maps")
+            print(f"{output_dir}: {_predict(model, sequence, output_dir, overlay_path)} maps")
+            if overlay_path:
+                print(f"{overlay_path}: the video with its maps laid over")
+
+
+def _overlay_path(sequence) -> Path | None:
+    """Where the overlay of a sequence goes; None for none."""
+    if _OVERLAY.value == "auto":
+        return Path(_OUTPUT_DIR.value) / f"{sequence.name}.mp4" if sequence.video_path else None
+    return None if _OVERLAY.value == "none" else Path(_OVERLAY.value)
 
 
 def _check_crf_flags() -> None:
@@ -67,21 +84,21 @@ def _check_crf_flags() -> None:
         raise ValueError(f"--{given[0]} is for the CRF, which is off: give --crf too")
 
 
-def _predict(model, sequence, output_dir: Path) -> int:
+def _predict(model, sequence, output_dir: Path, overlay_path: Path | None) -> int:
     """Writes the maps of a sequence; folder and overlay appear when they are whole. Returns how many maps."""
     from msst_keras.data import images
     from msst_keras.inference import overlay
     from msst_keras.progress import progress
 
-    partial, start, num_done = _begin(model, sequence, output_dir)
+    partial, start, num_done = _begin(model, sequence, output_dir, overlay_path)
     count = num_done
     with contextlib.ExitStack() as stack:
         video = None
         maps = itertools.islice(_make_maps(model, sequence, start), num_done - start, None)
         for name, frame, saliency in progress(maps, len(sequence) or None, sequence.name, initial=num_done):
-            if _OVERLAY.value:
+            if overlay_path:
                 if video is None:
-                    writer = overlay.OverlayWriter(_OVERLAY.value, sequence.frame_rate, frame.shape[:2])
+                    writer = overlay.OverlayWriter(overlay_path, sequence.frame_rate, frame.shape[:2])
                     video = stack.enter_context(writer)
                 video.write(overlay.overlay(frame, saliency))
             if _THRESHOLD.value is not None:
@@ -96,7 +113,7 @@ def _predict(model, sequence, output_dir: Path) -> int:
 _FLAGS = "flags.txt"
 
 
-def _begin(model, sequence, output_dir: Path) -> tuple[Path, int, int]:
+def _begin(model, sequence, output_dir: Path, overlay_path: Path | None) -> tuple[Path, int, int]:
     """The folder for maps until they are whole, the frame to start at, and how many an interrupted run has written.
 
     A map depends on its T frames and their flow, so the stream starts that much before the first missing map. Maps of
@@ -106,7 +123,7 @@ def _begin(model, sequence, output_dir: Path) -> tuple[Path, int, int]:
     lines = [line for line in cli.flags_text(main).splitlines() if not line.startswith(("--input=", "--crf_workers="))]
     text = "\n".join([f"# {sequence.video_path or sequence.frame_paths[0].parent} {model.settings}", *lines])
     flags_path = partial / _FLAGS
-    if _OVERLAY.value or not flags_path.is_file() or flags_path.read_text() != text:
+    if overlay_path or not flags_path.is_file() or flags_path.read_text() != text:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         flags_path.write_text(text)

@@ -17,8 +17,8 @@ from msst_keras import cli
 from msst_keras.tools._flags import BACKBONES, define_sizes
 
 _RECORDS = flags.DEFINE_list(
-    "records", None, "Globs of record folders to train on, comma-separated. With shares, as stills:3,video:1, each is a "
-    "group that gives its share of every batch.",
+    "records", None, "Globs of record folders to train on, comma-separated. With shares, as stills:3,video:1, each is "
+    "a group that gives its share of every batch.",
 )  # fmt: skip
 _VAL_RECORDS = flags.DEFINE_list("val_records", None, "Globs of record folders to validate on.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")

@@ -20,7 +20,7 @@ from msst_keras.data import datasets
 from msst_keras.files import hash_file, publish
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
 from msst_keras.motion.prior import UNTRAINED_PRIORS, load_prior
-from msst_keras.motion.settings import MAGNITUDE, MotionOptions
+from msst_keras.motion.settings import MotionOptions
 from msst_keras.progress import progress
 from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS
 from msst_keras.records.manifest import MANIFEST_NAME, join_manifest, load_manifest, read_manifest, write_manifest

@@ -21,15 +21,19 @@ import tensorflow as tf
 from msst_keras.motion.flow import FROM_FILES, FlowEstimator, FlowSettings
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 
+# The model that is installed with the package; its card is beside it.
+SHIPPED_MODEL = Path(__file__).parents[1] / "shipped" / "msst_light"
+
 
 class SaliencyModel:
     """A SavedModel of `msst export`, loaded: its settings and its signatures.
 
     Attributes:
       settings: the asset `msst.json`: "num_frames", "image_size", "motion", and where the model came from.
+      windows: the names of the maps that `fuse` wants of the last T frames; of the others the last frame's.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path = SHIPPED_MODEL):
         """Loads saved_models/NAME/VERSION, or the newest version of saved_models/NAME.
 
         Raises:
@@ -45,6 +49,8 @@ class SaliencyModel:
             self._loaded = tf.saved_model.load(str(path))
             self.encode = self._loaded.signatures["encode"]
             self.fuse = self._loaded.signatures["fuse"]
+            inputs = self.fuse.structured_input_signature[1]
+            self.windows = tuple(name for name, spec in inputs.items() if spec.shape.rank == 5)
         except Exception as error:  # of damaged files TensorFlow raises nearly anything
             raise ValueError(f"{path}: this SavedModel cannot be loaded ({error}); export it again") from error
 
@@ -104,12 +110,13 @@ class SaliencyStream:
             if self._superpixels:
                 inputs["superpixels"] = tf.constant(segment(flow, self._superpixels)[None])
         maps = self._model.encode(**inputs)
-        self._maps.append(maps)
+        kept = {name: maps[name] for name in self._model.windows}
+        self._maps.append(kept)
         while len(self._maps) < self._maps.maxlen:  # the first frame stands for those before it
-            self._maps.append(maps)
-        window = {name: tf.stack([step[name] for step in self._maps], axis=1) for name in maps}
+            self._maps.append(kept)
+        maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
         size = tf.constant([frame.shape[:2]], tf.int32)
-        return self._model.fuse(frame_size=size, **window)["saliency"].numpy()[0, :, :, 0]
+        return self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
 
 
 def stream_maps(

@@ -24,7 +24,15 @@ from msst_keras.model.mobilenetv2 import build_mobilenetv2
 from msst_keras.model.resnet50v2 import build_resnet50v2
 from msst_keras.model.vgg16 import build_vgg16, load_vgg16
 
-__all__ = ["BACKBONES", "OUTPUT_STRIDES", "PYRAMID_BACKBONES", "build_backbone", "build_pyramid", "output_strides", "scale_channels"]
+__all__ = [
+    "BACKBONES",
+    "OUTPUT_STRIDES",
+    "PYRAMID_BACKBONES",
+    "build_backbone",
+    "build_pyramid",
+    "output_strides",
+    "scale_channels",
+]
 
 # Name -> what builds the network, what loads its weights.
 _NETWORKS = {

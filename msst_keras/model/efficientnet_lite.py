@@ -1,7 +1,7 @@
 """EfficientNet-Lite (Tan and Le 2019; the Lite variants of Liu 2020): the backbones of the light network.
 
-Lite leaves squeeze-and-excite away and has ReLU6, so it is fast on processors of every kind. Shapes of Lite0 at width 1,
-H x W multiples of 32 (`stage` counts the rows of STAGES):
+Lite leaves squeeze-and-excite away and has ReLU6, so it is fast on processors of every kind. Shapes of Lite0 at width
+1, H x W multiples of 32 (`stage` counts the rows of STAGES):
 
     layer                     output
     pixels                    H    x W    x 3 or 4

@@ -155,7 +155,8 @@ def normalized_convolution(
         initializer = kernel_initializer or keras.initializers.RandomNormal(stddev=std)
         x = keras.layers.DepthwiseConv2D(kernel_size, depthwise_initializer=initializer, **options)(x)
     else:
-        x = keras.layers.Conv2D(filters, kernel_size, kernel_initializer=kernel_initializer or "he_normal", **options)(x)
+        initializer = kernel_initializer or "he_normal"
+        x = keras.layers.Conv2D(filters, kernel_size, kernel_initializer=initializer, **options)(x)
     if folded:
         return x
     x = keras.layers.BatchNormalization(

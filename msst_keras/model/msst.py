@@ -25,6 +25,7 @@ import keras
 
 from msst_keras.model import topdown
 from msst_keras.model.backbones import build_backbone, output_strides, scale_channels
+from msst_keras.model.layers import fold_batch_norms
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
 
 VARIANTS = ("os", "st", "msst")
@@ -32,7 +33,8 @@ VARIANTS = ("os", "st", "msst")
 # an image of three channels (`motion.flow_image`); it needs neither superpixels nor a prior network, which saves
 # their time, and a pre-trained first convolution fits it.
 MOTION_INPUTS = ("prior", "flow")
-# What becomes of the streams' features. "branches": the paper's, one map per stream and scale. "topdown": see `topdown`.
+# What becomes of the streams' features. "branches": the paper's, one map per stream and scale. "topdown": see the module
+# of that name.
 DECODERS = ("branches", "topdown")
 
 # Channels of a branch's 3x3 convolution (section 3.2).
@@ -178,6 +180,36 @@ def get_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
             of the middle map. OS and ST take any T.
     """
     return model.get_layer("encoder"), model.get_layer("fuser")
+
+
+def fold_model(model: keras.Model, settings: dict) -> keras.Model:
+    """The same network with its batch norms folded into the convolutions before them: the same maps in less time.
+
+    Args:
+        model: Of `build_msst`.
+        settings: The arguments that it was built with.
+
+    Returns:
+        A model with weights of its own; `model` itself where it has no batch norms.
+    """
+    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers()):
+        return model
+    folded = build_msst(**settings | {"batch_norm": "folded", "weights": "none"})
+    fold_batch_norms(model, folded)
+    return folded
+
+
+def get_serving_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """`get_parts` without what training alone needs: the fuser gives "fused", the encoder what that is made of.
+
+    Returns:
+        encoder, fuser; they share the weights of `model`. The inputs of the fuser with five axes are windows of T
+        steps, those with four are of frame T alone.
+    """
+    encoder, fuser = get_parts(model)
+    used = {name: value for name, value in fuser.input.items() if name != "temporal"}
+    fuser = keras.Model(used, {"fused": fuser.output["fused"]}, name="fuser")
+    return keras.Model(encoder.input, {name: encoder.output[name] for name in used}, name="encoder"), fuser
 
 
 def _build_encoder(frames, motion, backbones, output_stride, width, weights, first_convolution_std, batch_norm):

@@ -1,6 +1,6 @@
 """The light network's two parts: fusion of the streams at every level, and a decoder to stride 4.
 
-    frame  - spatial backbone, strides 4, 8, 16, 32 -\\   at each level both to LEVEL_CHANNELS by a 1x1 convolution, then
+    frame  - spatial backbone, strides 4, 8, 16, 32 -\\   at each level both to 64 channels by a 1x1 convolution, then
     motion - temporal backbone, strides 4, 8, 16 ----/   fused: "gated" or "linear"
                                                               encoder: one frame at a time
     stride 16 of T frames -> ConvLSTM -> 1x1 -> added to stride 16 of frame T

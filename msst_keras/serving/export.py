@@ -6,11 +6,13 @@ Signatures (batch B, frame size H x W are free; T, M, and the motion size h x w 
                      -> saliency float32 (B, H, W, 1) in 0..1, of frame T
     encode           frame (B, H, W, 3), flow (B, h, w, 2), superpixels (B, h, w, M)
                      -> middle, last float32 (B, h_r, w_r, S): the streams' maps of one time step (Eq. 3 before
-                     upsampling)
-    fuse             middle, last (B, T, h_r, w_r, S), frame_size int32 (B, 2): H and W, alike in a batch
+                     upsampling); of the light network stride4, stride8, stride16, stride32
+    fuse             middle, last (B, T, h_r, w_r, S), frame_size int32 (B, 2): H and W, alike in a batch; of the light
+                     network stride16 (B, T, ...) and the others of frame T alone (B, ...)
                      -> saliency (B, H, W, 1)
 
-A variant without motion (`os`) takes no flow and no superpixels; the magnitude prior takes no superpixels.
+A variant without motion (`os`) takes no flow and no superpixels; neither the magnitude prior nor a network that sees
+flow itself takes superpixels.
 `assets/msst.json` holds T, the sizes, the flow and superpixel settings and where the model came from.
 """
 
@@ -25,7 +27,7 @@ import tensorflow as tf
 from keras import ops
 
 from msst_keras.files import publish
-from msst_keras.model.msst import get_parts
+from msst_keras.model.msst import get_serving_parts
 
 ASSET_NAME = "msst.json"
 
@@ -62,17 +64,19 @@ class _Servable(tf.Module):
 
     def __init__(self, model: keras.Model, prior: keras.Model | None, settings: dict):
         super().__init__()
-        self._encoder, self._fuser = get_parts(model)
-        self._prior = prior
+        # Keras variables wrap TensorFlow's, which a SavedModel tracks. The models themselves are hidden in an
+        # object that it does not look into: it would store each weight again under their names.
+        encoder, fuser = get_serving_parts(model)
+        weights = {id(weight): weight.value for part in (encoder, fuser, prior) if part for weight in part.weights}
+        self._weights = list(weights.values())
+        self._models = _Untracked(encoder, fuser, prior)
         self._num_frames = settings["num_frames"]
         self._image_size = tuple(settings["image_size"])
-        # Keras variables wrap TensorFlow's, which a SavedModel tracks.
-        self._weights = [weight.value for weight in (*model.weights, *(prior.weights if prior else ()))]
 
     def signatures(self, motion: dict | None) -> dict:
         """The concrete function of each signature; `motion` is that of the asset."""
         frame_specs = {"frame": tf.TensorSpec([None, None, None, 3], tf.uint8)}
-        if self._prior is not None:
+        if self._models.prior is not None:
             height, width = motion["flow"]["motion_size"]
             frame_specs["flow"] = tf.TensorSpec([None, height, width, 2], tf.float32)
             if motion["superpixels"] is not None:
@@ -84,9 +88,10 @@ class _Servable(tf.Module):
             for name, spec in frame_specs.items()
         }
         map_specs = {
-            name: tf.TensorSpec([None, self._num_frames, None, None, output.shape[-1]], tf.float32)
-            for name, output in self._encoder.output.items()
-        }
+            name: tf.TensorSpec([None, *([self._num_frames] if self._is_window(name) else []), None, None,
+                                 value.shape[-1]], tf.float32)
+            for name, value in self._models.fuser.input.items()
+        }  # fmt: skip
         map_specs["frame_size"] = tf.TensorSpec([None, 2], tf.int32)
         return {
             "serving_default": _function(self._saliency, clip_specs),
@@ -97,20 +102,31 @@ class _Servable(tf.Module):
     def _encode(self, frame, flow=None, superpixels=None):
         frames = tf.cast(frame, tf.float32)
         inputs = {"frames": ops.image.resize(frames, self._image_size, antialias=True)}
-        if self._prior is not None:
+        prior = self._models.prior
+        if prior is not None:
             motion = {"flow": flow} if superpixels is None else {"flow": flow, "superpixels": superpixels}
-            if self._prior.needs_frames:
+            if prior.needs_frames:
                 motion["frame"] = frame
-            inputs["prior"] = ops.image.resize(self._prior(motion), self._image_size, antialias=True)
-        maps = self._encoder(inputs, training=False)
+            inputs["prior"] = ops.image.resize(prior(motion), self._image_size, antialias=True)
+        maps = self._models.encoder(inputs, training=False)
         return {name: tf.cast(value, tf.float32) for name, value in maps.items()}
 
     def _fuse(self, frame_size, **maps):
-        logits = self._fuser(maps, training=False)["fused"]
+        logits = self._models.fuser(maps, training=False)["fused"]
         height, width = self._image_size
         saliency = tf.sigmoid(logits[:, :height, :width])  # the maps' grid may reach beyond the image: see build_msst
-        resized = tf.image.resize(saliency, frame_size[0], antialias=True)
+        size = frame_size[0]
+        # Where both sides grow, antialiasing changes nothing and takes ten times as long.
+        resized = tf.cond(
+            tf.reduce_all(size >= tf.constant(self._image_size)),
+            lambda: tf.image.resize(saliency, size),
+            lambda: tf.image.resize(saliency, size, antialias=True),
+        )
         return {"saliency": tf.clip_by_value(resized, 0.0, 1.0)}
+
+    def _is_window(self, name: str) -> bool:
+        """Whether the fuser takes these maps of all T frames."""
+        return len(self._models.fuser.input[name].shape) == 5
 
     def _saliency(self, frames, **motion):
         shape = tf.shape(frames)
@@ -124,7 +140,16 @@ class _Servable(tf.Module):
         }
         for name, value in maps.items():
             split[name].set_shape([None, self._num_frames, *value.shape[1:]])
+            if not self._is_window(name):
+                split[name] = split[name][:, -1]
         return self._fuse(tf.repeat(shape[None, 2:4], shape[0], axis=0), **split)
+
+
+class _Untracked:
+    """Encoder, fuser and prior where `tf.Module` does not find them."""
+
+    def __init__(self, encoder: keras.Model, fuser: keras.Model, prior: keras.Model | None):
+        self.encoder, self.fuser, self.prior = encoder, fuser, prior
 
 
 def _function(function, specs: dict):

@@ -47,8 +47,8 @@ def make_step(model: keras.Model, update: Update, options: StepOptions, devices:
     over all replicas, so that every process hears of a signal that one of them got.
 
     Returns:
-      a function that gives {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"], "gradient_norm", "stop"}, float32 scalars, the
-      same in all processes; the loss is that of the weights before the step.
+      a function that gives {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"], "gradient_norm", "stop"}, float32
+      scalars, the same in all processes; the loss is that of the weights before the step.
     """
     compute = _add_recomputed_gradients if options.recompute else _add_gradients
     num_parts = devices.num_replicas * options.accumulation_steps

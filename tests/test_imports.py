@@ -27,7 +27,7 @@ ALLOWED = {
     "msst_keras.app": {"msst_keras.data", "msst_keras.web"},
     # Flow and a model's maps are two of the methods to fuse.
     "msst_keras.labels": {
-        "msst_keras.data", "msst_keras.motion.flow", "msst_keras.inference.stream", "msst_keras.web",
+        "msst_keras.data", "msst_keras.motion.flow", "msst_keras.inference", "msst_keras.web",
     },  # fmt: skip
     "msst_keras.inference": {"msst_keras.motion"},
     "msst_keras.serving": {"msst_keras.model"},

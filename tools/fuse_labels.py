@@ -29,10 +29,13 @@ _GROUND_TRUTH = flags.DEFINE_string(
 _MAPS = flags.DEFINE_list("maps", [], "NAME:DIR of each method: DIR/SEQUENCE/FRAME.png, 8-bit grey, comma-separated.")
 _SOURCES = flags.DEFINE_list(
     "sources", None,
-    "Built-in methods to fuse as well: flow_magnitude, spectral_residual, fine_grained, model. By default the first "
-    "three where there are no --maps, and model where there is a --model.",
+    "Built-in methods to fuse as well: flow_magnitude, spectral_residual, fine_grained, model. By default all of them "
+    "where there are no --maps, model only where there is one; with --maps none but the model that --model names.",
 )  # fmt: skip
-_MODEL = flags.DEFINE_string("model", None, "Folder of a SavedModel of `msst export`, for the source 'model'.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "Folder of a SavedModel of `msst export`, for the source 'model'. By default the one installed "
+    "with the package."
+)  # fmt: skip
 _FREE_OFFSET = flags.DEFINE_bool(
     "free_offset", True, "Fit the weights up to a constant in each frame, which the threshold does not mind anyhow. "
     "--nofree_offset is the fit of the paper's reference [11] to the letter."
@@ -67,6 +70,8 @@ def main() -> None:
 
 def _read_methods() -> tuple[dict[str, Path], list[str]]:
     """The folder of each method's maps, and the built-in sources to add."""
+    from msst_keras.labels.sources import has_shipped_model
+
     maps_dirs = {}
     for text in _MAPS.value:
         name, colon, folder = text.partition(":")
@@ -76,7 +81,7 @@ def _read_methods() -> tuple[dict[str, Path], list[str]]:
     sources = _SOURCES.value
     if sources is None:
         sources = [] if maps_dirs else ["flow_magnitude", "spectral_residual", "fine_grained"]
-        sources += ["model"] if _MODEL.value else []
+        sources += ["model"] if _MODEL.value or (not maps_dirs and has_shipped_model()) else []
     if "model" not in sources and _MODEL.value:
         raise ValueError("--model is for the source 'model', which --sources leaves out")
     twice = sorted(maps_dirs.keys() & set(sources)) or [name for name in sources if sources.count(name) > 1]

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from msst_keras.inference import SHIPPED_MODEL
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 
 
@@ -17,22 +18,29 @@ def make_source(name: str, model_path: str | Path | None = None) -> Callable[[It
     Args:
       name: one of SOURCES: flow_magnitude (what moves against the camera), spectral_residual (Hou and Zhang 2007),
         fine_grained (Montabone and Soto 2010), or model.
-      model_path: of a SavedModel of `msst export`, for "model" alone.
+      model_path: of a SavedModel of `msst export`, for "model" alone; None is the one that is installed.
 
     Raises:
-      FileNotFoundError: no such model.
-      ValueError: an unknown name, or "model" without its path.
+      FileNotFoundError: no such model, or none that is installed.
+      ValueError: an unknown name.
     """
     if name not in SOURCES:
         raise ValueError(f"a source must be one of {', '.join(SOURCES)}, not '{name}'")
     if name != "model":
         return {"flow_magnitude": _flow_magnitude}.get(name) or _classical(_CLASSICAL[name])
-    if model_path is None:
-        raise ValueError("the source 'model' needs a SavedModel of `msst export`: name its folder with --model")
+    if model_path is None and not has_shipped_model():
+        raise FileNotFoundError(
+            "the source 'model' needs a SavedModel, and none is installed here: name one of `msst export` with --model"
+        )
     from msst_keras.inference.stream import SaliencyModel, stream_maps  # brings TensorFlow, which the others do without
 
-    model = SaliencyModel(model_path)
+    model = SaliencyModel(model_path or SHIPPED_MODEL)
     return lambda frames: (saliency for _, _, saliency in stream_maps(model, (("", frame) for frame in frames)))
+
+
+def has_shipped_model() -> bool:
+    """Whether a model is installed with the package."""
+    return SHIPPED_MODEL.is_dir()
 
 
 def _flow_magnitude(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

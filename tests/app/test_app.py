@@ -183,11 +183,7 @@ def test_limits_and_a_missing_model(video, tmp_path, limits, sentence):
 
 
 def test_without_a_model_it_does_not_start(tmp_path):
-    for flags, sentence in (
-        ([], "name a model with --model="),
-        ([f"--model={tmp_path}/no"], "no: no such model folder"),
-    ):
-        result = subprocess.run(
-            [sys.executable, "-m", "msst_keras", "app", *flags], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert result.returncode == 1 and sentence in result.stderr and "Traceback" not in result.stderr
+    command = [sys.executable, "-m", "msst_keras", "app", f"--model={tmp_path}/no"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    sentence = f"msst app: {tmp_path}/no: no such model folder; `msst export` writes saved_models/NAME/VERSION, name it"
+    assert result.returncode == 1 and result.stderr.startswith(sentence)

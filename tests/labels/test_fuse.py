@@ -162,10 +162,11 @@ def test_built_in_sources_give_a_map_per_frame(tree, name):
     assert np.abs(written - maps[2]).max() <= 0.5 / 255 + 1e-6
 
 
-def test_sources_that_cannot_be(tmp_path):
+def test_sources_that_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="a source must be one of flow_magnitude, spectral_residual"):
         sources.make_source("magic")
-    with pytest.raises(ValueError, match="the source 'model' needs a SavedModel of `msst export`: .* --model"):
+    monkeypatch.setattr(sources, "SHIPPED_MODEL", tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="needs a SavedModel, and none is installed here: .* with --model"):
         sources.make_source("model")
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/none"):
         sources.make_source("model", tmp_path / "none")

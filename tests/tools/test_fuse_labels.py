@@ -89,7 +89,6 @@ def test_records_are_made_of_coarse_labels_and_of_other_peoples_priors(frames):
     [
         (["--maps=dcl"], "--maps takes NAME:DIR,NAME:DIR with each name once, not 'dcl'"),
         (["--maps=a:x,a:y"], "--maps takes NAME:DIR,NAME:DIR with each name once, not 'a:y'"),
-        (["--sources=model"], "the source 'model' needs a SavedModel of `msst export`: name its folder with --model"),
         (["--sources=fine_grained", "--model=m"], "--model is for the source 'model', which --sources leaves out"),
         (["--sources=magic"], "a source must be one of flow_magnitude, spectral_residual, fine_grained, model"),
         (["--maps=model:x", "--model=m"], "two methods are called model"),

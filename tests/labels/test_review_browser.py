@@ -306,3 +306,19 @@ def test_another_sites_page_cannot_read_or_change(page, tmp_path):
     page.click(*LEFT)
     page.expect(regions(False, True))
     assert not page.is_seat_asked()  # the seat was not taken
+
+
+def test_with_a_token_the_page_works_from_elsewhere(tmp_path):
+    root = make_tree(tmp_path)
+    command = ("review_labels", f"--frames={root}/frames", f"--labels={root}/labels", "--host=0.0.0.0")
+    with Served(*command) as server, Browser(tmp_path / "profile") as browser:
+        page = Page(root, server, browser)
+        browser.open(server.origin)
+        assert "with its token" in browser.run("document.body.textContent")
+        browser.open(f"{server.origin}/?token={server.token}")
+        page.wait_shown(0)
+        assert browser.run("location.search + document.cookie") == ""  # it is in neither
+        page.press("x")
+        page.wait_shown(1)
+        page.saved()
+        assert not (root / "labels" / ODD / "00000.png").exists()

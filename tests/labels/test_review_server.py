@@ -144,6 +144,15 @@ def test_another_process_is_told(server, tree):
     assert result.returncode == 1 and f"cannot listen on 127.0.0.1, port {server.port}" in result.stderr
 
 
+def test_without_the_extra_it_says_what_to_install(tmp_path):
+    program = "import sys; sys.modules['uvicorn'] = None; from msst_keras import cli; cli.main(['msst', *sys.argv[1:]])"
+    for job, flags in (("review_labels", ["--frames=x", "--labels=y"]), ("app", [f"--model={tmp_path}"])):
+        command = [sys.executable, "-c", program, job, *flags]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 1
+        assert result.stderr == f"msst {job}: the page needs 'uvicorn': pip install 'msst-keras[labels]'\n"
+
+
 def test_beyond_this_machine_there_is_a_token(tmp_path):
     make_tree(tmp_path)
     with Served(

@@ -5,7 +5,7 @@
          --coarse=DAVIS_TRAIN --test=DAVIS --steps=2000 --seeds=0,1,2 --backbone=mobilenetv2 --weights=FILE
 
 Generated videos: a third is for the motion prior alone, a third has fine labels, a third gets coarse ones from `msst
-fuse_labels` (flow magnitude and two image methods, weights fitted on the fine third), not reviewed; an eighth more is to
+fuse_labels` (flow magnitude and image methods, weights fitted on the fine third), not reviewed; an eighth more is to
 test on. Real data: the masks of --fine are fine; those of --coarse, a DAVIS tree, are somebody's coarse labels, and the
 first --num_prior of its sequences are for the prior alone. So neither arm's prior has seen a frame that it is given for
 in training (out of fold), and both arms have the same prior, the same steps and the same seeds; they differ in
@@ -109,7 +109,8 @@ def make_generated(options: argparse.Namespace):
                 shutil.copytree(masks / name, folder / name)
     frames = data / "JPEGImages" / "480p"
     run(out / "coarse" / "labels", "fuse_labels", "--dataset=folder", f"--root={frames}", f"--output_dir={out}/coarse",
-        f"--sequences={','.join(parts[1] + parts[2])}", f"--ground_truth={fine_masks}")  # fmt: skip
+        f"--sequences={','.join(parts[1] + parts[2])}", f"--ground_truth={fine_masks}",
+        "--sources=flow_magnitude,spectral_residual,fine_grained")  # fmt: skip
     quality = []
     for path in sorted((out / "coarse" / "labels").glob("*/*.png")):
         truth = label_files.read_label(masks / path.parent.name / path.name)

@@ -29,8 +29,8 @@ _GROUND_TRUTH = flags.DEFINE_string(
 _MAPS = flags.DEFINE_list("maps", [], "NAME:DIR of each method: DIR/SEQUENCE/FRAME.png, 8-bit grey, comma-separated.")
 _SOURCES = flags.DEFINE_list(
     "sources", None,
-    "Built-in methods to fuse as well: flow_magnitude, spectral_residual, fine_grained, model. By default all of them "
-    "where there are no --maps, model only where there is one; with --maps none but the model that --model names.",
+    "Built-in methods to fuse as well: flow_magnitude, spectral_residual, fine_grained, model. By default the first two "
+    "and the model where there is one, but with --maps none but the model that --model names.",
 )  # fmt: skip
 _MODEL = flags.DEFINE_string(
     "model", None, "Folder of a SavedModel of `msst export`, for the source 'model'. By default the one installed "
@@ -70,7 +70,7 @@ def main() -> None:
 
 def _read_methods() -> tuple[dict[str, Path], list[str]]:
     """The folder of each method's maps, and the built-in sources to add."""
-    from msst_keras.labels.sources import has_shipped_model
+    from msst_keras.labels.sources import DEFAULTS, has_shipped_model
 
     maps_dirs = {}
     for text in _MAPS.value:
@@ -80,7 +80,7 @@ def _read_methods() -> tuple[dict[str, Path], list[str]]:
         maps_dirs[name] = Path(folder)
     sources = _SOURCES.value
     if sources is None:
-        sources = [] if maps_dirs else ["flow_magnitude", "spectral_residual", "fine_grained"]
+        sources = [] if maps_dirs else [*DEFAULTS]
         sources += ["model"] if _MODEL.value or (not maps_dirs and has_shipped_model()) else []
     if "model" not in sources and _MODEL.value:
         raise ValueError("--model is for the source 'model', which --sources leaves out")

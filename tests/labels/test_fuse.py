@@ -69,7 +69,10 @@ def test_labels_of_frames_without_masks_and_tables_of_all(tree):
     assert result.quality["good"] > 0.85 > 0.3 > result.quality["bad"]
     rows = read_rows(tree / "out" / "frames.csv")
     assert [row["kind"] for row in rows] == ["coarse", "coarse", "fine", "fine"]
-    assert float(rows[0]["agreement"]) <= float(rows[1]["agreement"])
+    assert float(rows[0]["confidence"]) <= float(rows[1]["confidence"])
+    for row in rows:
+        product = float(row["agreement"]) * float(row["separability"])
+        assert float(row["confidence"]) == pytest.approx(product, rel=1e-4)
     assert all(float(row["weight_good"]) == pytest.approx(result.weights["good"], rel=1e-5) for row in rows)
     assert [row["iou_with_mask"] != "" for row in rows] == [False, False, True, True]
     assert float(rows[2]["iou_with_mask"]) > 0.85 and 0 < float(rows[0]["area"]) < 0.2

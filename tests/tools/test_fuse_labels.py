@@ -43,7 +43,7 @@ def test_built_in_sources_on_a_fresh_machine_then_other_maps(frames):
     result = fuse_labels(*common, f"--output_dir={frames}/out")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("weights, fitted on 1 masks: flow_magnitude ") and "fine_grained" in lines[0]
+    assert lines[0].startswith("weights, fitted on 1 masks: flow_magnitude ") and "spectral_residual" in lines[0]
     assert lines[1].startswith("mean IoU with these masks: flow_magnitude ") and "plain mean" in lines[1]
     assert lines[2] == f"{frames}/out/labels: 2 coarse labels"
     assert sorted(path.name for path in (frames / "out/labels/boat").iterdir()) == ["00000.png", "00002.png"]

@@ -29,8 +29,8 @@ _GROUND_TRUTH = flags.DEFINE_string(
 _MAPS = flags.DEFINE_list("maps", [], "NAME:DIR of each method: DIR/SEQUENCE/FRAME.png, 8-bit grey, comma-separated.")
 _SOURCES = flags.DEFINE_list(
     "sources", None,
-    "Built-in methods to fuse as well: flow_magnitude, spectral_residual, fine_grained, model. By default the first two "
-    "and the model where there is one, but with --maps none but the model that --model names.",
+    "Built-in methods to fuse as well: flow_magnitude, spectral_residual, fine_grained, model. By default the first "
+    "two and the model where there is one, but with --maps none but the model that --model names.",
 )  # fmt: skip
 _MODEL = flags.DEFINE_string(
     "model", None, "Folder of a SavedModel of `msst export`, for the source 'model'. By default the one installed "

@@ -1,7 +1,8 @@
 """Maps that need no other people's folders: flow magnitude, two classical methods of OpenCV, and a model of ours.
 
 Mean IoU of their labels on 78 frames of 27 DAVIS-2016 training sequences: flow_magnitude .54, spectral_residual .24,
-fine_grained .18. The plain mean of the first two has .49, of all three .42; weights fitted on these frames have .56. without masks a weak method does harm, and where there are masks it helps.
+fine_grained .18. The plain mean of the first two has .49, of all three .42; weights fitted on these frames have .56. So
+without masks a weak method does harm, and where there are masks it helps.
 """
 
 from __future__ import annotations

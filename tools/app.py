@@ -1,6 +1,7 @@
 """A local page: drop a video, see its saliency maps laid over it, download them.
 
   msst app
+  msst app --model=saved_models/msst --port=8080
 
 One video at a time, through `msst predict`; nothing leaves this machine, and what was made is removed when the program
 ends. Needs the extra: pip install "msst-keras[labels]".

@@ -20,8 +20,10 @@ import threading
 import zipfile
 from pathlib import Path
 
-from msst_keras.data import datasets, layouts
-from msst_keras.data.images import read_image_size
+import cv2
+import numpy as np
+
+from msst_keras.data import datasets, images, layouts
 
 # Waits for the end of its standard input, which comes when this process dies, however it dies; then it dies as well.
 _CHILD = """
@@ -31,6 +33,7 @@ from msst_keras import cli
 cli.main(["msst", *sys.argv[1:]])
 """
 NAME = "upload"
+SHOWN_WIDTH = 960
 _SPEAKER = "msst predict: "
 
 
@@ -179,7 +182,7 @@ class Job:
                         "reduce the video"
                     )
                 partial = self.frame_path(index).with_suffix(".partial")
-                partial.write_bytes(encoded)
+                partial.write_bytes(_reduce(frame, encoded))
                 partial.rename(self.frame_path(index))
             self.num_frames = index + 1
         except (ValueError, OSError):
@@ -193,10 +196,19 @@ class Job:
                 self.state, self.error = state, error
 
 
+def _reduce(frame: np.ndarray, encoded: bytes) -> bytes:
+    """A frame as the page shows it, at most SHOWN_WIDTH wide: large frames of a long video would fill the disk."""
+    height, width = frame.shape[:2]
+    if width <= SHOWN_WIDTH:
+        return encoded
+    size = SHOWN_WIDTH, max(1, round(height * SHOWN_WIDTH / width))
+    return images.encode_jpeg(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), 90)
+
+
 def frame_size(job: Job) -> tuple[int, int] | None:
-    """(height, width) of a job's frames, None before the first is there."""
+    """(height, width) of a job's frames as they are shown, None before the first is there."""
     path = job.frame_path(0)
-    return read_image_size(path) if path.exists() else None
+    return images.read_image_size(path) if path.exists() else None
 
 
 def _last_sentence(errors: str) -> str:

@@ -43,6 +43,12 @@ def write_video(path, num_frames, size=SIZE):
 
 
 @pytest.fixture(scope="session")
+def make_video():
+    """The function `write_video`."""
+    return write_video
+
+
+@pytest.fixture(scope="session")
 def video(tmp_path_factory):
     """A video of 12 frames."""
     return write_video(tmp_path_factory.mktemp("video") / "clip.avi", 12)

@@ -18,7 +18,8 @@ pytest.importorskip("uvicorn")
 
 from served import Served  # noqa: E402
 
-from msst_keras.app.job import Job, Limits  # noqa: E402
+from msst_keras.app.job import Job, Limits, frame_size  # noqa: E402
+from msst_keras.data import images  # noqa: E402
 
 TIMEOUT = 120
 
@@ -146,6 +147,13 @@ def test_the_work_ends_with_a_killed_server(saved_model, long_video, tmp_path, m
         while any(map(is_alive, working)):
             assert time.monotonic() < deadline, working
             time.sleep(0.05)
+
+
+def test_wide_frames_are_reduced_for_the_page_alone(saved_model, make_video, tmp_path):
+    job = run_job(make_video(tmp_path / "wide.avi", 3, (100, 1920)), tmp_path / "job", Limits(), str(saved_model))
+    assert (job.state, job.error) == ("done", "")
+    assert frame_size(job) == (50, 960)
+    assert images.read_map(job.map_path(2)).shape == (100, 1920)
 
 
 def run_job(path, folder, limits, model="nowhere"):

@@ -4,16 +4,13 @@ import { ask } from "/common.js";
 
 const KEPT = 90;
 const AHEAD = 8;
-const MAX_WIDTH = 960;
 // As the overlay video: the frame is dimmed where nothing is salient, and tinted from dark blue to yellow (cividis).
 const HEAT_OPACITY = 0.55, BACKGROUND_BRIGHTNESS = 0.6, DARK = [0, 32, 77], BRIGHT = [255, 234, 70];
 
 export class Pictures {
   constructor(job) {
     this.number = job.number;
-    const [height, width] = job.size, scale = Math.min(1, MAX_WIDTH / width);
-    this.width = Math.round(width * scale);
-    this.height = Math.max(1, Math.round(height * scale));
+    [this.height, this.width] = job.size;
     this.pairs = new Map();
   }
 

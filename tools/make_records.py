@@ -60,8 +60,8 @@ _PRIOR = flags.DEFINE_string(
     "--motion_input=flow), or none.",
 )  # fmt: skip
 _PRIOR_DIR = flags.DEFINE_string(
-    "prior_dir", None, "Prior maps of another method, PRIOR_DIR/SEQUENCE/FRAME.png, 8-bit grey of any size, in place of "
-    "--prior. A model that is trained on them cannot be exported, since nothing here makes them."
+    "prior_dir", None, "Prior maps of another method, PRIOR_DIR/SEQUENCE/FRAME.png, 8-bit grey of any size, in place "
+    "of --prior. A model that is trained on them cannot be exported, since nothing here makes them."
 )  # fmt: skip
 _STORE_FLOW = flags.DEFINE_bool("store_flow", False, "Store the flow as well; `msst train_prior` needs it.")
 _LABEL_KIND = flags.DEFINE_enum("label_kind", "fine", ["fine", "coarse"], "What the masks are (paper, section 3.3).")

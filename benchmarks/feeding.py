@@ -23,14 +23,15 @@ from msst_keras.model.msst import build_msst
 from msst_keras.motion.flow import magnitude_prior
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import training_batches
-from msst_keras.pipeline.clips import Augmentation
+from msst_keras.pipeline.options import Augmentation
 from msst_keras.records.example import FrameRecord
 from msst_keras.records.manifest import build_manifest, write_manifest
 from msst_keras.records.shard_files import shard_path, write_shard
 from msst_keras.synthetic import videos
 from msst_keras.synthetic.scenes import SceneOptions
-from msst_keras.training.optimizer import OptimizerOptions, Update
-from msst_keras.training.step import StepOptions, make_step
+from msst_keras.training.optimizer import Update
+from msst_keras.training.options import OptimizerOptions, StepOptions
+from msst_keras.training.step import make_step
 from msst_keras.training.strategy import Devices
 
 NUM_FRAMES = 4

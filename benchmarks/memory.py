@@ -23,8 +23,9 @@ def measure(image_size: int, precision: str, width: float, recompute: bool, queu
     import tensorflow as tf
 
     from msst_keras.model.msst import build_msst
-    from msst_keras.training.optimizer import OptimizerOptions, Update
-    from msst_keras.training.step import StepOptions, make_step
+    from msst_keras.training.optimizer import Update
+    from msst_keras.training.options import OptimizerOptions, StepOptions
+    from msst_keras.training.step import make_step
     from msst_keras.training.strategy import Devices
 
     keras.config.set_dtype_policy(precision)

@@ -28,10 +28,10 @@ import cv2
 import numpy as np
 
 from msst_keras.data import datasets
+from msst_keras.evaluation.map_reader import MapReader
 from msst_keras.evaluation.metrics import score_pair
 from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scoring import make_parts, score_methods
-from msst_keras.tools._map_reader import MapReader
 
 SIZE = 480, 854
 MEASURES = ("MAE", "Fmeasure", "Smeasure", "Emeasure", "WeightedFmeasure")

@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from msst_keras.data import datasets, images
 from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.scores import HEADLINE
 from msst_keras.files import publish
 from msst_keras.motion import regions
 from msst_keras.motion.camera import CAMERAS
@@ -124,7 +125,7 @@ def score(maps, examples: list[dict]) -> dict[str, float]:
     for saliency, example in zip(maps, examples, strict=True):
         evaluator.add(example["sequence"], example["name"], saliency, example["mask"])
     result = evaluator.result()
-    return {key: result[key] for key in ("mae", "max_f", "s_measure", "num_frames", "num_sequences")}
+    return {key: result[key] for key in (*HEADLINE, "num_frames", "num_sequences")}
 
 
 def predict(prior: MotionPrior, levels: list[int], examples: list[dict]):

@@ -18,6 +18,7 @@ import numpy as np
 
 from msst_keras.data import datasets
 from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.scores import HEADLINE
 from msst_keras.motion.camera import CAMERAS
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
@@ -48,7 +49,7 @@ def compare_magnitudes(root: str, every: int, methods: list[str]) -> None:
     print("flow       camera        MAE   max F   S")
     for (method, camera), evaluator in rows.items():
         result = evaluator.result()
-        scores = (result[key] for key in ("mae", "max_f", "s_measure"))
+        scores = (result[key] for key in HEADLINE)
         print(f"{method:10s} {camera:11s}", *(f"{score:6.3f}" for score in scores), flush=True)
 
 

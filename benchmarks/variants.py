@@ -17,20 +17,22 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import keras
 from feeding import write_records
 
-from msst_keras.model.msst import build_msst
-from msst_keras.pipeline import clip_index
-from msst_keras.pipeline.batches import training_batches
-from msst_keras.pipeline.clips import Augmentation
+from msst_keras.evaluation.scores import HEADLINE
+from msst_keras.jobs import train as jobs
+from msst_keras.model.options import ModelOptions
 from msst_keras.synthetic.scenes import SceneOptions
-from msst_keras.training import loop
-from msst_keras.training.optimizer import OptimizerOptions
-from msst_keras.training.step import StepOptions
-from msst_keras.training.validation import make_validation
+from msst_keras.training.options import (
+    ClipOptions,
+    DeviceOptions,
+    OptimizerOptions,
+    StepOptions,
+    TrainingOptions,
+    TrainOptions,
+)
 
-SIZE, BATCH, AUGMENTATION = (64, 96), 8, Augmentation()
+SIZE, BATCH = (64, 96), 8
 STILL = {
     "num_objects": (1, 1), "num_distractors": (2, 3), "tiny_share": 0.0, "object_radius": (0.12, 0.2),
     "camera_speed": (0.0, 0.0), "camera_zoom": 0.0, "camera_rotation": 0.0, "follow_share": 0.0, "occluder_share": 0.0,
@@ -39,37 +41,25 @@ VIDEOS = {
     "distractors": (SceneOptions(**STILL, halt_frames=0), ("os", "st")),
     "halts": (SceneOptions(**STILL, halt_frames=3, halt_rate=0.3), ("st", "msst")),
 }
-SCORES = ("mae", "max_f", "s_measure")
 
 
-def train(
-    variant: str,
-    folders: dict[str, str],
-    run_dir: Path,
-    steps: int,
-    width: float,
-    seed: int,
-    size: tuple[int, int] = SIZE,
-    batch_size: int = BATCH,
-    augmentation: Augmentation = AUGMENTATION,
-) -> dict:
-    """Trains a variant on the folder "train" and scores it on "test": the result of `loop.train`."""
-    num_frames = 4 if variant == "msst" else 1
-    indices = {part: clip_index.index_clips([folder], num_frames, variant != "os") for part, folder in folders.items()}
-    keras.utils.set_random_seed(seed)
-    model = build_msst(variant, num_frames=num_frames, width=width, output_stride=8)
-    options = loop.TrainingOptions(
-        steps,
-        StepOptions(region_weight=1),
-        OptimizerOptions(2e-3, "cosine", warmup_steps=20, clip_norm=1),
-        checkpoint_every=100,
-    )
-
-    def batches(first):
-        return training_batches(indices["train"], num_frames, batch_size, (size,), seed, first, steps, augmentation)
-
-    validate = make_validation(model, indices["test"], num_frames, batch_size, size)
-    return loop.train(model, batches, indices["train"].names, run_dir, options, validate=validate)
+def train(variant: str, folders: dict[str, str], run_dir: Path, steps: int, width: float, seed: int) -> dict:
+    """Trains a variant on the folder "train" and scores it on "test": what `msst train` gives."""
+    return jobs.train(TrainOptions(
+        records=(folders["train"],),
+        val_records=(folders["test"],),
+        run_dir=str(run_dir),
+        seed=seed,
+        model=ModelOptions(variant, weights="none", output_stride=8, width=width),
+        clips=ClipOptions((SIZE,), BATCH),
+        training=TrainingOptions(
+            steps,
+            StepOptions(region_weight=1),
+            OptimizerOptions(2e-3, "cosine", warmup_steps=20, clip_norm=1),
+            checkpoint_every=100,
+        ),
+        devices=DeviceOptions("float32"),
+    ))  # fmt: skip
 
 
 def main() -> None:
@@ -94,13 +84,13 @@ def main() -> None:
                     if key not in results:
                         run_dir = Path(temporary) / key
                         result = train(variant, folders, run_dir, arguments.steps, arguments.width, int(seed))
-                        results[key] = {name: result[name] for name in SCORES}
+                        results[key] = {name: result[name] for name in HEADLINE}
                         output.write_text(json.dumps(results, indent=1) + "\n")
                         print(key, results[key], flush=True)
     for video, (_, variants) in VIDEOS.items():
         for variant in variants:
             rows = [results[f"{video} {variant} {seed} {arguments.steps} {arguments.width:g}"] for seed in seeds]
-            columns = [[row[name] for row in rows] for name in SCORES]
+            columns = [[row[name] for row in rows] for name in HEADLINE]
             cells = [f"{statistics.mean(c):.3f} +- {statistics.stdev(c) if len(c) > 1 else 0:.3f}" for c in columns]
             print(f"| {video} | {variant} | " + " | ".join(cells) + " |")
 

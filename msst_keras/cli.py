@@ -17,6 +17,7 @@ from pathlib import Path
 from absl import flags
 
 INTERRUPTED = 75
+_headings: dict[str, str] = {}  # of flags, in help
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error instead of its one sentence.")
 
 
@@ -72,28 +73,24 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
         _fail(program, "interrupted", 130)
 
 
-def flags_text(job_main: Callable) -> str:
-    """The flags of a job as they are set, one --name=value a line: a flagfile that repeats it."""
-    return "".join(flag.serialize() + "\n" for flag in _flags_of(job_main) if flag.value is not None)
-
-
-def flags_values(job_main: Callable) -> dict[str, bool | int | float | str]:
-    """The flags of a job as they are set, by name; lists and the like as the text one would type."""
-    plain = (bool, int, float, str)
-    values = {flag.name: flag.value for flag in _flags_of(job_main) if flag.value is not None}
-    texts = {flag.name: flag.serialize().partition("=")[2] for flag in _flags_of(job_main) if flag.value is not None}
-    return {name: value if isinstance(value, plain) else texts[name] for name, value in values.items()}
+def set_heading(heading: str, names: Sequence[str]) -> None:
+    """Makes the flags of these names stand under a heading in a job's help."""
+    _headings.update(dict.fromkeys(names, heading))
 
 
 def _flags_of(job_main: Callable) -> list[flags.Flag]:
+    """The flags that a job defines, in the order of definition."""
     registered = flags.FLAGS.flags_by_module_dict()
     name = job_main.__module__ if job_main.__module__ in registered else sys.argv[0]  # sys.argv[0]: run as a program
-    return sorted(registered.get(name, []), key=lambda flag: flag.name)
+    return registered.get(name, [])
 
 
 def _help(job_main: Callable) -> str:
-    lines = [sys.modules[job_main.__module__].__doc__.strip(), "\nFlags:"]
+    lines, heading = [sys.modules[job_main.__module__].__doc__.strip(), "\nFlags:"], None
     for flag in _flags_of(job_main):
+        if (new := _headings.get(flag.name)) != heading:
+            lines.append(f"\n  {new}:")
+            heading = new
         lines.append(f"  --{flag.name}: {flag.help.strip()}\n      default: {flag.default_as_str or 'none'}")
     return "\n".join(lines)
 

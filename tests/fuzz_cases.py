@@ -29,7 +29,7 @@ from PIL import Image
 from msst_keras.data import datasets, flow_files, images
 from msst_keras.inference.overlay import OverlayWriter
 from msst_keras.inference.stream import SaliencyModel
-from msst_keras.model import weights
+from msst_keras.model import vgg16
 from msst_keras.motion.prior import MagnitudePrior, MotionPrior, load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings
 from msst_keras.pipeline import clip_index
@@ -39,7 +39,7 @@ from msst_keras.records.example import FrameRecord
 from msst_keras.records.inspection import verify_folder
 from msst_keras.records.manifest import build_manifest, write_manifest
 from msst_keras.records.shard_files import shard_path, write_shard
-from msst_keras.training import run
+from msst_keras.training import run_dir as run
 
 SIZE = (24, 32)
 # Formats in which a changed value is as good as the one before: they carry no checksum, and no reader can tell.
@@ -137,7 +137,7 @@ READERS = {
     "flow folder": read_flow_folder, "video": read_sequences("video"), "davis": read_sequences("davis", "train"),
     "stills": read_sequences("stills"), "folder": read_sequences("folder"), "scan_shard": scan_shard,
     "pipeline": read_records, "verify": lambda path: verify_folder(str(path)), "load_prior": read_prior,
-    "read_vgg16": weights.read_vgg16, "read_run": read_run, "SaliencyModel": read_model,
+    "read_vgg16": vgg16.read_vgg16, "read_run": read_run, "SaliencyModel": read_model,
 }  # fmt: skip
 
 
@@ -232,7 +232,7 @@ def make_records(folder, frame, mask, flow):
 def make_weights(folder, generator, add):
     """A VGG16 of four channels: readers look at names, and the shapes are the network's business."""
     arrays = {}
-    for name in weights.CONVOLUTIONS:
+    for name in vgg16.CONVOLUTIONS:
         arrays[f"{name}/kernel"] = generator.normal(size=(3, 3, 4, 4)).astype(np.float32)
         arrays[f"{name}/bias"] = generator.normal(size=4).astype(np.float32)
     np.savez(folder / "vgg16.npz", **arrays)

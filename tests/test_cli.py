@@ -76,8 +76,8 @@ def test_a_program_is_the_job():
 
 def test_flags_are_written_as_a_flagfile(tmp_path):
     program = (
-        "import sys; from msst_keras import cli; from msst_keras.tools import train; from absl import flags; "
-        "flags.FLAGS(sys.argv); print(cli.flags_text(train.main), end='')"
+        "import sys; from msst_keras.options import write_flags; from msst_keras.tools import train; "
+        "from absl import flags; flags.FLAGS(sys.argv); print(write_flags(train._read_options()), end='')"
     )
     arguments = ["--records=a,b", "--run_dir=run", "--image_sizes=33x44,55x66", "--noflip"]
     first = msst(*arguments, program=("-c", program))

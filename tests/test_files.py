@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msst_keras.files import publish
+from msst_keras.files import DifferentSettingsError, publish, remember
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -36,3 +36,28 @@ def test_a_folder_is_published_whole_and_does_not_replace_another(tmp_path):
     with pytest.raises(FileExistsError, match="exists already and is not empty"):
         write("second")
     assert (path / "file").read_text() == "first" and [*tmp_path.iterdir()] == [path]
+
+
+def test_a_folder_remembers_what_it_is_made_with(tmp_path):
+    path = tmp_path / "folder" / "settings.json"
+    remember(path, {"size": (3, 4), "name": None}, indent=1)
+    assert path.read_text() == '{\n "size": [\n  3,\n  4\n ],\n "name": null\n}\n'
+    before = path.stat().st_mtime_ns
+    remember(path, {"size": [3, 4], "name": None}, indent=1)
+    assert path.stat().st_mtime_ns == before
+    for settings, keys in (
+        ({"size": (3, 5), "name": None}, ["size"]),
+        ({"size": (3, 4)}, ["name"]),  # None is not the same as nothing
+        ({"more": 1, "name": "x", "size": (3, 4)}, ["more", "name"]),
+    ):
+        with pytest.raises(DifferentSettingsError, match=f"{path} says {keys[0]} .*; choose another folder") as caught:
+            remember(path, settings)
+        assert caught.value.keys == keys and caught.value.found == {"size": [3, 4], "name": None}
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "7", "[" * 10**5])
+def test_a_damaged_memory_is_said(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(ValueError, match="settings.json: damaged .*; remove the folder or choose another"):
+        remember(tmp_path / "settings.json", {"size": 3})

@@ -16,8 +16,9 @@ from msst_keras.motion.flow import FlowEstimator, FlowSettings
 from msst_keras.motion.prior import MotionPrior, load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 from msst_keras.serving.export import export_saved_model
-from msst_keras.training import loop, run
-from msst_keras.training.optimizer import OptimizerOptions
+from msst_keras.training import checkpoints, loop
+from msst_keras.training import run_dir as run
+from msst_keras.training.options import OptimizerOptions, TrainingOptions
 
 LIGHT = [name for name in BACKBONES if name != "vgg16"]
 FLOW = FlowSettings(motion_size=(32, 48))
@@ -49,11 +50,11 @@ def test_a_run_learns_keeps_its_backbone_and_gives_its_weights_on(backbone, tmp_
     keras.utils.set_random_seed(0)
     model = build_msst(**settings_of(backbone))
     pixels = [weight.numpy() for weight in model.weights if "pixels" in weight.path]
-    options = loop.TrainingOptions(steps=12, optimizer=OptimizerOptions(5e-3), checkpoint_every=12)
+    options = TrainingOptions(steps=12, optimizer=OptimizerOptions(5e-3), checkpoint_every=12)
     loop.train(model, batches(12), ("a",), tmp_path, options)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
-    loaded = run.load_model(tmp_path)
+    loaded = checkpoints.load_model(tmp_path)
     for expected, found in zip(model.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(expected, found)
     for expected, found in zip(pixels, (w for w in model.weights if "pixels" in w.path), strict=True):

@@ -1,20 +1,20 @@
-"""Kinds of flags that several jobs have."""
+"""Flags drawn from the options of jobs: of each option its name, type, default, choices, range and help."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 
 from absl import flags
 
+from msst_keras import cli
+from msst_keras.options import Size, list_options
+
 flags.disclaim_key_flags()  # a flag defined here belongs to the job that asks for it
 
-# Of msst_keras.model.backbones, whose import takes seconds that --helpshort should not.
-BACKBONES = (
-    "vgg16", "resnet50v2", "resnet50v2_keras", "mobilenetv2", "efficientnet_lite0", "efficientnet_lite2"
-)  # fmt: skip
-
+T = typing.TypeVar("T")
 _SIZE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 
 
@@ -58,39 +58,78 @@ class _SizesSerializer(flags.ArgumentSerializer):
         return ",".join(f"{height}x{width}" for height, width in sizes)
 
 
-def define_size(name: str, default: str, help: str) -> flags.FlagHolder:
-    """A flag of one image size, (height, width)."""
-    return flags.DEFINE(_SizeParser(), name, default, help, serializer=_SizesSerializer())
+def define_flags(options: type[T]) -> Callable[[], T]:
+    """Defines a flag for each option of a dataclass and of those that it holds, in their order.
+
+    Args:
+      options: the dataclass; see `msst_keras.options`.
+
+    Returns:
+      a function that gives the options as the flags say, once they are parsed.
+    """
+    readers = {name: _define(name, field, kind) for name, field, kind, _ in list_options(options)}
+    for heading, names in _group(options):
+        cli.set_heading(heading, names)
+    return lambda: _fill(options, {name: read() for name, read in readers.items()})
 
 
-def define_sizes(name: str, default: str, help: str) -> flags.FlagHolder:
-    """A flag of one or more image sizes, ((height, width), ...)."""
-    return flags.DEFINE(_SizesParser(), name, default, help, serializer=_SizesSerializer())
+def _define(name: str, field: dataclasses.Field, kind: object) -> Callable[[], object]:
+    """Defines the flag of one option; returns what reads its value."""
+    is_required = field.default is dataclasses.MISSING
+    flag = _define_flag(name, kind, None if is_required else field.default, field.metadata)
+    if is_required:
+        flags.mark_flag_as_required(name)
+    read = {tuple[str, ...]: tuple, tuple[int, int]: _read_pair(name, field.metadata["syntax"])}.get(kind)
+    if kind is int and field.metadata["choices"]:
+        read = int
+    if read is None:
+        return lambda: flag.value
+    return lambda: None if flag.value is None else read(flag.value)
 
 
-def define_crf() -> Callable[[], tuple]:
-    """The flags of the dense CRF; the function it returns gives their `CrfOptions` and backend once they are parsed."""
-    from msst_keras.inference.crf import BACKENDS, CRF_PRESETS, UNARIES, CrfOptions
+def _define_flag(name: str, kind: object, default: object, said: Mapping) -> flags.FlagHolder:
+    help, choices = said["help"], said["choices"]
+    if kind is bool:
+        return flags.DEFINE_bool(name, default, help)
+    if kind is int and not choices:
+        return flags.DEFINE_integer(name, default, help, said["low"], said["high"])
+    if kind is float:
+        return flags.DEFINE_float(name, default, help, said["low"], said["high"])
+    if kind in (Size, tuple[Size, ...]):
+        parser = _SizeParser() if kind == Size else _SizesParser()
+        return flags.DEFINE(parser, name, default, help, serializer=_SizesSerializer())
+    if kind in (tuple[str, ...], tuple[int, int]):
+        return flags.DEFINE_list(name, None if default is None else list(default), help)
+    if choices:  # texts, or numbers of which there are few
+        return flags.DEFINE_enum(name, None if default is None else str(default), list(map(str, choices)), help)
+    return flags.DEFINE_string(name, default, help)  # also of a number that may be a word
 
-    preset = flags.DEFINE_enum(
-        "crf_preset", "pdb", list(CRF_PRESETS), "Settings of the CRF, named after their source; tuned: for blurry maps."
-    )
-    backend = flags.DEFINE_enum("crf_backend", "numpy", BACKENDS, "Code of the CRF; their maps agree to 1e-4.")
-    overrides = {  # one setting each, in place of the preset's
-        "iterations": flags.DEFINE_integer("crf_iterations", None, "Mean-field updates. By default the preset's.", 1),
-        "unary": flags.DEFINE_enum("crf_unary", None, UNARIES, "How values become energies. By default the preset's."),
-    }
-    for name, help in (
-        ("gaussian_sxy", "Standard deviation of the spatial kernel, pixels."),
-        ("gaussian_compat", "Weight of the spatial kernel."),
-        ("bilateral_sxy", "Standard deviation of the bilateral kernel in space, pixels."),
-        ("bilateral_srgb", "And in colour, grey levels of 0 to 255."),
-        ("bilateral_compat", "Weight of the bilateral kernel."),
-    ):
-        overrides[name] = flags.DEFINE_float(f"crf_{name}", None, f"{help} By default the preset's.", lower_bound=0)
 
-    def read() -> tuple[CrfOptions, str]:
-        given = {name: flag.value for name, flag in overrides.items() if flag.value is not None}
-        return dataclasses.replace(CRF_PRESETS[preset.value], **given), backend.value
+def _read_pair(name: str, syntax: str | None) -> Callable[[list[str]], tuple[int, int]]:
+    def read(texts: list[str]) -> tuple[int, int]:
+        if len(texts) != 2 or not all(text.isdecimal() for text in texts):
+            raise ValueError(f"--{name} must be {syntax}, not {','.join(texts)}")
+        return int(texts[0]), int(texts[1])
 
     return read
+
+
+def _group(options: type, prefix: str = "") -> list[tuple[str, list[str]]]:
+    """(heading, names of flags) of a dataclass and of those in it; a heading is the first sentence of a docstring."""
+    hints = typing.get_type_hints(options)
+    own = [prefix + field.name for field in dataclasses.fields(options) if "help" in field.metadata]
+    groups = [(options.__doc__.strip().partition(".")[0].partition(";")[0], own)]
+    for field in dataclasses.fields(options):
+        if "prefix" in field.metadata:
+            groups += _group(hints[field.name], field.metadata["prefix"])
+    return groups
+
+
+def _fill(options: type[T], values: dict[str, object], prefix: str = "") -> T:
+    hints, given = typing.get_type_hints(options), {}
+    for field in dataclasses.fields(options):
+        if "help" in field.metadata:
+            given[field.name] = values[prefix + field.name]
+        elif "prefix" in field.metadata:
+            given[field.name] = _fill(hints[field.name], values, field.metadata["prefix"])
+    return options(**given)

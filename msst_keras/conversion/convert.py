@@ -14,19 +14,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msst_keras.conversion import workers
+from msst_keras.conversion.options import ENGINES
 from msst_keras.conversion.sources import NewShard, StoredShard
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets
-from msst_keras.files import hash_file, publish
-from msst_keras.motion.flow import FROM_FILES, FlowSettings
-from msst_keras.motion.prior import UNTRAINED_PRIORS, load_prior
-from msst_keras.motion.settings import MotionOptions
+from msst_keras.files import DifferentSettingsError, hash_file, remember
+from msst_keras.motion.flow import FROM_FILES
+from msst_keras.motion.prior import load_prior
+from msst_keras.motion.settings import UNTRAINED, MotionOptions, MotionSettings
 from msst_keras.progress import progress
-from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS
-from msst_keras.records.manifest import MANIFEST_NAME, join_manifest, load_manifest, read_manifest, write_manifest
+from msst_keras.records.example import FORMAT_VERSION
+from msst_keras.records.manifest import (
+    MANIFEST_NAME,
+    check_motion,
+    join_manifest,
+    load_manifest,
+    read_manifest,
+    write_manifest,
+)
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import shard_path
 
-ENGINES = ("local", "beam")
 # What a folder is being made into, as long as it is not whole.
 _PLAN_NAME = "plan.json"
 _NEW_PRIOR_NAME = "new_prior.json"
@@ -125,19 +133,19 @@ def add_prior(
     with workers.hold_folder(folder) as lock:
         plan_path = folder / _NEW_PRIOR_NAME
         old = json.loads(plan_path.read_text())["old"] if plan_path.exists() else read_manifest(folder)
-        motion = _plan_prior(old["motion"], prior, folder)
+        motion = _plan_prior(check_motion(old, folder), prior, folder)
         if old.get("stills", {}).get("flow") == "exact" and not motion.store_flow:
             raise ValueError(
                 f"{folder}: the exact flow of stills in motion is not stored; make the records again with --prior"
             )
         target = motion.to_dict()
-        if not plan_path.exists():
-            if old["motion"] == target:
-                return old
-            with publish(plan_path) as temporary:
-                temporary.write_text(json.dumps({"motion": target, "old": old}))
-        elif json.loads(plan_path.read_text())["motion"] != target:
-            raise ValueError(f"{folder}: another prior is half added; let that one end, or make the records again")
+        if old["motion"] == target and not plan_path.exists():
+            return old
+        try:
+            remember(plan_path, {"motion": target, "old": old})
+        except DifferentSettingsError:
+            message = f"{folder}: another prior is half added; let that one end, or make the records again"
+            raise ValueError(message) from None
         (folder / MANIFEST_NAME).unlink(missing_ok=True)
         lengths = [0] * len(old["shards"])
         for entry in old["sequences"].values():
@@ -155,10 +163,10 @@ def add_prior(
         return manifest
 
 
-def _plan_prior(stored: dict, prior: str, folder: Path) -> MotionOptions:
-    """What a folder is to hold whose manifest's "motion" is `stored`, with a new prior."""
-    flow, superpixels = FlowSettings.from_dict(stored["flow"]), None
-    if prior not in UNTRAINED_PRIORS:
+def _plan_prior(stored: MotionSettings, prior: str, folder: Path) -> MotionOptions:
+    """What a folder is to hold whose motion was `stored`, with a new prior."""
+    flow, superpixels = stored.flow_settings, None
+    if prior not in UNTRAINED:
         model = load_prior(prior)
         superpixels = model.superpixel_settings
         if model.flow_settings != flow:
@@ -166,9 +174,9 @@ def _plan_prior(stored: dict, prior: str, folder: Path) -> MotionOptions:
                 f"{folder}: these records' flow is {flow}, but {prior} was trained on {model.flow_settings}; make the "
                 "records again with --prior, or train a prior on such flow"
             )
-    if flow.method == FROM_FILES and not stored["flow_stored"]:
+    if flow.method == FROM_FILES and not stored.flow_stored:
         raise ValueError(f"{folder}: flow came from files and is not stored; make the records again with --flow_dir")
-    return MotionOptions(flow, superpixels, prior, stored["flow_stored"])
+    return MotionOptions(flow, superpixels, prior, stored.flow_stored)
 
 
 def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
@@ -243,6 +251,7 @@ def _is_done(output_dir: Path, description: dict) -> bool:
     other = f"{output_dir} holds other records (of other inputs or flags); choose another --output_dir or remove it"
     plan = json.loads(json.dumps({"format_version": FORMAT_VERSION, **description}))
     plan_path, manifest_path = output_dir / _PLAN_NAME, output_dir / MANIFEST_NAME
+    damaged = []
     if (output_dir / _NEW_PRIOR_NAME).exists():
         raise ValueError(f"{output_dir}: a prior is half added to these records; run the same --add_prior to its end")
     if manifest_path.exists():
@@ -253,16 +262,12 @@ def _is_done(output_dir: Path, description: dict) -> bool:
         if not damaged:
             _remove(output_dir, ".partial-*")
             return True
-    elif plan_path.exists():
-        if json.loads(plan_path.read_text()) != plan:
-            raise ValueError(other)
-        damaged = []
-    elif any(path for path in output_dir.iterdir() if not path.name.startswith(".partial-")):
+    elif not plan_path.exists() and any(path for path in output_dir.iterdir() if not path.name.startswith(".partial-")):
         raise ValueError(f"{output_dir} is not empty and holds no records; choose another --output_dir")
-    else:
-        damaged = []
-    with publish(plan_path) as temporary:
-        temporary.write_text(json.dumps(plan))
+    try:
+        remember(plan_path, plan)
+    except DifferentSettingsError:
+        raise ValueError(other) from None
     for path in (*damaged, manifest_path):
         path.unlink(missing_ok=True)
     return False

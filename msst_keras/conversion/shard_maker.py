@@ -17,6 +17,7 @@ import tensorflow as tf
 from msst_keras.conversion.sources import Frame, NewShard, StoredShard
 from msst_keras.conversion.work_report import WorkReport, peak_memory
 from msst_keras.data import flow_files, images
+from msst_keras.motion.prior import make_prior
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import segment
 from msst_keras.records import shard_files
@@ -30,10 +31,10 @@ class ShardMaker:
         """Loads the prior.
 
         Raises:
-          FileNotFoundError, ValueError: see `MotionOptions.load_prior`.
+          FileNotFoundError, ValueError: see `motion.prior.make_prior`.
         """
         self._motion = motion
-        prior = motion.load_prior()
+        prior = make_prior(motion.prior, motion.flow)
         self._needs_frames = prior is not None and prior.needs_frames
         self._predict = None if prior is None else _trace(prior, motion, self._needs_frames)
 

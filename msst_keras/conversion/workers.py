@@ -16,15 +16,15 @@ import fcntl
 import multiprocessing
 import multiprocessing.connection
 import os
-import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from msst_keras.processes import end_with_parent, use_one_thread
 
 _ORPHANS_SECONDS = 15  # a worker that is importing TensorFlow notices its parent's end a little later
 
@@ -131,15 +131,14 @@ class Worker:
 
 def serve(descriptor: int) -> None:
     """What a worker process runs: makes the shards that arrive on a connection until the parent is gone."""
-    threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
+    end_with_parent(descriptor)
     connection = multiprocessing.connection.Connection(descriptor)
     try:
         motion = connection.recv()
         with _quiet():
-            _use_one_thread()
-            from msst_keras.conversion.shard_maker import (
-                ShardMaker,  # seconds: what the thread above watches must not wait for it
-            )
+            use_one_thread(tensorflow=True)
+            # This takes seconds, and the end of the parent must be noticed meanwhile.
+            from msst_keras.conversion.shard_maker import ShardMaker
 
             maker = ShardMaker(motion)
         connection.send(("ready", None))
@@ -190,16 +189,6 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _use_one_thread() -> None:
-    import cv2
-    import tensorflow as tf
-
-    cv2.setNumThreads(1)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.set_visible_devices([], "GPU")
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps TensorFlow's greetings, ten lines from each worker, off standard error; exceptions go to the parent."""
@@ -211,14 +200,6 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _end_with_parent(descriptor: int) -> None:
-    """Ends this process when the other end of the connection is closed, even amid a shard."""
-    poll = select.poll()
-    poll.register(descriptor, 0)  # 0: hang-ups alone
-    poll.poll()
-    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -1,23 +1,6 @@
-"""Dataset trees to sequences: frames in order, masks paired to frames by number, read one at a time. The trees:
+"""Dataset trees to sequences: frames in order, masks paired to frames by number, read one at a time.
 
-davis (DAVIS-2016; the level 480p may be missing)
-    JPEGImages/480p/SEQUENCE/00000.jpg
-    Annotations/480p/SEQUENCE/00000.png
-    ImageSets/480p/train.txt, val.txt               the splits, when present
-fbms (FBMS-59: Trainingset is the split train, Testset the split val)
-    Trainingset/SEQUENCE/SEQUENCE_0001.jpg
-    Trainingset/SEQUENCE/GroundTruth/SEQUENCE_0001_gt.ppm   of some frames; .pgm or .png where there is no .ppm
-segtrackv2
-    JPEGImages/SEQUENCE/*.png
-    GroundTruth/SEQUENCE/*.png                      or a folder for each object, GroundTruth/SEQUENCE/1/*.png
-stills (DUTS, MSRA and the like; each image is a sequence of one frame)
-    image/NAME.jpg, mask/NAME.png                   or Image and Mask, or DUTS-TR-Image and DUTS-TR-Mask, or DUTS-TE-...
-folder (no masks)
-    *.jpg                                           one sequence, or SEQUENCE/*.jpg
-video (no masks)
-    NAME.mp4                                        the file itself or a folder of such files
-
-The number of a frame or mask is the last one in its file name (camel01_0020_gt.ppm: 20). Hidden files do not count.
+The trees are drawn in `layouts`.
 """
 
 from __future__ import annotations
@@ -33,18 +16,7 @@ import numpy as np
 
 from msst_keras.data import images, layouts
 
-# What a user in whose tree nothing is found is told.
-_EXPECTED = {
-    "davis": "JPEGImages/480p/SEQUENCE/00000.jpg and Annotations/480p/SEQUENCE/00000.png",
-    "fbms": "Trainingset/SEQUENCE/*.jpg or Testset/SEQUENCE/*.jpg, with GroundTruth/ in each",
-    "segtrackv2": "JPEGImages/SEQUENCE/*.png and GroundTruth/SEQUENCE/[OBJECT/]*.png",
-    "stills": "images in image/ and masks of the same names in mask/",
-    "folder": "image files, or folders of image files",
-    "video": f"a video file, or a folder of them ({', '.join(layouts.VIDEO_SUFFIXES)})",
-}
-DATASETS = tuple(_EXPECTED)
-_FOLDERS = {"davis": layouts.davis, "fbms": layouts.fbms, "segtrackv2": layouts.segtrackv2, "folder": layouts.folder}
-_SPLIT_DATASETS = ("davis", "fbms")
+DATASETS = tuple(layouts.LAYOUTS)
 _MAX_NAMES = 60  # in an error: all of DAVIS, but not the thousands of stills
 # Seconds (or a twentieth of the video, if that is more) that may be missing at its end: a container's length is no
 # promise, but a file cut off by a broken download misses more.
@@ -166,7 +138,7 @@ def find_sequences(
 
     Args:
       dataset: one of DATASETS.
-      root: the folder that holds the tree above; for "video" also a video file.
+      root: the folder that holds the tree (see `layouts`); for "video" also a video file.
       split: "train" or "val", which davis and fbms have, or "all".
       sequences: names to find; None finds all.
 
@@ -178,8 +150,11 @@ def find_sequences(
     root = Path(root)
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not '{dataset}'")
-    if split not in layouts.SPLITS or (split != "all" and dataset not in _SPLIT_DATASETS):
-        raise ValueError(f"{dataset} has no split '{split}'; take {'train, val or ' * (dataset in _SPLIT_DATASETS)}all")
+    layout = layouts.LAYOUTS[dataset]
+    splits = layouts.SPLITS if layout.has_splits else ("all",)
+    if split not in splits:
+        choice = "train, val or all" if layout.has_splits else "all"
+        raise ValueError(f"{dataset} has no split '{split}'; take {choice}")
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such {'file or ' if dataset == 'video' else ''}folder")
     found = _list_sequences(dataset, root, split)
@@ -189,7 +164,7 @@ def find_sequences(
         raise ValueError(f"{root}: two sequences are called {twice[0]}; rename one or convert them one by one")
     wanted = set(names if sequences is None else sequences)
     if not names:
-        raise ValueError(f"{root}: no sequence in split {split}; expected {_EXPECTED[dataset]}")
+        raise ValueError(f"{root}: no sequence in split {split}; expected {layout.expected}")
     unknown = sorted(wanted - set(names))
     if unknown:
         known = ", ".join(sorted(names)[:_MAX_NAMES]) + ", ..." * (len(names) > _MAX_NAMES)
@@ -217,7 +192,7 @@ def _list_sequences(dataset: str, root: Path, split: str) -> list[tuple[str, Cal
         return [(path.stem, functools.partial(_probe_video, path)) for path in layouts.list_videos(root)]
     if dataset == "stills":
         return [(image.stem, functools.partial(_still, image, mask)) for image, mask in layouts.pair_stills(root)]
-    return [(place.name, functools.partial(_folders, place)) for place in _FOLDERS[dataset](root, split)]
+    return [(place.name, functools.partial(_folders, place)) for place in layouts.LAYOUTS[dataset].find(root, split)]
 
 
 def _folders(place: layouts.Place) -> Sequence:

@@ -139,13 +139,22 @@ def read_map(path: str | Path) -> np.ndarray:
     """Reads a saliency map of `write_map` or of another method, 8-bit or 1-bit grey: float32 (H, W) in [0, 1].
 
     Raises:
+      FileNotFoundError, ValueError: as `read_levels`.
+    """
+    return read_levels(path) / np.float32(255)
+
+
+def read_levels(path: str | Path) -> np.ndarray:
+    """Reads a saliency map as `read_map` does, but as it lies in the file: uint8 (H, W).
+
+    Raises:
       FileNotFoundError: no such file.
       ValueError: an unreadable file, or one that is not grey.
     """
     image = _decode(read_file(path), str(path))
     if image.mode not in ("L", "1"):
         raise ValueError(f"{path}: a map must be 8-bit grey, this is of mode {image.mode}; convert the file")
-    return np.asarray(image.convert("L")) / np.float32(255)
+    return np.asarray(image.convert("L"))
 
 
 def read_file(path: str | Path) -> bytes:

@@ -1,4 +1,26 @@
-"""Where each dataset keeps frames and masks, and which belong together. `datasets` draws the trees."""
+"""Where each dataset keeps frames and masks, and which belong together. The trees:
+
+davis (DAVIS-2016; the level 480p may be missing)
+    JPEGImages/480p/SEQUENCE/00000.jpg
+    Annotations/480p/SEQUENCE/00000.png
+    ImageSets/480p/train.txt, val.txt               the splits, when present
+fbms (FBMS-59: Trainingset is the split train, Testset the split val)
+    Trainingset/SEQUENCE/SEQUENCE_0001.jpg
+    Trainingset/SEQUENCE/GroundTruth/SEQUENCE_0001_gt.ppm   of some frames; .pgm or .png where there is no .ppm
+segtrackv2
+    JPEGImages/SEQUENCE/*.png
+    GroundTruth/SEQUENCE/*.png                      or a folder for each object, GroundTruth/SEQUENCE/1/*.png
+stills (DUTS, MSRA and the like; each image is a sequence of one frame)
+    image/NAME.jpg, mask/NAME.png                   or Image and Mask, or DUTS-TR-Image and DUTS-TR-Mask, or DUTS-TE-...
+folder (no masks)
+    *.jpg                                           one sequence, or SEQUENCE/*.jpg
+video (no masks)
+    NAME.mp4                                        the file itself or a folder of such files
+
+The number of a frame or mask is the last one in its file name (camel01_0020_gt.ppm: 20). Hidden files do not count.
+
+A dataset of videos is added here: its tree above, a function that finds its sequences, a row of LAYOUTS.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +28,7 @@ import collections
 import dataclasses
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -101,6 +124,47 @@ def folder(root: Path, split: str) -> list[Place]:
     if with_frames:
         raise ValueError(f"{root}: holds frames and folders of frames ({with_frames[0].name}); give one or the other")
     return [Place(root.resolve().name, root, (), "nonzero")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A dataset's tree.
+
+    Attributes:
+      expected: what a user is told in whose tree nothing is found.
+      find: (root, split) -> its sequences; None for stills and videos, which are no folders of frames.
+      has_splits: whether it has the splits train and val beside all.
+      is_named: whether it is one dataset of videos with masks, whose names are its own: one name, one video. The names
+        in the others are anybody's.
+    """
+
+    expected: str
+    find: Callable[[Path, str], list[Place]] | None = None
+    has_splits: bool = False
+    is_named: bool = False
+
+
+LAYOUTS = {
+    "davis": Layout(
+        "JPEGImages/480p/SEQUENCE/00000.jpg and Annotations/480p/SEQUENCE/00000.png",
+        davis,
+        has_splits=True,
+        is_named=True,
+    ),
+    "fbms": Layout(
+        "Trainingset/SEQUENCE/*.jpg or Testset/SEQUENCE/*.jpg, with GroundTruth/ in each",
+        fbms,
+        has_splits=True,
+        is_named=True,
+    ),
+    "segtrackv2": Layout(
+        "JPEGImages/SEQUENCE/*.png and GroundTruth/SEQUENCE/[OBJECT/]*.png", segtrackv2, is_named=True
+    ),
+    "stills": Layout("images in image/ and masks of the same names in mask/"),
+    "folder": Layout("image files, or folders of image files", folder),
+    "video": Layout(f"a video file, or a folder of them ({', '.join(VIDEO_SUFFIXES)})"),
+}
+NAMED_DATASETS = tuple(name for name, layout in LAYOUTS.items() if layout.is_named)
 
 
 def pair_masks(place: Place) -> tuple[tuple[Path, ...], dict[int, tuple[Path, ...]]]:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
+from msst_keras.evaluation.scores import HEADLINE, SCORES
 from msst_keras.files import publish
 
 # Okabe and Ito's colours, which read the same with colour blindness; without yellow, which is lost on white.
@@ -39,8 +39,8 @@ _SETTINGS = {
     "svg.hashsalt": "msst_keras",  # otherwise the identifiers in an SVG are random
 }
 # What a frame's scores over time are drawn for, in this order, where the protocol defines it.
-_TIMELINES = MappingProxyType({"mae": "MAE", "max_f": "max F", "j_mean": "J", "f_boundary_mean": "boundary F"})
-_BARS = MappingProxyType({"mae": "MAE (lower is better)", "max_f": "max F", "s_measure": "S", "j_mean": "J"})
+_TIMELINES = ("mae", "max_f", "j_mean", "f_boundary_mean")
+_BARS = (*HEADLINE, "j_mean")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def timeline_figure(methods: Sequence[Method], sequence_name: str) -> Figure | N
                 values = [np.nan if frame.get(key) is None else frame[key] for frame in frames]
                 marks = {"markevery": max(1, len(values) // 8), "markersize": 3.5, "marker": _marker(place)}
                 axes.plot(times, values, **_line(method, place), **marks)
-            axes.set_ylabel(_TIMELINES[key])
+            axes.set_ylabel(SCORES[key].title)
             axes.set_ylim(*(0, None) if key == "mae" else (-0.03, 1.03))
         rows[-1].set_xlabel("Frame")
         _add_legend(figure, rows[0], methods)
@@ -155,7 +155,7 @@ def write_ablation(output_dir: str | os.PathLike, methods: Sequence[Method], tit
         columns = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, key in zip(columns, shown, strict=True):
             _draw_bars(axes, methods, key)
-            axes.set_xlabel(_BARS[key])
+            axes.set_xlabel(SCORES[key].title + (" (lower is better)" if SCORES[key].lower_is_better else ""))
         columns[0].set_yticks(range(len(methods)), [_drawable(method.name) for method in methods])
     paths = []
     for name, figure in figures.items():

@@ -23,29 +23,11 @@ from msst_keras.evaluation.figures import Method
 from msst_keras.evaluation.html_page import Cell, encode_image, page, panels, picture, reduce_colours, table
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
 from msst_keras.evaluation.published import PublishedRow
+from msst_keras.evaluation.scores import HEADLINE, MEANINGS, SCORES
 from msst_keras.files import publish
 
 ReadImages = Callable[[str, str], tuple[np.ndarray | None, np.ndarray, Mapping[str, np.ndarray]]]
 
-# MAE rewards an all-black map, so it never stands alone: max F and S always stand beside it.
-_ALWAYS_SHOWN = ("mae", "max_f", "s_measure")
-_LOWER_IS_BETTER = frozenset({"mae", "temporal_stability"})
-_TITLES = MappingProxyType({
-    "mae": "MAE", "max_f": "max F", "mean_f": "mean F", "adaptive_f": "adaptive F", "weighted_f": "weighted F",
-    "s_measure": "S", "max_e": "max E", "mean_e": "mean E", "adaptive_e": "adaptive E",
-    "j_mean": "J", "f_boundary_mean": "boundary F", "temporal_stability": "T",
-})  # fmt: skip
-_MEANINGS = MappingProxyType({
-    "MAE": "mean absolute difference of map and mask, 0 to 1; lower is better. An all-black map does well by it "
-    "wherever objects are small, so it is to be read beside F and S",
-    "F": "precision and recall in one number (beta squared 0.3), from the map binarised at each threshold (max, mean), "
-    "at twice the map's mean (adaptive), or weighted by place (weighted)",
-    "S": "similarity of structure, of objects and of regions",
-    "E": "enhanced alignment of map and mask, pixel by pixel and as a whole",
-    "J": "intersection over union of map and mask, binarised at one half",
-    "boundary F": "how well the outlines agree, binarised at one half",
-    "T": "flicker: difference of consecutive maps along the optical flow; lower is better; needs no mask",
-})  # fmt: skip
 # A protocol's choices in words.
 _WORDS = MappingProxyType({
     ("frames", "annotated"): "every frame that has a mask",
@@ -158,11 +140,11 @@ def _footer() -> str:
 
 def _shown(methods: Sequence[Method]) -> list[str]:
     defined = {name for method in methods for name in SCALARS if method.result.get(name) is not None}
-    return [*_ALWAYS_SHOWN, *(name for name in SCALARS if name in defined.difference(_ALWAYS_SHOWN))]
+    return [*HEADLINE, *(name for name in SCALARS if name in defined.difference(HEADLINE))]
 
 
 def _head(first: str, names: Sequence[str]) -> list[Cell]:
-    return [Cell(first, kind="text"), *(Cell(_TITLES[name]) for name in names)]
+    return [Cell(first, kind="text"), *(Cell(SCORES[name].title) for name in names)]
 
 
 def _number(value: float | None, kind: str = "") -> Cell:
@@ -174,7 +156,7 @@ def _numbers(methods: Sequence[Method]) -> str:
     best = {}
     for name in names:
         values = [method.result[name] for method in methods if method.result.get(name) is not None]
-        best[name] = (min if name in _LOWER_IS_BETTER else max)(values, default=None)
+        best[name] = (min if SCORES[name].lower_is_better else max)(values, default=None)
     rows = []
     for place, method in enumerate(methods):
         mark = "baseline" if method.is_baseline else "yours" if place == 0 else ""
@@ -182,7 +164,7 @@ def _numbers(methods: Sequence[Method]) -> str:
         kinds = {name: "best" if values[name] is not None and values[name] == best[name] else "" for name in names}
         rows.append([Cell(method.name, mark=mark), *(_number(values[name], kinds[name]) for name in names)])
     caption = f"Measured, protocol {methods[0].result['protocol']}"
-    meanings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}.</dd>" for name, words in _MEANINGS.items())
+    meanings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}.</dd>" for name, words in MEANINGS.items())
     return (
         table(caption, _head("Method", names), rows, own_row=0)
         + '<p class="faint">Lower is better for MAE and T, higher for all else; the best is underlined. "-": not '
@@ -264,13 +246,13 @@ def _examples(methods: Sequence[Method], read_images: ReadImages) -> str:
     scores = {key: frame[ranked_by] for key, frame in own.frames.items() if frame.get(ranked_by) is not None}
     if not scores:
         return ""
-    if ranked_by in _LOWER_IS_BETTER:
+    if SCORES[ranked_by].lower_is_better:
         scores = {key: -value for key, value in scores.items()}
     # Of few frames no more than half, or the best ones would stand among the worst.
     count = min(_NUM_EXAMPLES, (len(scores) + 1) // 2)
     worst = choose_frames(scores, count)
     others = {key: -value for key, value in scores.items() if key not in worst}
-    parts = [f"<p>By {escape(own.name)}'s {_TITLES[ranked_by]} of the frame; no neighbours of one sequence.</p>"]
+    parts = [f"<p>By {escape(own.name)}'s {SCORES[ranked_by].title} of the frame; no neighbours of one sequence.</p>"]
     for heading, keys in (("Worst", worst), ("Best", choose_frames(others, count))):
         if keys:
             parts.append(f"<h3>{heading}</h3>")
@@ -315,14 +297,14 @@ def _example(
     shown.append((mask, "Mask (ground truth)"))
     for method in methods:
         score = method.frames.get(key, {}).get(ranked_by)
-        text = method.name if score is None else f"{method.name}: {_TITLES[ranked_by]} {score:.3f}"
+        text = method.name if score is None else f"{method.name}: {SCORES[ranked_by].title} {score:.3f}"
         shown.append((maps[method.name], text))
     pictures = "".join(
         picture(*encode_image(image, _PICTURE_WIDTH), f"{caption}, {where}", caption) for image, caption in shown
     )
     scores = methods[0].frames[key]
     numbers = ", ".join(
-        f"{_TITLES[name]} {scores[name]:.3f}"
+        f"{SCORES[name].title} {scores[name]:.3f}"
         for name in ("max_f", "s_measure", "j_mean", "f_boundary_mean", "mae")
         if scores.get(name) is not None
     )
@@ -337,7 +319,8 @@ def _timelines(methods: Sequence[Method], figure_dir: Path) -> str:
     if len(sequences) > _MAX_TIMELINES:
         key = next((name for name in ("s_measure", "j_mean") if own.result.get(name) is not None), None)
         sequences.sort(key=lambda name: own.result["sequences"][name][key] if key else 0)
-        note = f"<p>The {_MAX_TIMELINES} of {len(sequences)} sequences with the lowest {_TITLES.get(key, 'names')}.</p>"
+        lowest = SCORES[key].title if key else "names"
+        note = f"<p>The {_MAX_TIMELINES} of {len(sequences)} sequences with the lowest {lowest}.</p>"
         sequences = sequences[:_MAX_TIMELINES]
     names, contents = [], []
     for name in sequences:

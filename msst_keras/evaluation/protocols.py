@@ -15,12 +15,10 @@ import numpy as np
 
 from msst_keras.evaluation.boundaries import boundary_f_measure, region_similarity
 from msst_keras.evaluation.metrics import Averages, f_measure, score_pair
+from msst_keras.evaluation.scores import SCORES
 
 # The scalars of a result, in its order.
-SCALARS = (
-    "mae", "max_f", "mean_f", "adaptive_f", "weighted_f", "s_measure", "max_e", "mean_e", "adaptive_e",
-    "j_mean", "f_boundary_mean", "temporal_stability",
-)  # fmt: skip
+SCALARS = tuple(SCORES)
 _SALIENCY_SCALARS = SCALARS[: SCALARS.index("adaptive_e") + 1]
 _SEGMENTATION_SCALARS = ("j_mean", "f_boundary_mean")
 # What a protocol may choose from. `temporal_stability` is no protocol's: it needs no mask, and is there when asked for.

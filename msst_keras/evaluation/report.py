@@ -11,15 +11,8 @@ from pathlib import Path
 
 from msst_keras.evaluation.protocols import SCALARS
 from msst_keras.evaluation.published import PublishedRow
+from msst_keras.evaluation.scores import HEADLINE, SCORES
 from msst_keras.files import publish
-
-# MAE rewards an all-black map, so it never stands alone: max F and S always stand beside it.
-_ALWAYS_SHOWN = ("mae", "max_f", "s_measure")
-_TITLES = {
-    "mae": "MAE", "max_f": "max F", "mean_f": "mean F", "adaptive_f": "adaptive F", "weighted_f": "weighted F",
-    "s_measure": "S", "max_e": "max E", "mean_e": "mean E", "adaptive_e": "adaptive E",
-    "j_mean": "J", "f_boundary_mean": "boundary F", "temporal_stability": "T",
-}  # fmt: skip
 
 
 def write_results(result: Mapping, output_dir: str | os.PathLike, method: str = "") -> None:
@@ -100,8 +93,8 @@ def format_table(results: Mapping[str, Mapping]) -> str:
     if not results:
         raise ValueError("there is no method to tabulate; give at least one result")
     defined = {name for result in results.values() for name in SCALARS if result[name] is not None}
-    shown = [*_ALWAYS_SHOWN, *(name for name in SCALARS if name in defined.difference(_ALWAYS_SHOWN))]
-    rows = [["method", "protocol", "sequences", "frames", *(_TITLES[name] for name in shown)]]
+    shown = [*HEADLINE, *(name for name in SCALARS if name in defined.difference(HEADLINE))]
+    rows = [["method", "protocol", "sequences", "frames", *(SCORES[name].title for name in shown)]]
     for method, result in results.items():
         cells = [method, result["protocol"], str(result["num_sequences"]), str(result["num_frames"])]
         rows.append(cells + ["-" if result[name] is None else f"{result[name]:.4f}" for name in shown])

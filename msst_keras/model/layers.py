@@ -7,16 +7,14 @@ import math
 import keras
 import numpy as np
 
+from msst_keras.model.options import BATCH_NORMS
+
 # The prior, 0..1, spans the range of a colour channel beside R, G, B. It is not centred: where nothing moves it is 0,
 # as is the border that padded convolutions see.
 PRIOR_SCALE = 255.0
 # Mean and standard deviation of ImageNet's R, G, B, 0..255: torchvision's and Gluon's .485/.456/.406, .229/.224/.225.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-# What becomes of batch norms. "trained": with the statistics of the batch, whose average is kept for later. "frozen":
-# with the statistics that they have; their scale and offset are frozen too. "folded": there are none, the convolution
-# before each has taken it in: what an exported model is, since it saves their time.
-BATCH_NORMS = ("trained", "frozen", "folded")
 # Of the average of the statistics: the last 20 batches or so, since a light training has a few thousand steps in all.
 NORM_MOMENTUM = 0.95
 NORM_EPSILON = 1e-3

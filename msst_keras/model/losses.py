@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from keras import ops
 
+from msst_keras.model.options import DEFAULT_SIDE_WEIGHT
+
 # The side outputs of `topdown.build_fuser` and their strides.
 SIDES = {"side32": 32, "side16": 16, "side8": 8, "temporal": 16}
-# Four sides together weigh a little more than the map itself, as in networks of that kind (.3 to .4 each); they steer
-# the coarse levels early in a training.
-DEFAULT_SIDE_WEIGHT = 0.3
 
 
 def weighted_cross_entropy(logits, labels, alpha="balanced", sample_weight=None):

@@ -23,6 +23,10 @@ that the classifier sees: reading those would cost a branch more than the whole 
 
 Batch norm is folded into the convolutions: see `resnet50v2` for why it is frozen, and for the alignment, which is the
 same here.
+
+Files. A .npz of numbered convolutions, batch norms folded: conv_N_weight (out, in, height, width) and conv_N_bias, of
+any float type; N counts upwards, not by one. The first convolution takes R, G, B, normalised by `layers.IMAGENET_MEAN`
+and `_STD`, as torchvision and the ONNX model zoo have it.
 """
 
 from __future__ import annotations
@@ -30,8 +34,18 @@ from __future__ import annotations
 import math
 
 import keras
+import numpy as np
 
-from msst_keras.model.layers import first_initializer, pixels, scale_channels
+from msst_keras.model.layers import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    first_initializer,
+    pixels,
+    scale_channels,
+    set_layers,
+)
+from msst_keras.model.network import Network
+from msst_keras.model.weights import KERAS_PIXELS, Arrays, download, fold, read_keras_norm, read_npz
 
 # Of each block: channels at its end, stride in the classifier.
 BLOCKS = (
@@ -100,3 +114,58 @@ def _depthwise(x, stride, dilation, prefix, shifted):
         depthwise_initializer=keras.initializers.RandomNormal(stddev=math.sqrt(2 / 9)),
         name=f"{prefix}_depthwise",
     )(x)
+
+
+def load_mobilenetv2(model: keras.Model, weights: str) -> None:
+    """Loads keras.applications.MobileNetV2 ("imagenet") or a file of folded convolutions into "mobilenetv2".
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The weights cannot be read, lack arrays or do not fit, or the download failed.
+    """
+    names = ["stem", "block0_depthwise", "block0_project"]
+    for block in range(1, len(BLOCKS)):
+        names += [f"block{block}_{part}" for part in ("expand", "depthwise", "project")]
+    if weights == "imagenet":
+        layers = _fold_keras_mobilenet(download(weights, "mobilenetv2", "MobileNetV2"), names)
+    else:
+        arrays = Arrays(read_npz(weights), "", weights, "msst_keras/model/mobilenetv2.py")
+        layers = _order_convolutions(arrays, names, weights)
+    set_layers(model, layers, "stem", weights)
+
+
+def _fold_keras_mobilenet(source, names):
+    layers = {"pixels": KERAS_PIXELS}
+    for name in names:
+        convolution, norm = "Conv1", "bn_Conv1"
+        if name != "stem":
+            block, part = name.removeprefix("block").split("_")
+            convolution = f"block_{block}_{part}" if block != "0" else f"expanded_conv_{part}"
+            norm = f"{convolution}_BN"
+        kernel = source.get_layer(convolution).get_weights()[0]
+        if name.endswith("depthwise"):  # (3, 3, channels, 1): what the norm scales is the third axis
+            kernel, bias = fold(kernel.swapaxes(2, 3), read_keras_norm(source, norm))
+            layers[name] = kernel.swapaxes(2, 3), bias
+        else:
+            layers[name] = fold(kernel, read_keras_norm(source, norm))
+    return layers
+
+
+def _order_convolutions(read, names, path):
+    numbers = read.numbers(r"conv_(\d+)_weight")
+    if len(numbers) < len(names):
+        raise ValueError(
+            f"{path}: expected {len(names)} convolutions or more, conv_N_weight, found {len(numbers)}; give a "
+            "file with the names that msst_keras/model/mobilenetv2.py lists."
+        )
+    std = np.array(IMAGENET_STD)
+    layers = {"pixels": (1 / std, -np.array(IMAGENET_MEAN) / std)}
+    for name, number in zip(names, numbers, strict=False):  # the last one is the classifier's
+        kernel = read.kernel(f"conv_{number}_weight")
+        if name.endswith("depthwise"):
+            kernel = kernel.swapaxes(2, 3)
+        layers[name] = kernel, read(f"conv_{number}_bias", 1)
+    return layers
+
+
+NETWORKS = {"mobilenetv2": Network(build_mobilenetv2, load_mobilenetv2)}

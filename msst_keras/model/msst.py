@@ -24,18 +24,10 @@ from __future__ import annotations
 import keras
 
 from msst_keras.model import topdown
-from msst_keras.model.backbones import build_backbone, output_strides, scale_channels
-from msst_keras.model.layers import fold_batch_norms
+from msst_keras.model.backbones import build_backbone, output_strides
+from msst_keras.model.layers import fold_batch_norms, scale_channels
+from msst_keras.model.options import DECODERS, FUSIONS, MOTION_INPUTS, VARIANTS
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
-
-VARIANTS = ("os", "st", "msst")
-# What the temporal stream sees. "prior": the frame and the motion prior, RGBM, as in the paper. "flow": flow itself, as
-# an image of three channels (`motion.flow_image`); it needs neither superpixels nor a prior network, which saves
-# their time, and a pre-trained first convolution fits it.
-MOTION_INPUTS = ("prior", "flow")
-# What becomes of the streams' features. "branches": the paper's, one map per stream and scale. "topdown": see the module
-# of that name.
-DECODERS = ("branches", "topdown")
 
 # Channels of a branch's 3x3 convolution (section 3.2).
 BRANCH_CHANNELS = 128
@@ -80,9 +72,9 @@ def build_msst(
         motion_input: One of MOTION_INPUTS.
         motion_backbone: Of the temporal stream; None for the same as the spatial one's. What moves is simpler to see
             than what it is, so a smaller one does.
-        fusion: One of `topdown.FUSIONS`; the decoder "branches" has "linear", Eq. 5.
+        fusion: One of FUSIONS; the decoder "branches" has "linear", Eq. 5.
         decoder: One of DECODERS. With "topdown", `output_stride`, `lstm_filters` and `lstm_kernel_size` have no effect.
-        batch_norm: Of backbones and decoders that have such norms, see `layers.BATCH_NORMS`.
+        batch_norm: Of backbones and decoders that have such norms, see `options.BATCH_NORMS`.
         frozen_stride: Of the spatial backbone, see `backbones.build_pyramid`; "topdown" alone has it.
         name: Name of the model.
 
@@ -101,7 +93,7 @@ def build_msst(
     if not isinstance(num_frames, int) or num_frames < 1:
         raise ValueError(f"num_frames must be a positive whole number, found {num_frames!r}.")
     _check_choice("motion_input", motion_input, MOTION_INPUTS)
-    _check_choice("fusion", fusion, topdown.FUSIONS)
+    _check_choice("fusion", fusion, FUSIONS)
     _check_choice("decoder", decoder, DECODERS)
     if decoder == "branches" and fusion != "linear":
         raise ValueError('The decoder "branches" fuses by Eq. 5: set fusion to "linear", or decoder to "topdown".')

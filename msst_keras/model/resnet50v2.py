@@ -34,13 +34,37 @@ Alignment. A symmetric padding would centre cell k of stride s on pixel k * s, h
 for, k * s to k * s + s - 1. The stem shifts its windows by CELL_OFFSET pixels: 1.5 pixels off the centre of a cell of
 stride 8 and 2.5 off that of 16, the least both can be. Behind the rim that changes no feature of the trained network
 but its place.
+
+Files. Kernels are (out, in, height, width), of any float type; those of the first convolution take R, G, B, normalised
+by .485/.456/.406 and .229/.224/.225 (`layers.IMAGENET_MEAN` and `_STD`), as Gluon, torchvision and the ONNX model zoo
+have it. A .npz of Gluon's names fits "resnet50v2", for which Keras has no weights:
+
+    ANY_batchnorm0_*, ANY_conv0_weight, ANY_batchnorm1_*                pixels, stem; ANY is Gluon's prefix
+    ANY_stageS_batchnormN_gamma, _beta, _running_mean, _running_var     three norms a block
+    ANY_stageS_convN_weight                                             three a block; the fourth is the shortcut
+    ANY_stage4_batchnorm0_*                                             post, if it is there
 """
 
 from __future__ import annotations
 
-import keras
+import functools
+import math
+import re
 
-from msst_keras.model.layers import ChannelAffine, first_initializer, pixels, scale_channels
+import keras
+import numpy as np
+
+from msst_keras.model.layers import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ChannelAffine,
+    first_initializer,
+    pixels,
+    scale_channels,
+    set_layers,
+)
+from msst_keras.model.network import Network
+from msst_keras.model.weights import KERAS_PIXELS, Arrays, download, fold, freeze_norm, read_keras_norm, read_npz
 
 STAGES = ((64, 3), (128, 4), (256, 6))  # channels inside a block (four times as many at its end), blocks
 NUM_BLOCKS = sum(num_blocks for _, num_blocks in STAGES)
@@ -48,6 +72,7 @@ CELL_OFFSET = 5  # pixels from k * stride to the centre of cell k: 3 by the stem
 # Where the strides to 8 and to 16 lie, (stage, block).
 FIRST_BLOCKS = ((2, 1), (3, 1))
 LAST_BLOCKS = ((1, 3), (2, 4))
+_GLUON_EPSILON = 1e-5
 
 
 def build_resnet50v2(
@@ -111,3 +136,106 @@ def _block(x, preact, filters, stride, dilation, first, prefix):
     small = keras.initializers.VarianceScaling(2 / NUM_BLOCKS)
     x = convolution(x, 4 * filters, 1, "conv3", kernel_initializer=small)
     return keras.layers.Add(name=prefix)([shortcut, x])
+
+
+def load_resnet50v2(model: keras.Model, weights: str) -> None:
+    """Loads a file of Gluon's names into "resnet50v2", with or without the network's last stage.
+
+    The norm of `post` is the last stage's first; for a file without that stage its statistics are estimated from the
+    arrays before it, so that the features come out near unit size and half rectified as behind any other norm.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The weights cannot be read, lack arrays, do not fit, or are "imagenet".
+    """
+    if weights == "imagenet":
+        raise ValueError(
+            'The ImageNet weights that Keras downloads are of another ResNet-50 v2: set backbone to "resnet50v2_keras" '
+            "for them, or weights to a file with Gluon's names."
+        )
+    arrays = read_npz(weights)
+    prefixes = [match[1] for name in arrays if (match := re.fullmatch(r"(.*?)conv0_weight", name))]
+    prefix = min(prefixes, key=len, default="")
+    arrays = Arrays(arrays, prefix, weights, "msst_keras/model/resnet50v2.py")
+    set_layers(model, _fold_gluon(arrays), "stem", weights)
+
+
+def load_resnet50v2_keras(model: keras.Model, weights: str) -> None:
+    """Loads keras.applications.ResNet50V2 into "resnet50v2_keras".
+
+    Raises:
+        ValueError: The download failed, or the weights are a file.
+    """
+    source = download(weights, "resnet50v2_keras", "ResNet50V2")
+    layers = {"pixels": KERAS_PIXELS, "stem": source.get_layer("conv1_conv").get_weights()}
+    for stage, (_, num_blocks) in enumerate(STAGES, start=1):
+        for block in range(1, num_blocks + 1):
+            ours, theirs = f"stage{stage}_block{block}", f"conv{stage + 1}_block{block}"
+            layers[f"{ours}_preact"] = read_keras_norm(source, f"{theirs}_preact_bn")
+            if block == 1:
+                layers[f"{ours}_shortcut"] = source.get_layer(f"{theirs}_0_conv").get_weights()
+            for index in (1, 2):
+                kernel = source.get_layer(f"{theirs}_{index}_conv").get_weights()[0]
+                layers[f"{ours}_conv{index}"] = fold(kernel, read_keras_norm(source, f"{theirs}_{index}_bn"))
+            layers[f"{ours}_conv3"] = source.get_layer(f"{theirs}_3_conv").get_weights()
+    layers["post"] = read_keras_norm(source, "conv5_block1_preact_bn")
+    set_layers(model, layers, "stem", weights)
+
+
+def _fold_gluon(read):
+    # Behind the pixels' own normalisation there is a batch norm: together one affine map. It must stay in front of the
+    # stem, for the zeros around it are zeros behind that norm.
+    scale, offset = _read_norm(read, "batchnorm0")
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    layers = {
+        "pixels": (scale / std, offset - scale * mean / std),
+        "stem": fold(read.kernel("conv0_weight"), _read_norm(read, "batchnorm1")),
+    }
+    for stage, (_, num_blocks) in enumerate(STAGES, start=1):
+        convolutions = 0
+        for block in range(1, num_blocks + 1):
+            ours, norms = f"stage{stage}_block{block}", f"stage{stage}_batchnorm"
+            kernels = []
+            for _ in range(4 if block == 1 else 3):
+                kernels.append(read.kernel(f"stage{stage}_conv{convolutions}_weight"))
+                convolutions += 1
+            first_norm = 3 * (block - 1)
+            layers[f"{ours}_preact"] = _read_norm(read, f"{norms}{first_norm}")
+            layers[f"{ours}_conv1"] = fold(kernels[0], _read_norm(read, f"{norms}{first_norm + 1}"))
+            layers[f"{ours}_conv2"] = fold(kernels[1], _read_norm(read, f"{norms}{first_norm + 2}"))
+            layers[f"{ours}_conv3"] = fold(kernels[2])
+            if block == 1:
+                layers[f"{ours}_shortcut"] = fold(kernels[3])
+    has_last_stage = "stage4_batchnorm0_gamma" in read
+    layers["post"] = _read_norm(read, "stage4_batchnorm0") if has_last_stage else _estimate_norm(read)
+    return layers
+
+
+def _estimate_norm(read):
+    """(scale, offset) that bring what leaves stage 3 to mean 0 and variance 1 per channel, by the file alone.
+
+    What enters the stage's last block has the statistics of that block's first norm. Added to it is a convolution of
+    ReLU(u), where u, behind the block's last norm, has mean beta and standard deviation |gamma|: taken as Gaussian, and
+    all as independent.
+    """
+    beta, gamma = (read(f"stage3_batchnorm17_{kind}", 1) for kind in ("beta", "gamma"))
+    ratio = beta / np.maximum(np.abs(gamma), 1e-12)
+    density, share = np.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi), (1 + np.vectorize(math.erf)(ratio / 2**0.5)) / 2
+    mean = beta * share + np.abs(gamma) * density
+    variance = np.maximum((beta**2 + gamma**2) * share + beta * np.abs(gamma) * density - mean**2, 0)
+    kernel = read.kernel("stage3_conv18_weight")[0, 0]
+    mean = read("stage3_batchnorm15_running_mean", 1) + mean @ kernel
+    variance = read("stage3_batchnorm15_running_var", 1) + variance @ kernel**2
+    return freeze_norm(1.0, 0.0, mean, variance, _GLUON_EPSILON)
+
+
+def _read_norm(read, name):
+    """A batch norm of Gluon as (scale, offset)."""
+    values = (read(f"{name}_{kind}", 1) for kind in ("gamma", "beta", "running_mean", "running_var"))
+    return freeze_norm(*values, _GLUON_EPSILON)
+
+
+NETWORKS = {
+    "resnet50v2": Network(build_resnet50v2, load_resnet50v2),
+    "resnet50v2_keras": Network(functools.partial(build_resnet50v2, keras_layout=True), load_resnet50v2_keras),
+}

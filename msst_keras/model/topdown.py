@@ -21,9 +21,6 @@ from msst_keras.model.backbones import build_pyramid
 from msst_keras.model.layers import normalized_convolution, scale_channels
 from msst_keras.model.recurrent import ConvLSTM2D, MergeTime, SplitTime, Upsample
 
-# How the streams meet at a level. "linear": a 1x1 convolution of both. "gated": spatial * sigmoid(1x1 of both) +
-# temporal, so that motion can switch off what the frame shows and the reverse.
-FUSIONS = ("linear", "gated")
 LEVEL_CHANNELS = 64
 # Of the ConvLSTM's state, at stride 16. Half of a level: its four gates over four frames then cost a tenth of the
 # network instead of a third.
@@ -49,9 +46,9 @@ def build_encoder(
         frames: Input (B, H, W, 3), R, G, B in 0..255; H and W multiples of 32.
         motion: The temporal stream's image: (inputs that it is made of, tensor (B, H, W, 3 or 4)); None without one.
         backbones: Of the spatial and the temporal stream.
-        fusion: One of FUSIONS.
+        fusion: One of `options.FUSIONS`.
         width, weights: See `backbones.build_backbone`.
-        batch_norm: See `layers.BATCH_NORMS`.
+        batch_norm: See `options.BATCH_NORMS`.
         frozen_stride: Of the spatial backbone, see `backbones.build_pyramid`. The temporal one is trained whole: its
             image is no photograph.
 
@@ -94,7 +91,7 @@ def build_fuser(encoder: keras.Model, num_frames: int | None, memory: bool, batc
         encoder: Of `build_encoder`.
         num_frames: T; None for any number, of which the last counts.
         memory: Whether there is a ConvLSTM over the T frames.
-        batch_norm: See `layers.BATCH_NORMS`.
+        batch_norm: See `options.BATCH_NORMS`.
 
     Returns:
         Functional model {"stride4", "stride8", "stride32": (B, h, w, C), "stride16": (B, T, h, w, C)[, "temporal"]} ->

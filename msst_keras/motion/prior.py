@@ -25,6 +25,7 @@ from msst_keras.motion import regions
 from msst_keras.motion.camera import check_camera
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.flow_image import FlowImage
+from msst_keras.motion.settings import FILES, FLOW, MAGNITUDE, NO_PRIOR
 from msst_keras.motion.superpixels import SuperpixelSettings
 
 HIDDEN_UNITS = 300  # of each of the two hidden layers: the "three-layer neural network (300 neurons)" of section 3.1
@@ -224,12 +225,25 @@ class MagnitudePrior(keras.Model):
 
 
 # What makes the motion image without being trained, by the kind that manifests name.
-UNTRAINED_PRIORS = {"magnitude": MagnitudePrior, "flow": FlowImage}
+UNTRAINED_PRIORS = {MAGNITUDE: MagnitudePrior, FLOW: FlowImage}
 
 
-def count_channels(kind: str) -> int:
-    """Channels of a prior of a kind that manifests name: 3 of flow as an image, 1 of the others."""
-    return 3 if kind == "flow" else 1
+def make_prior(source: str | Path, flow: FlowSettings) -> MotionPrior | MagnitudePrior | FlowImage | None:
+    """The prior of a kind that needs no training, or of a file.
+
+    Args:
+        source: NO_PRIOR, FILES, MAGNITUDE or FLOW of `settings`, or a file of `msst train_prior`.
+        flow: How the flow is made that it is to see; a file holds its own settings.
+
+    Returns:
+        The prior's model, None for NO_PRIOR and FILES, which nothing here computes.
+
+    Raises:
+        FileNotFoundError, ValueError: See `load_prior`.
+    """
+    if source in (NO_PRIOR, FILES):
+        return None
+    return UNTRAINED_PRIORS[source](flow) if source in UNTRAINED_PRIORS else load_prior(source)
 
 
 def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior | FlowImage:

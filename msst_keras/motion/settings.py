@@ -1,34 +1,152 @@
-"""What is computed from the motion of a video's frames: flow, superpixels and the prior that are made of it."""
+"""How the motion of a video's frames is made: what records, runs and exported models say of it, and what is to be made.
+
+Nothing here brings Keras or TensorFlow; `prior.make_prior` makes the prior that settings name.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
-
-import keras
 
 from msst_keras.files import hash_file
 from msst_keras.motion.flow import FlowSettings
-from msst_keras.motion.prior import UNTRAINED_PRIORS, count_channels, load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings
 
-# "flow": flow itself as an image of three channels (see `flow_image`), in place of a map of one.
-# "files": maps that somebody else's method made.
-NO_PRIOR, MAGNITUDE, FLOW, FILES = "none", "magnitude", "flow", "files"
+# Kinds of prior. MAGNITUDE is the flow's residual magnitude, FLOW is flow itself as an image (see `flow_image`), and
+# NETWORK is a file of `msst train_prior`. FILES are maps that somebody else's method made.
+NO_PRIOR, MAGNITUDE, FLOW, NETWORK, FILES = "none", "magnitude", "flow", "network", "files"
+UNTRAINED = (MAGNITUDE, FLOW)
+_CHANNELS = {FLOW: 3}  # 1 of the others
+
+# Settings of flow that flow as an image does not show: it is scaled map by map, so what spans other frames, or leads
+# back, differs no more than other videos do. A frame seen in several such ways teaches more.
+SCALED_AWAY = ("direction", "stride")
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorSettings:
+    """Which motion prior.
+
+    Attributes:
+        kind: One of NO_PRIOR, MAGNITUDE, FLOW, NETWORK and FILES.
+        sha256: Of the file of a NETWORK.
+    """
+
+    kind: str
+    sha256: str | None = None
+
+    @property
+    def channels(self) -> int:
+        return _CHANNELS.get(self.kind, 1)
+
+    def to_dict(self) -> dict:
+        """The settings as JSON values."""
+        settings = {"kind": self.kind}
+        if self.channels > 1:
+            settings["channels"] = self.channels
+        if self.sha256 is not None:
+            settings["sha256"] = self.sha256
+        return settings
+
+
+@dataclasses.dataclass(frozen=True)
+class MotionSettings:
+    """How motion was made: the "motion" of a manifest, of run.json and of a SavedModel's asset.
+
+    Attributes:
+        flow: How flow was, as `FlowSettings.to_dict` writes it. It is kept as it was written, because records may hold
+            flow that this program cannot make; `flow_settings` reads it.
+        superpixels: How superpixels were, as `SuperpixelSettings.to_dict` writes it; None without.
+        prior: Which prior was computed from them.
+        flow_stored: Whether records hold flow, too; None of a run or a model, which have no records.
+    """
+
+    flow: dict
+    superpixels: dict | None
+    prior: PriorSettings
+    flow_stored: bool | None = None
+
+    @classmethod
+    def from_dict(cls, settings: object) -> MotionSettings:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: A setting is missing or of the wrong type.
+        """
+        right = isinstance(settings, dict) and (
+            isinstance(settings.get("flow"), dict)
+            and isinstance(settings.get("superpixels", ""), dict | None)
+            and isinstance(settings.get("prior"), dict)
+            and isinstance(settings["prior"].get("kind"), str)
+            and isinstance(settings["prior"].get("sha256"), str | None)
+            and isinstance(settings.get("flow_stored"), bool | None)
+        )
+        if not right:
+            raise ValueError(
+                f"expected motion settings (flow, superpixels, prior, flow_stored), found {str(settings)[:80]!r}"
+            )
+        prior = PriorSettings(settings["prior"]["kind"], settings["prior"].get("sha256"))
+        return cls(settings["flow"], settings["superpixels"], prior, settings.get("flow_stored"))
+
+    def to_dict(self) -> dict:
+        """The settings as JSON values."""
+        settings = {"flow": self.flow, "superpixels": self.superpixels, "prior": self.prior.to_dict()}
+        return settings if self.flow_stored is None else {**settings, "flow_stored": self.flow_stored}
+
+    @property
+    def flow_settings(self) -> FlowSettings:
+        """How flow is made.
+
+        Raises:
+            ValueError: This program cannot make such flow.
+        """
+        return FlowSettings.from_dict(self.flow)
+
+    @property
+    def superpixel_settings(self) -> SuperpixelSettings | None:
+        """How superpixels are made; None without.
+
+        Raises:
+            ValueError: This program cannot make such superpixels.
+        """
+        return None if self.superpixels is None else SuperpixelSettings.from_dict(self.superpixels)
+
+    def differences(self, other: MotionSettings, parts: Collection[str] = ("flow", "superpixels", "prior")) -> str:
+        """How the settings of another differ from these, in words for a sentence; "" where they are alike.
+
+        Whether flow is stored makes no difference to what motion is.
+
+        Args:
+            other: The settings to compare with.
+            parts: Which parts to compare.
+        """
+        mine, others = self.to_dict(), other.to_dict()
+        found = []
+        for part in parts:
+            first, second = mine[part] or {}, others[part] or {}
+            for key in dict.fromkeys((*first, *second)):
+                if first.get(key) != second.get(key):
+                    found.append(f"{part} {key} {_word(second.get(key))} instead of {_word(first.get(key))}")
+        return "; ".join(found)
+
+    def without_flow(self, keys: Collection[str]) -> MotionSettings:
+        """The same settings, those of flow that `keys` name left out, for `differences` that are to pass over them."""
+        return dataclasses.replace(self, flow={key: value for key, value in self.flow.items() if key not in keys})
 
 
 @dataclasses.dataclass(frozen=True)
 class MotionOptions:
-    """What is computed from the frames' motion and stored. It can be pickled: each worker loads the prior itself.
+    """What is to be computed from the frames' motion and stored. It can be pickled: each worker makes the prior itself.
 
     Attributes:
-      flow: how flow is made.
-      superpixels: how superpixels are; None when the prior needs none.
-      prior: NO_PRIOR, MAGNITUDE, FLOW, FILES, or a file of `msst train_prior`, whose settings `flow` and `superpixels`
-        then are.
-      store_flow: whether the flow is stored too.
-      flow_dir: where the flow is read from when its method is "files" (see `data.flow_files`).
-      prior_dir: where the prior is read from when it is FILES: PRIOR_DIR/SEQUENCE/FRAME.png, 8-bit grey, of any size.
+        flow: How flow is made.
+        superpixels: How superpixels are; None when the prior needs none.
+        prior: NO_PRIOR, MAGNITUDE, FLOW, FILES, or a file of `msst train_prior`; `flow` and `superpixels` are then the
+            file's.
+        store_flow: Whether the flow is stored too.
+        flow_dir: Where the flow is read from when its method is "files" (see `data.flow_files`).
+        prior_dir: Where the prior is read from when it is FILES: PRIOR_DIR/SEQUENCE/FRAME.png, 8-bit grey, any size.
     """
 
     flow: FlowSettings
@@ -38,28 +156,19 @@ class MotionOptions:
     flow_dir: str | Path | None = None
     prior_dir: str | Path | None = None
 
+    def settings(self) -> MotionSettings:
+        """What records say of it; a prior's file goes into it by its hash."""
+        if self.prior in (NO_PRIOR, FILES, *UNTRAINED):
+            prior = PriorSettings(self.prior)
+        else:
+            prior = PriorSettings(NETWORK, hash_file(self.prior))
+        superpixels = self.superpixels.to_dict() if self.superpixels else None
+        return MotionSettings(self.flow.to_dict(), superpixels, prior, self.store_flow)
+
     def to_dict(self) -> dict:
-        """The manifest's "motion"; a prior's file goes into it by its hash."""
-        prior = {"kind": self.prior}
-        if count_channels(self.prior) > 1:
-            prior["channels"] = count_channels(self.prior)
-        if self.prior not in (NO_PRIOR, FILES, *UNTRAINED_PRIORS):
-            prior = {"kind": "network", "sha256": hash_file(self.prior)}
-        return {
-            "flow": self.flow.to_dict(),
-            "superpixels": self.superpixels.to_dict() if self.superpixels else None,
-            "prior": prior,
-            "flow_stored": self.store_flow,
-        }
+        """The manifest's "motion"."""
+        return self.settings().to_dict()
 
-    def load_prior(self) -> keras.Model | None:
-        """The prior's model, None for NO_PRIOR and FILES.
 
-        Raises:
-          FileNotFoundError, ValueError: see `motion.prior.load_prior`.
-        """
-        if self.prior in (NO_PRIOR, FILES):
-            return None
-        if self.prior in UNTRAINED_PRIORS:
-            return UNTRAINED_PRIORS[self.prior](self.flow)
-        return load_prior(self.prior)
+def _word(value: object) -> str:
+    return "none" if value is None else str(value)

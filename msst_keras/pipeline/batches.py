@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.pipeline.clip_index import ClipIndex, find_damage
-from msst_keras.pipeline.clips import Augmentation, load_clip, load_flow, load_labelled_flow
+from msst_keras.pipeline.clips import load_clip, load_flow, load_labelled_flow
+from msst_keras.pipeline.options import Augmentation
 from msst_keras.pipeline.service import NUMBER, in_order, listen, make_here, serve
 from msst_keras.pipeline.share import WHOLE, Share
 

@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.records.example import LABEL_KINDS, check_images
+from msst_keras.motion.settings import FLOW, NO_PRIOR, SCALED_AWAY, MotionSettings
+from msst_keras.records.example import check_images
 from msst_keras.records.folders import read_manifests
 from msst_keras.records.manifest import check_motion
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import scan_shard
-
-_SCALED_AWAY = ("direction", "stride")  # settings of flow that flow as an image does not tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ClipIndex:
       counts: int64 (N,), how many frames it stores; T - count repetitions of the first are put before them.
       names: "sequence/index" of the labelled frame, for messages.
       label_kinds: "fine" or "coarse", of each clip's label.
-      motion: the manifests' "motion" (flow, superpixels, prior); None when clips have no prior.
+      motion: how their motion was made; None when clips have no prior.
       flow_stored: whether all of their records hold flow.
       groups: of each group of clips, in order: how many clips it has, and its share of every batch.
     """
@@ -40,7 +40,7 @@ class ClipIndex:
     counts: np.ndarray
     names: tuple[str, ...]
     label_kinds: tuple[str, ...]
-    motion: dict | None
+    motion: MotionSettings | None
     flow_stored: bool
     groups: tuple[tuple[int, int], ...]
 
@@ -128,8 +128,8 @@ def index_clips(
     if num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, not {num_frames}")
     manifests = read_manifests(folders)
-    motion = _common(manifests, ("flow", "superpixels", "prior")) if with_prior else None
-    if motion and motion["prior"]["kind"] == "none":
+    motion = _find_common(manifests, ("flow", "superpixels", "prior")) if with_prior else None
+    if motion and motion.prior.kind == NO_PRIOR:
         raise ValueError(f"{folders[0]} holds no motion prior, which this variant needs; make it again with --prior")
     return _index(manifests, num_frames, motion, label_kinds)
 
@@ -146,9 +146,9 @@ def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
     """
     manifests = read_manifests(folders)
     for folder, manifest in manifests.items():
-        if not check_motion(manifest, folder)["flow_stored"]:
+        if not check_motion(manifest, folder).flow_stored:
             raise ValueError(f"{folder} holds no flow; make it again with --store_flow")
-    return _index(manifests, 1, None), _common(manifests, ("flow",))["flow"]
+    return _index(manifests, 1, None), _find_common(manifests, ("flow",)).flow
 
 
 def find_damage(index: ClipIndex) -> str | None:
@@ -163,7 +163,7 @@ def find_damage(index: ClipIndex) -> str | None:
 
 
 def _index(
-    manifests: dict, num_frames: int, motion: dict | None, label_kinds: Collection[str] = LABEL_KINDS
+    manifests: dict, num_frames: int, motion: MotionSettings | None, label_kinds: Collection[str] = LABEL_KINDS
 ) -> ClipIndex:
     paths, path_ids, offsets, counts, names, kinds = [], [], [], [], [], []
     for folder, manifest in manifests.items():
@@ -188,26 +188,19 @@ def _index(
     return ClipIndex(tuple(paths), *arrays, tuple(names), tuple(kinds), motion, flow_stored, groups)
 
 
-def _common(manifests: dict, keys: tuple[str, ...]) -> dict:
-    """What all manifests say of their motion under `keys`.
+def _find_common(manifests: dict[str, dict], parts: tuple[str, ...]) -> MotionSettings:
+    """How the motion of all manifests was made, in the words of the first; `parts` are those that must be alike.
 
-    Flow as an image is scaled map by map, so what spans other frames, or leads back, differs no more than other videos
-    do: a frame seen in several such ways teaches more. There the first folder's settings are given, which are to be
-    those of use.
+    Where the prior is flow as an image, the folders' flow may differ in SCALED_AWAY; the first folder's settings are
+    then to be those of use.
     """
     motions = {folder: check_motion(manifest, folder) for folder, manifest in manifests.items()}
-    found = {folder: {key: motion[key] for key in keys} for folder, motion in motions.items()}
-    first, *others = found
-
-    def comparable(settings):
-        if settings.get("prior", {}).get("kind") != "flow":
-            return settings
-        return settings | {"flow": {key: settings["flow"][key] for key in settings["flow"] if key not in _SCALED_AWAY}}
-
-    for folder in others:
-        if comparable(found[folder]) != comparable(found[first]):
+    (first, motion), *others = motions.items()
+    passed_over = SCALED_AWAY if motion.prior.kind == FLOW and "prior" in parts else ()
+    for folder, other in others:
+        if differences := motion.without_flow(passed_over).differences(other.without_flow(passed_over), parts):
             raise ValueError(
-                f"{folder} was made with other motion settings ({found[folder]}) than {first} ({found[first]}); "
+                f"{folder} was made with other motion settings than {first} ({differences}); "
                 "make all records with the same flow and prior"
             )
-    return found[first]
+    return dataclasses.replace(motion, flow_stored=None)

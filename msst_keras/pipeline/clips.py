@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import tensorflow as tf
@@ -12,34 +11,6 @@ from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.shard_files import read_serialized
 
 _ZERO_MOTION = 128.0  # the level of no motion in flow as an image
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """How training clips vary; the whole clip shares one draw. The paper names none: these are its field's usual two.
-
-    Attributes:
-      flip: mirrors half of the clips left to right.
-      min_scale: the crop's side as a share of the frame's is uniform in [min_scale, 1]; 1 takes the whole frame. 0.7
-        because salient objects are often large and touch the border: smaller crops lose them.
-      color_jitter: brightness, contrast and saturation are each changed by up to this share; 0 leaves them.
-      missing_motion: the share of clips whose last frame has no motion (a map of zeros), each frame before it by even
-        chance. A network that has met it does not fall apart where flow is wrong; 0 is the paper.
-      turn_motion: turns flow as an image by a random angle: which way an object moves says nothing of its salience.
-    """
-
-    flip: bool = True
-    min_scale: float = 0.7
-    color_jitter: float = 0.0
-    missing_motion: float = 0.0
-    turn_motion: bool = False
-
-    def __post_init__(self):
-        if not 0 < self.min_scale <= 1:
-            raise ValueError(f"min_scale must lie in (0, 1], not {self.min_scale}")
-        for name in ("color_jitter", "missing_motion"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
 
 
 def load_clip(index, clip, num_frames, size, augmentation, seed):
@@ -57,7 +28,7 @@ def load_clip(index, clip, num_frames, size, augmentation, seed):
     }
     if index.motion:
         priors = tf.gather(features["prior"], order)
-        channels = index.motion["prior"].get("channels", 1)
+        channels = index.motion.prior.channels
         priors = tf.stack([_sample(_decode(priors[t], channels), box, flip, size) for t in range(num_frames)])
         element["prior"] = _augment_motion(priors, flip, augmentation, seed) / 255.0
     return element

@@ -32,9 +32,9 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.data import flow_files, images
+from msst_keras.records.options import LABEL_KINDS
 
 FORMAT_VERSION = 1
-LABEL_KINDS = ("fine", "coarse")
 _INTEGERS = ("index", "height", "width")
 _TEXTS = ("sequence", "name", "label_kind")
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from msst_keras.data.layouts import NAMED_DATASETS
 from msst_keras.records.manifest import read_manifest
 from msst_keras.records.shard_files import check_framing, read_record
-
-# Names in these are the dataset's own: one name, one video. "folder", "video" and "stills" are anybody's.
-_NAMED_DATASETS = ("davis", "fbms", "segtrackv2")
 
 
 def read_manifests(folders: Sequence[str]) -> dict[str, dict]:
@@ -27,7 +25,7 @@ def read_manifests(folders: Sequence[str]) -> dict[str, dict]:
         if "://" not in folder:  # on a distant file system a look at each record would take hours
             check_shards(folder, manifest)
         for name, other, _ in _find_shared(manifests, {folder: manifest}):
-            if manifests[other]["motion"] != manifest["motion"]:
+            if manifests[other].get("motion") != manifest.get("motion"):
                 continue  # other flow of it: a frame seen in two ways, which `index_clips` may allow
             labelled = [source["sequences"][name]["labelled"] for source in (manifests[other], manifest)]
             if twice := sorted(labelled[0].keys() & labelled[1].keys(), key=int):
@@ -76,7 +74,7 @@ def _find_shared(manifests: dict[str, dict], others: dict[str, dict]) -> Iterato
     """
     for folder, manifest in manifests.items():
         for other_folder, other in others.items():
-            same_dataset = manifest.get("dataset") in _NAMED_DATASETS and manifest["dataset"] == other.get("dataset")
+            same_dataset = manifest.get("dataset") in NAMED_DATASETS and manifest["dataset"] == other.get("dataset")
             for name in sorted(manifest["sequences"].keys() & other["sequences"].keys()):
                 if same_dataset or _first_frame(folder, manifest, name) == _first_frame(other_folder, other, name):
                     yield name, folder, other_folder

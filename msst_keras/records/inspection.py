@@ -9,9 +9,10 @@ import numpy as np
 
 from msst_keras.files import hash_file
 from msst_keras.progress import progress
-from msst_keras.records.example import LABEL_KINDS, FrameRecord, check_images
+from msst_keras.records.example import FrameRecord, check_images
 from msst_keras.records.folders import check_shards
 from msst_keras.records.manifest import check_motion, read_manifest
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import read_record, scan_shard
 
 FEATURES = ("frame", "mask", "prior", "flow")
@@ -27,9 +28,9 @@ def describe_folder(folder: str, manifest: dict) -> list[str]:
         f"  dataset {manifest.get('dataset', 'unknown')}, split {manifest.get('split', 'unknown')}",
         f"  {len(manifest['sequences'])} sequences, {manifest['num_frames']} frames, "
         f"{manifest['num_labelled']} labelled, {len(manifest['shards'])} shards, {size:.1f} MiB",
-        f"  flow: {_words(motion['flow'])}; {'stored' if motion['flow_stored'] else 'not stored'}",
-        f"  superpixels: {_words(motion['superpixels']) if motion['superpixels'] else 'none'}",
-        f"  prior: {_words(motion['prior'])}",
+        f"  flow: {_words(motion.flow)}; {'stored' if motion.flow_stored else 'not stored'}",
+        f"  superpixels: {_words(motion.superpixels) if motion.superpixels else 'none'}",
+        f"  prior: {_words(motion.prior.to_dict())}",
         "",
         f"  {'shard':<34}{'frames':>8}{'MiB':>10}  SHA-256",
     ]

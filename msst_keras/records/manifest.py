@@ -13,7 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from msst_keras.files import publish
-from msst_keras.records.example import FORMAT_VERSION, LABEL_KINDS, check_version
+from msst_keras.motion.settings import MotionSettings
+from msst_keras.records.example import FORMAT_VERSION, check_version
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import describe_shard, shard_path
 
 MANIFEST_NAME = "manifest.json"
@@ -162,25 +164,18 @@ def check_manifest(manifest: dict, path: str, label_kinds: Collection[str]) -> N
         require(manifest.get(key) == total, f"{key} to be the {total} of its sequences", manifest.get(key))
 
 
-def check_motion(manifest: dict, folder: str) -> dict:
-    """A manifest's "motion", with its keys there and of the right types.
+def check_motion(manifest: dict, folder: str | Path) -> MotionSettings:
+    """How a manifest says that its motion was made.
 
     Raises:
       ValueError: it is missing or damaged; names `folder`.
     """
-    motion = manifest.get("motion")
-    right = isinstance(motion, dict) and (
-        isinstance(motion.get("flow"), dict)
-        and isinstance(motion.get("superpixels", ""), dict | type(None))
-        and isinstance(motion.get("prior"), dict)
-        and isinstance(motion["prior"].get("kind"), str)
-        and isinstance(motion.get("flow_stored"), bool)
-    )
-    if not right:
-        raise ValueError(
-            f"{folder}: expected motion settings (flow, superpixels, prior, flow_stored) in the manifest, found "
-            f"{str(motion)[:80]!r}; make the records again"
-        )
+    try:
+        motion = MotionSettings.from_dict(manifest.get("motion"))
+        if motion.flow_stored is None:
+            raise ValueError("expected flow_stored in the motion settings, found none")
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error} in the manifest; make the records again") from None
     return motion
 
 

@@ -28,6 +28,7 @@ from keras import ops
 
 from msst_keras.files import publish
 from msst_keras.model.msst import get_serving_parts
+from msst_keras.motion.settings import MotionSettings
 
 ASSET_NAME = "msst.json"
 
@@ -56,7 +57,8 @@ def export_saved_model(path: str | Path, model: keras.Model, prior: keras.Model 
         asset = Path(folder) / ASSET_NAME
         asset.write_text(json.dumps(settings, indent=1) + "\n")
         module.settings = tf.saved_model.Asset(str(asset))
-        tf.saved_model.save(module, str(temporary), signatures=module.signatures(settings["motion"]))
+        motion = MotionSettings.from_dict(settings["motion"]) if settings["motion"] else None
+        tf.saved_model.save(module, str(temporary), signatures=module.signatures(motion))
 
 
 class _Servable(tf.Module):
@@ -73,14 +75,14 @@ class _Servable(tf.Module):
         self._num_frames = settings["num_frames"]
         self._image_size = tuple(settings["image_size"])
 
-    def signatures(self, motion: dict | None) -> dict:
+    def signatures(self, motion: MotionSettings | None) -> dict:
         """The concrete function of each signature; `motion` is that of the asset."""
         frame_specs = {"frame": tf.TensorSpec([None, None, None, 3], tf.uint8)}
         if self._models.prior is not None:
-            height, width = motion["flow"]["motion_size"]
+            height, width = motion.flow_settings.motion_size
             frame_specs["flow"] = tf.TensorSpec([None, height, width, 2], tf.float32)
-            if motion["superpixels"] is not None:
-                levels = motion["superpixels"]["num_levels"]
+            if motion.superpixels is not None:
+                levels = motion.superpixel_settings.num_levels
                 frame_specs["superpixels"] = tf.TensorSpec([None, height, width, levels], tf.int32)
         # A clip's inputs are a frame's with a time axis; "frame" becomes "frames".
         clip_specs = {

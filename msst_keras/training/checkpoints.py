@@ -15,10 +15,13 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from msst_keras.evaluation.scores import DECISIVE
 from msst_keras.files import publish
+from msst_keras.model.msst import build_msst
+from msst_keras.training.run_dir import read_run
 
 LAST, BEST = "checkpoints", "best"
-BEST_SCORE = "s_measure"  # MAE favours black maps, max F forgives a wrong threshold
+_AVERAGE = "update/averages/{}/.ATTRIBUTES/VARIABLE_VALUE"  # of `optimizer.Update.state`, in a checkpoint
 _NAME = re.compile(r"ckpt-(\d+)\.index")
 
 
@@ -26,6 +29,29 @@ def newest_checkpoint(folder: str | Path) -> str | None:
     """The prefix of the newest whole checkpoint in a folder; None if there is none."""
     steps = _list_steps(Path(folder))
     return next((prefix for prefix in (f"{folder}/ckpt-{step}" for step in steps) if _is_whole(prefix)), None)
+
+
+def load_model(run_dir: str | Path, checkpoint: str = "last") -> keras.Model:
+    """Builds a run's model and restores its weights: the averaged ones where the run averages.
+
+    Args:
+      run_dir: of the run.
+      checkpoint: "last", or "best" of the validations.
+
+    Raises:
+      FileNotFoundError: no run directory, or one without a (whole) checkpoint.
+    """
+    model = build_msst(**(read_run(run_dir)["model"] | {"weights": "none"}))
+    prefix = newest_checkpoint(Path(run_dir) / (BEST if checkpoint == "best" else LAST))
+    if prefix is None:
+        how = "validate it (--val_records)" if checkpoint == "best" else "train it first"
+        raise FileNotFoundError(f"{run_dir}: no checkpoint yet; {how}")
+    tf.train.Checkpoint(model=model).read(prefix).expect_partial().assert_existing_objects_matched()
+    reader = tf.train.load_checkpoint(prefix)
+    if reader.has_tensor(_AVERAGE.format(0)):
+        for number, weight in enumerate(model.trainable_variables):
+            weight.assign(reader.get_tensor(_AVERAGE.format(number)))
+    return model
 
 
 class Checkpoints:
@@ -92,7 +118,7 @@ class Checkpoints:
         if path.is_file():
             best = json.loads(path.read_text())
             # A resumed run validates again what it had validated after its last checkpoint.
-            if best["step"] != step and best[BEST_SCORE] >= scores[BEST_SCORE]:
+            if best["step"] != step and best[DECISIVE] >= scores[DECISIVE]:
                 return False
         self._write(self._weights, self._best, step)
         with publish(path) as temporary:

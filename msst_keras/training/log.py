@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from msst_keras.evaluation.scores import HEADLINE
 from msst_keras.files import publish
 
 PICTURES = ("frame", "flow", "prior", "recurrent", "saliency", "mask")  # side by side, those that there are
 _TITLES = {"recurrent": "O^T"}
 _SALIENT = np.float32(1e6)  # see _pr_curve
-_VALIDATION = ("mae", "max_f", "s_measure")
 
 
 class Log:
@@ -59,7 +59,7 @@ class Log:
         """Writes an evaluator's result after `step` steps: MAE, max F, S, and the curve of precision and recall."""
         if not self._writes:
             return
-        self._draw(step, {f"validation/{name}": result[name] for name in _VALIDATION})
+        self._draw(step, {f"validation/{name}": result[name] for name in HEADLINE})
         if result.get("precision") is not None:
             with self._writer.as_default(step):
                 tf.summary.experimental.write_raw_pb(_pr_curve(result["precision"], result["recall"]))

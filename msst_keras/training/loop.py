@@ -7,7 +7,6 @@ process of a training runs it; one of them, the chief, writes the run directory.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
@@ -19,44 +18,16 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from msst_keras.evaluation.scores import choose_headline
 from msst_keras.files import publish
+from msst_keras.processes import Interrupted
 from msst_keras.progress import progress
 from msst_keras.training.checkpoints import Checkpoints
 from msst_keras.training.log import Log, Profile
-from msst_keras.training.optimizer import OptimizerOptions, Update, learning_rate_at
-from msst_keras.training.step import StepOptions, make_step
+from msst_keras.training.optimizer import Update, learning_rate_at
+from msst_keras.training.options import TrainingOptions
+from msst_keras.training.step import make_step
 from msst_keras.training.strategy import Devices
-
-SCORES = ("mae", "max_f", "s_measure")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingOptions:
-    """What a training does and how often it looks up.
-
-    Attributes:
-      steps: how many steps the whole training has.
-      step, optimizer: see there.
-      checkpoint_every, keep_checkpoints: steps between checkpoints, and how many are kept beside the best.
-      validate_every: steps between validations; 0 validates at the end alone.
-      log_every: steps between TensorBoard scalars (log.jsonl has every step).
-      pictures_every: steps between TensorBoard's pictures; 0 draws at the end alone.
-      profile: first and last step of a window for TensorBoard's profiler; None for none.
-    """
-
-    steps: int
-    step: StepOptions = StepOptions()
-    optimizer: OptimizerOptions = OptimizerOptions()
-    checkpoint_every: int = 200
-    keep_checkpoints: int = 2
-    validate_every: int = 0
-    log_every: int = 10
-    pictures_every: int = 0
-    profile: tuple[int, int] | None = None
-
-
-class Interrupted(Exception):
-    """SIGTERM or SIGINT ended the training after a step; the state is saved."""
 
 
 def train(
@@ -76,7 +47,7 @@ def train(
       model: of `build_msst`, built in the scope of `devices.strategy`; its inputs are keys of a batch.
       make_batches: step -> the batches from that step on of this process's share (see `batches.training_batches`).
       clip_names: the name of each clip, for the message about a loss that is not finite.
-      run_dir: see `training.run`; all processes must see the same.
+      run_dir: see `training.run_dir`; all processes must see the same.
       options: see `TrainingOptions`.
       devices: of `make_devices`; None is one device.
       validate: scores the model as it is: an evaluator's result. The best by S-measure is kept.
@@ -84,8 +55,8 @@ def train(
       settings: flags, for TensorBoard's table of runs.
 
     Returns:
-      {"steps", "loss" (mean of the last tenth of the steps), SCORES of `validate`, "seconds" and "input_wait" (the
-      share of them spent waiting for batches) of this process}; also in result.json.
+      {"steps", "loss" (mean of the last tenth of the steps), the headline scores of `validate`, "seconds" and
+      "input_wait" (the share of them spent waiting for batches) of this process}; also in result.json.
 
     Raises:
       ValueError: a loss that is not finite; names the step and the clips. The last checkpoint stays. Or processes that
@@ -151,7 +122,7 @@ def _run_steps(
     """Does the steps from `first` on; returns the seconds spent waiting for batches."""
     step_function = make_step(model, update, options.step, devices)
     batches, total_wait = iter(make_batches(first)), 0.0
-    profile = Profile(run_dir, options.profile if devices.is_chief else None)
+    profile = Profile(run_dir, options.profile_steps if devices.is_chief else None)
     steps = (step for step in range(first, options.steps))
     if devices.is_chief:
         steps = progress(steps, options.steps, "training", initial=first)
@@ -205,7 +176,7 @@ def _validate(validate, done, checkpoints, log) -> dict[str, float]:
         return {}
     result = validate()
     log.validation(done, result)
-    scores = {name: result[name] for name in SCORES}
+    scores = choose_headline(result)
     checkpoints.save_best(done, scores)
     return scores
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
@@ -11,41 +10,7 @@ import keras
 import tensorflow as tf
 
 from msst_keras.model.msst import get_parts
-
-SCHEDULES = ("constant", "cosine", "polynomial")
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerOptions:
-    """How gradients become weights. The defaults are the paper's: Adam at 1e-3 (section 4.1) and nothing else.
-
-    Attributes:
-      learning_rate: Adam's.
-      schedule: one of SCHEDULES, over the whole training; the last two fall to 0.
-      warmup_steps: steps in which the rate rises linearly from 0, whatever the schedule.
-      decay_power: of "polynomial", (1 - progress) ** power; 0.9 is DeepLab's.
-      clip_norm: limit of the norm of all gradients together; 0 sets none.
-      average_decay: of the exponential average of the weights that the result then is; 0 keeps none. The average begins
-        with the first weights: 0.999 forgets them after a few thousand steps.
-      backbone_factor: times the learning rate for the streams' pre-trained weights; 0 freezes them.
-    """
-
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    decay_power: float = 0.9
-    clip_norm: float = 0.0
-    average_decay: float = 0.0
-    backbone_factor: float = 1.0
-
-    def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not '{self.schedule}'")
-        for name in ("learning_rate", "warmup_steps", "decay_power", "clip_norm", "backbone_factor"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a number from 0 up, not {getattr(self, name)}")
-        if not 0 <= self.average_decay < 1:
-            raise ValueError(f"average_decay must lie in [0, 1), not {self.average_decay}")
+from msst_keras.training.options import OptimizerOptions
 
 
 def learning_rate_at(options: OptimizerOptions, step: int, num_steps: int) -> float:

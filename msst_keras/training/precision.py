@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+from msst_keras.training.options import PRECISIONS
 
 
 def resolve_precision(precision: str) -> str:
@@ -30,9 +30,7 @@ def resolve_precision(precision: str) -> str:
 
 
 def _cpu_flags() -> set[str]:
-    path = Path(
-        "/proc/cpuinfo"
-    )  # Linux alone has it; elsewhere float32 is right (no such x86 laptop is worth guessing)
+    path = Path("/proc/cpuinfo")  # Linux alone has it; elsewhere float32 is right
     if not path.exists():
         return set()
     lines = (line for line in path.read_text().splitlines() if line.startswith("flags"))

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from msst_keras.model.losses import DEFAULT_SIDE_WEIGHT, joint_loss, list_sides
+from msst_keras.model.losses import joint_loss, list_sides
 from msst_keras.model.msst import get_parts
 from msst_keras.training.optimizer import Update
+from msst_keras.training.options import StepOptions
 from msst_keras.training.strategy import Devices
-
-
-@dataclasses.dataclass(frozen=True)
-class StepOptions:
-    """What a step computes, and how.
-
-    Attributes:
-      alpha: Eq. 7's balance factor, a number or "balanced" (per image; the paper names no value).
-      beta: Eq. 8's weight of the loss behind the ConvLSTM; 0.1 is the paper's.
-      region_weight: weight of a soft IoU loss beside Eq. 7; 0 is the paper. Class-balanced cross-entropy alone
-        leaves halos around objects (a worse MAE at the same ranking), which a region loss repairs.
-      accumulation_steps: parts of its batch that a replica computes one after the other: a batch that does not fit.
-      recompute: keeps the streams' activations of one frame at a time, and computes them a second time for the
-        gradient: less memory for more time.
-      xla: compiles the gradients' computation with XLA.
-      side_weight: of the loss on each side output of the light network; the paper's has none (see `losses`).
-    """
-
-    alpha: str | float = "balanced"
-    beta: float = 0.1
-    region_weight: float = 0.0
-    accumulation_steps: int = 1
-    recompute: bool = False
-    xla: bool = False
-    side_weight: float = DEFAULT_SIDE_WEIGHT
 
 
 def make_step(model: keras.Model, update: Update, options: StepOptions, devices: Devices) -> Callable:

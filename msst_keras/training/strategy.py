@@ -16,8 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.pipeline.share import Share
-
-STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
+from msst_keras.training.options import STRATEGIES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from msst_keras import processes
 from msst_keras.evaluation import scoring
 from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
 from msst_keras.evaluation.scoring import Part, make_parts, score_methods
@@ -149,4 +150,4 @@ def test_memory_does_not_grow_with_the_number_of_frames():
 
 
 def test_count_cores():
-    assert 1 <= scoring.count_cores() <= os.cpu_count()
+    assert 1 <= processes.count_cores() <= os.cpu_count()

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from msst_keras.model import vgg16 as vgg16_module
-from msst_keras.model import weights as vgg16_weights
-from msst_keras.model.backbones import BACKBONES, build_backbone, output_strides, scale_channels
+from msst_keras.model.backbones import BACKBONES, build_backbone, output_strides
+from msst_keras.model.layers import scale_channels
+from msst_keras.model.options import ModelOptions
 from msst_keras.model.vgg16 import PIXEL_STD
-from msst_keras.tools import _flags
 
 # Keras 3.15 itself reads and saves weights by a call that NumPy 2.4 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -179,7 +179,7 @@ def randomise(model):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_flags_know_the_backbones_and_a_bfloat16_network_agrees(backbone):
-    assert _flags.BACKBONES == BACKBONES
+    assert ModelOptions(backbone=backbone).arguments()["backbone"] == backbone
     model = build_backbone(backbone, 4, width=1 / 8)
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
     try:
@@ -268,7 +268,7 @@ def test_every_file_format_is_read(vgg16, tmp_path, name):
         vgg16.save_weights(path)
     else:
         vgg16.save(path)
-    found = vgg16_weights.read_vgg16(path)
+    found = vgg16_module.read_vgg16(path)
     assert sorted(found) == sorted(as_arrays(vgg16))
     for layer, arrays in as_arrays(vgg16).items():
         for expected, array in zip(arrays, found[layer], strict=True):
@@ -280,7 +280,7 @@ def test_an_optimizer_in_the_file_is_no_layer(vgg16, tmp_path):
         for layer, (kernel, bias) in as_arrays(vgg16).items():
             file[f"model_weights/{layer}/kernel"], file[f"model_weights/{layer}/bias"] = kernel, bias
             file[f"optimizer_weights/{layer}/kernel"] = np.zeros_like(kernel)
-    found = vgg16_weights.read_vgg16(tmp_path / "trained.h5")
+    found = vgg16_module.read_vgg16(tmp_path / "trained.h5")
     np.testing.assert_array_equal(found["block3_conv2"][0], as_arrays(vgg16)["block3_conv2"][0])
 
 
@@ -289,7 +289,7 @@ def test_classifier_is_decimated():
     kernel = np.arange(7 * 7 * channels * filters, dtype=np.float32).reshape(7 * 7 * channels, filters)
     dense = np.arange(filters * filters, dtype=np.float32).reshape(filters, filters)
     bias = np.arange(filters, dtype=np.float32)
-    fc6, fc7 = vgg16_weights.decimate_classifier((kernel, bias), (dense, bias + 10))
+    fc6, fc7 = vgg16_module.decimate_classifier((kernel, bias), (dense, bias + 10))
     assert fc6[0].shape == (3, 3, channels, 2)
     for (row, column, channel, out), value in np.ndenumerate(fc6[0]):
         assert value == (((3 * row * 7) + 3 * column) * channels + channel) * filters + 4 * out
@@ -314,7 +314,7 @@ def test_classifier_fills_fc6_and_fc7_and_the_prior_gets_a_gaussian(monkeypatch)
 def test_imagenet_weights_are_those_keras_downloads(vgg16, monkeypatch):
     asked = []
     monkeypatch.setattr(keras.applications, "VGG16", lambda **arguments: asked.append(arguments) or vgg16)
-    found = vgg16_weights.read_vgg16("imagenet")
+    found = vgg16_module.read_vgg16("imagenet")
     assert asked == [{"weights": "imagenet"}]
     np.testing.assert_array_equal(found["block5_conv3"][0], as_arrays(vgg16)["block5_conv3"][0])
 
@@ -357,11 +357,11 @@ def test_unreadable_file_is_told(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} cannot be read as a .* weights file"):
-        vgg16_weights.read_vgg16(path)
+        vgg16_module.read_vgg16(path)
 
 
 def small_layers():
-    layers = {name: (np.zeros((3, 3, 1, 1)), np.zeros(1)) for name in vgg16_weights.CONVOLUTIONS}
+    layers = {name: (np.zeros((3, 3, 1, 1)), np.zeros(1)) for name in vgg16_module.CONVOLUTIONS}
     return layers | {"fc1": (np.zeros((49, 4)), np.zeros(4)), "fc2": (np.zeros((4, 4)), np.zeros(4))}
 
 
@@ -370,13 +370,13 @@ def test_missing_layers_are_named(tmp_path):
     del layers["block3_conv2"], layers["fc2"]
     path = write_npz(tmp_path / "part.npz", layers)
     with pytest.raises(ValueError, match="part.npz is not a whole VGG16: .* found none for block3_conv2, fc2;"):
-        vgg16_weights.read_vgg16(path)
+        vgg16_module.read_vgg16(path)
 
 
 def test_classifier_of_another_size_is_refused(tmp_path):
     path = write_npz(tmp_path / "small.npz", small_layers())
     with pytest.raises(ValueError, match=r"found \(49, 4\) and \(4, 4\); leave both out"):
-        vgg16_weights.read_vgg16(path)
+        vgg16_module.read_vgg16(path)
 
 
 def test_two_networks_in_one_file_are_refused(tmp_path):
@@ -387,7 +387,7 @@ def test_two_networks_in_one_file_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match="two.h5: expected one kernel and one bias of layer block1_conv1, found arrays"
     ):
-        vgg16_weights.read_vgg16(tmp_path / "two.h5")
+        vgg16_module.read_vgg16(tmp_path / "two.h5")
 
 
 def test_kernel_of_another_shape_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from skimage import data
 
 from msst_keras.model import packages
-from msst_keras.model import weights as vgg16_weights
+from msst_keras.model import vgg16 as vgg16_weights
 from msst_keras.model.backbones import build_backbone
 from msst_keras.model.vgg16 import PIXEL_STD
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from msst_keras.data.flow_files import encode_flow_png
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import flow_batches, picture_clips, training_batches, validation_batches
-from msst_keras.pipeline.clips import Augmentation
+from msst_keras.pipeline.options import Augmentation
 from msst_keras.pipeline.share import Share
 from msst_keras.records.example import FrameRecord
 from msst_keras.records.manifest import build_manifest, read_manifest, write_manifest

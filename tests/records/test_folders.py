@@ -7,7 +7,7 @@ import json
 import pytest
 
 from msst_keras.records import folders
-from msst_keras.records.example import LABEL_KINDS, FrameRecord
+from msst_keras.records.example import FrameRecord
 from msst_keras.records.manifest import (
     build_manifest,
     check_manifest,
@@ -16,6 +16,7 @@ from msst_keras.records.manifest import (
     read_manifest,
     write_manifest,
 )
+from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import check_framing, shard_path, write_shard
 
 

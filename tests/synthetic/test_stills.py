@@ -242,7 +242,7 @@ def test_moving_stills_train_beside_video_of_estimated_flow(root, tmp_path):
     video = write_records(tmp_path / "walks", datasets.find_sequences("folder", tmp_path / "video"), {})
     index = clip_index.index_clips([str(stills), str(video)], 4, True)
     assert {name.split("/")[0] for name in index.names} == {"still"}  # the other has no mask
-    assert index.motion["flow"]["method"] == "dis"
+    assert index.motion.flow["method"] == "dis"
 
 
 def test_a_new_prior_needs_the_exact_flow(root, tmp_path):

@@ -133,12 +133,12 @@ def test_a_job_that_fails_ends_it_with_its_status(folder, tmp_path):
 
 def test_means_and_spreads_by_hand():
     program = """
-from msst_keras.tools import ablate
-assert ablate._mean_and_spread([0.25, 0.5, 0.75]) == (0.5, 0.25)
-assert ablate._mean_and_spread([0.25]) == (0.25, None) and ablate._mean_and_spread([None, None]) == (None, None)
+from msst_keras.evaluation.seeds import mean_and_spread, mean_result
+assert mean_and_spread([0.25, 0.5, 0.75]) == (0.5, 0.25)
+assert mean_and_spread([0.25]) == (0.25, None) and mean_and_spread([None, None]) == (None, None)
 results = [{"protocol": "paper", "num_frames": 7, "mae": mae, "j_mean": None, "recall": [1.0, mae], "e_curve": [None],
             "sequences": {}} for mae in (0.25, 0.75)]
-assert ablate._mean(results) == {
+assert mean_result(results) == {
     "protocol": "paper", "num_frames": 7, "mae": 0.5, "j_mean": None, "recall": [1.0, 0.5], "e_curve": [None]}
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

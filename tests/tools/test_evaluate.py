@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from msst_keras.data import datasets
+from msst_keras.evaluation.map_reader import ALL_BLACK, FLOW_MAGNITUDE, MapReader
+from msst_keras.evaluation.options import EvaluateOptions
 from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scoring import make_parts, score_methods
-from msst_keras.tools._map_reader import ALL_BLACK, FLOW_MAGNITUDE, MapReader
+from msst_keras.jobs.evaluate import evaluate
 
 SIZE = 48, 64
 NAMES = [f"{index:05d}" for index in range(4)]
@@ -96,6 +98,25 @@ def test_all_protocols_baselines_and_a_compared_method(davis):
     assert alone.returncode == 0 and alone.stdout == result.stdout
     for path in sorted((davis / "out").rglob("*.*")):
         assert path.read_bytes() == (davis / "alone" / path.relative_to(davis / "out")).read_bytes()
+
+
+def test_python_gets_what_the_command_writes(davis, capsys):
+    options = EvaluateOptions(
+        predictions=f"{davis}/maps", ground_truth=f"{davis}/davis", output_dir=f"{davis}/python", report=False,
+        protocol=("paper", "davis16"), sequences=("ball",), num_workers=1,
+    )  # fmt: skip
+    results = evaluate(options)
+    arguments = (f"--predictions={davis}/maps", f"--ground_truth={davis}/davis", f"--output_dir={davis}/command")
+    command = msst(*arguments, "--noreport", "--protocol=paper,davis16", "--sequences=ball", "--num_workers=1")
+    assert command.returncode == 0 and capsys.readouterr().out == command.stdout
+    written = sorted(path.relative_to(davis / "command") for path in (davis / "command").rglob("*.*"))
+    assert len(written) == 18  # three files of three methods under two protocols
+    for path in written:
+        assert (davis / "command" / path).read_bytes() == (davis / "python" / path).read_bytes()
+    metrics = json.loads((davis / "command/davis16/metrics.json").read_text())
+    assert json.loads(json.dumps(results["predictions", "davis16"])) == metrics
+    methods = ("predictions", "all black", "flow magnitude")
+    assert set(results) == {(method, protocol) for method in methods for protocol in ("paper", "davis16")}
 
 
 def test_a_flat_folder_has_no_flow_and_says_so(davis):

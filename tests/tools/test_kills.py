@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from msst_keras.synthetic import videos
-from msst_keras.training import run
+from msst_keras.training import checkpoints
 
 pytestmark = pytest.mark.slow
 NUM_KILLS = 5
@@ -127,7 +127,7 @@ def test_training(davis, tmp_path):
     process.terminate()
     assert process.wait(60) == 75  # it finished its step and saved itself
     kill_and_finish(seconds, *arguments(tmp_path / "killed"))
-    whole, killed = (run.load_model(tmp_path / name).weights for name in ("whole", "killed"))
+    whole, killed = (checkpoints.load_model(tmp_path / name).weights for name in ("whole", "killed"))
     for expected, found in zip(whole, killed, strict=True):
         np.testing.assert_array_equal(expected, found)
     losses = [

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from msst_keras.data import images
+from msst_keras.inference.options import PredictOptions
+from msst_keras.jobs import predict
 from msst_keras.model.msst import build_msst
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior import MagnitudePrior
@@ -67,6 +69,15 @@ def read_maps(output_dir):
 def whole(work):
     finish(work, work / "whole")
     return read_maps(work / "whole")
+
+
+def test_python_makes_the_maps_of_the_command(work, whole, capsys):
+    options = PredictOptions(model=f"{work}/model", input=(f"{work}/frames/ball",), output_dir=f"{work}/python")
+    assert predict.predict(options) == {"ball": work / "python" / "ball"}
+    assert read_maps(work / "python") == whole
+    assert capsys.readouterr().out == f"{work}/python/ball: 24 maps\n"
+    predict.predict(options)
+    assert capsys.readouterr().out == f"{work}/python/ball: there already\n"
 
 
 def kill_after(process, folder, num_maps):

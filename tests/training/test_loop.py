@@ -12,9 +12,11 @@ import pytest
 import tensorflow as tf
 
 from msst_keras.model.msst import build_msst, get_parts
-from msst_keras.training import loop, run
+from msst_keras.motion.settings import PriorSettings
+from msst_keras.training import checkpoints, loop
+from msst_keras.training import run_dir as run
 from msst_keras.training.checkpoints import newest_checkpoint
-from msst_keras.training.optimizer import OptimizerOptions
+from msst_keras.training.options import OptimizerOptions, TrainingOptions
 
 SETTINGS = {"variant": "msst", "backbone": "vgg16", "num_frames": 2, "width": 0.0625, "output_stride": 16}
 
@@ -59,7 +61,7 @@ def test_training_learns_and_leaves_its_files(tmp_path):
         calls.append(1)
         return {"mae": 0.5, "max_f": 0.4, "s_measure": 0.3}
 
-    options = loop.TrainingOptions(steps=40, optimizer=OptimizerOptions(5e-3), checkpoint_every=10, validate_every=20)
+    options = TrainingOptions(steps=40, optimizer=OptimizerOptions(5e-3), checkpoint_every=10, validate_every=20)
     result = loop.train(model, make_batches(40), ("a", "b", "c", "d"), tmp_path, options, validate=validate)
     lines = read_log(tmp_path)
     assert [line["step"] for line in lines] == list(range(40))
@@ -76,13 +78,13 @@ def test_training_learns_and_leaves_its_files(tmp_path):
     (tmp_path / "result.json").unlink()  # killed after the last step
     again = loop.train(make_model(), make_batches(40), ("a",), tmp_path, options, validate=validate)
     assert again["mae"] == 0.5
-    restored = run.load_model(tmp_path)
+    restored = checkpoints.load_model(tmp_path)
     for expected, found in zip(model.weights, restored.weights, strict=True):
         np.testing.assert_array_equal(expected, found)
 
 
 def test_a_run_stopped_by_a_signal_goes_on_to_the_bit(tmp_path):
-    options = loop.TrainingOptions(steps=8, checkpoint_every=100)
+    options = TrainingOptions(steps=8, checkpoint_every=100)
     whole = make_model()
     loop.train(whole, make_batches(8), ("a",) * 4, tmp_path / "whole", options)
 
@@ -106,7 +108,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_bit(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_step_and_clips_and_keeps_the_checkpoint(tmp_path):
-    options = loop.TrainingOptions(steps=6, checkpoint_every=2)
+    options = TrainingOptions(steps=6, checkpoint_every=2)
     with pytest.raises(ValueError, match="the loss of step 3 is nan; its clips are d"):
         loop.train(make_model(), make_batches(6, poison=3), ("a", "b", "c", "d"), tmp_path, options)
     assert newest_checkpoint(tmp_path / "checkpoints").endswith("ckpt-2")
@@ -131,7 +133,7 @@ def test_another_model_in_the_run_directory_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds a run whose model differ"):
         run.write_run(tmp_path, {**settings, "model": {**SETTINGS, "width": 1.0}})
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
-        run.load_model(tmp_path)
+        checkpoints.load_model(tmp_path)
     with pytest.raises(FileNotFoundError, match="not a run directory"):
         run.read_run(tmp_path / "other")
 
@@ -153,17 +155,17 @@ def test_the_prior_of_the_records_is_kept(tmp_path):
 
     prior = tmp_path / "prior.keras"
     prior.write_bytes(b"weights")
-    motion = {"prior": {"kind": "network", "sha256": hashlib.sha256(b"weights").hexdigest()}}
+    kept = PriorSettings("network", hashlib.sha256(b"weights").hexdigest())
     run_dir = tmp_path / "run"
     with pytest.raises(ValueError, match="give the file they were made with as --prior"):
-        run.keep_prior(run_dir, motion, None)
-    run.keep_prior(run_dir, motion, prior)
+        run.keep_prior(run_dir, kept, None)
+    run.keep_prior(run_dir, kept, prior)
     assert (run_dir / "prior.keras").read_bytes() == b"weights"
-    run.keep_prior(run_dir, motion, None)  # a resumed run has it already
+    run.keep_prior(run_dir, kept, None)  # a resumed run has it already
     prior.write_bytes(b"others")
     with pytest.raises(ValueError, match="the prior of another file"):
-        run.keep_prior(run_dir, motion, prior)
+        run.keep_prior(run_dir, kept, prior)
     with pytest.raises(FileNotFoundError, match="no such file"):
-        run.keep_prior(run_dir, motion, tmp_path / "nothing.keras")
-    run.keep_prior(tmp_path / "other", {"prior": {"kind": "magnitude"}}, None)
+        run.keep_prior(run_dir, kept, tmp_path / "nothing.keras")
+    run.keep_prior(tmp_path / "other", PriorSettings("magnitude"), None)
     assert not (tmp_path / "other").exists()

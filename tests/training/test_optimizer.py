@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from msst_keras.model.msst import build_msst
-from msst_keras.training.optimizer import OptimizerOptions, Update, learning_rate_at
+from msst_keras.training.optimizer import Update, learning_rate_at
+from msst_keras.training.options import OptimizerOptions
 
 
 def make_model():

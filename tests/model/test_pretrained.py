@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from msst_keras.model import transplant
+from msst_keras.model import resnet50v2
 from msst_keras.model.backbones import build_backbone
+from msst_keras.model.weights import Arrays
 
 RESNET_FILE = "weights/resnet50v2_stages123_gluon_nchw.npz"
 MOBILENET_FILE = "weights/mobilenetv2_bnfolded_nchw.npz"
@@ -241,7 +242,7 @@ def test_real_resnet_leaves_at_unit_size(real_data):
 
 def test_the_estimated_norm_has_the_statistics_that_gaussians_have(monkeypatch):
     """Drawn: what the last block adds to its input, for pre-activations with the statistics that its norms keep."""
-    monkeypatch.setattr(transplant, "_GLUON_EPSILON", 0.0)
+    monkeypatch.setattr(resnet50v2, "_GLUON_EPSILON", 0.0)
     arrays = random_resnet("")
     generator = np.random.default_rng(0)
     gamma, beta = arrays["stage3_batchnorm17_gamma"], arrays["stage3_batchnorm17_beta"]
@@ -249,7 +250,7 @@ def test_the_estimated_norm_has_the_statistics_that_gaussians_have(monkeypatch):
     mean, variance = (arrays[f"stage3_batchnorm15_running_{kind}"] for kind in ("mean", "var"))
     block_input = generator.standard_normal((4000, 1024)) * np.sqrt(variance) + mean
     outputs = block_input + inside @ arrays["stage3_conv18_weight"][:, :, 0, 0].T.astype(np.float32)
-    scale, offset = transplant._estimate_norm(transplant._Arrays(arrays, "", "file"))
+    scale, offset = resnet50v2._estimate_norm(Arrays(arrays, "", "file", "here"))
     normalised = outputs * scale + offset
     np.testing.assert_allclose(normalised.mean(0), 0, atol=0.08)
     np.testing.assert_allclose(normalised.std(0), 1, atol=0.06)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,10 +13,10 @@ import numpy as np
 from msst_keras.data import images
 from msst_keras.data.datasets import Sequence
 from msst_keras.evaluation.pairing import pair_maps
+from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.stability import flicker
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 
-ALL_BLACK, FLOW_MAGNITUDE = "all black", "flow magnitude"
 # What holds an image, but not an 8-bit grey PNG that is found by its name.
 _OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".exr", ".npy")
 
@@ -37,11 +37,10 @@ class MapReader:
     folders: Mapping[str, Path]
     flat: bool = False
     baselines: tuple[str, ...] = ()
-    _indices: dict[str, dict[str, int]] = field(init=False, repr=False)
 
-    def __post_init__(self):
-        indices = {name: {f: i for i, f in enumerate(s.frame_names)} for name, s in self.sequences.items()}
-        object.__setattr__(self, "_indices", indices)
+    @functools.cached_property
+    def _indices(self) -> dict[str, dict[str, int]]:
+        return {name: {f: i for i, f in enumerate(s.frame_names)} for name, s in self.sequences.items()}
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -163,5 +162,4 @@ def _read_frame(path: Path) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _read_levels(path: str) -> np.ndarray:
-    """The map as it lies in the file, uint8 (h, w)."""
-    return np.rint(images.read_map(path) * np.float32(255)).astype(np.uint8)
+    return images.read_levels(path)

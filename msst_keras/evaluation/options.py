@@ -1,0 +1,59 @@
+"""The options of an evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from msst_keras.data.layouts import NAMED_DATASETS, SPLITS
+from msst_keras.evaluation.protocols import PROTOCOLS
+from msst_keras.options import check_options, option
+
+PROTOCOL_NAMES = tuple(PROTOCOLS)
+FLAT = "flat"  # a folder of masks, by name: one sequence, without frames
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What to score, by which rules."""
+
+    predictions: str = option("Folder of the maps.")
+    name: str = option("What the maps are called in tables and report.", "predictions")
+    ground_truth: str = option("Folder of the dataset that has the masks.")
+    layout: str = option(
+        "Of --ground_truth; flat: a folder of masks, by name, which counts as one sequence.",
+        "davis",
+        choices=(*NAMED_DATASETS, FLAT),
+    )
+    split: str = option("Which official part of the dataset.", "all", choices=SPLITS)
+    sequences: tuple[str, ...] | None = option("Only these sequences, comma-separated.", None)
+    protocol: tuple[str, ...] = option(
+        f"The rules, or several, or all: {', '.join(PROTOCOL_NAMES)}. Numbers of two do not compare.",
+        ("paper",),
+        choices=(*PROTOCOL_NAMES, "all"),
+    )
+    output_dir: str = option("Folder for the results.")
+    compare: tuple[str, ...] = option("NAME:DIR,...: other methods' maps, scored beside.", ())
+    baselines: bool = option("Score an all-black map and the magnitude of flow beside.", True)
+    temporal_stability: bool = option(
+        "Measure flicker along the flow of the frames (T: 0 is best); flow takes time.", False
+    )
+    report: bool = option("Write report.html and its figures.", True)
+    num_workers: int | None = option(
+        "Processes; the result is the same for any number. By default one per core.", None, low=1
+    )
+
+    def __post_init__(self):
+        check_options(self)
+        if not are_protocols(self.protocol):
+            names = ", ".join(PROTOCOL_NAMES)
+            raise ValueError(f"protocol must be among {names}, or all, not {', '.join(self.protocol)}")
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The names of the protocols, each once."""
+        return PROTOCOL_NAMES if tuple(self.protocol) == ("all",) else tuple(dict.fromkeys(self.protocol))
+
+
+def are_protocols(names: tuple[str, ...]) -> bool:
+    """Whether these are names of protocols, or "all" alone."""
+    return tuple(names) == ("all",) or bool(names) and not set(names) - set(PROTOCOL_NAMES)

@@ -1,0 +1,92 @@
+"""The options of what is done to frames and maps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from msst_keras.inference.crf import BACKENDS, CRF_PRESETS, UNARIES, CrfOptions
+from msst_keras.options import check_options, option, options_of
+
+
+@dataclasses.dataclass(frozen=True)
+class CrfChoice:
+    """The dense CRF: a preset, and settings in place of some of its own."""
+
+    preset: str = option(
+        "Settings of the CRF, named after their source; tuned: for blurry maps.", "pdb", choices=tuple(CRF_PRESETS)
+    )
+    backend: str = option("Code of the CRF; their maps agree to 1e-4.", "numpy", choices=BACKENDS)
+    iterations: int | None = option("Mean-field updates. By default the preset's.", None, low=1)
+    unary: str | None = option("How values become energies. By default the preset's.", None, choices=UNARIES)
+    gaussian_sxy: float | None = option(
+        "Standard deviation of the spatial kernel, pixels. By default the preset's.", None, low=0
+    )
+    gaussian_compat: float | None = option("Weight of the spatial kernel. By default the preset's.", None, low=0)
+    bilateral_sxy: float | None = option(
+        "Standard deviation of the bilateral kernel in space, pixels. By default the preset's.", None, low=0
+    )
+    bilateral_srgb: float | None = option(
+        "Standard deviation of the bilateral kernel in colour, grey levels of 0 to 255. By default the preset's.",
+        None,
+        low=0,
+    )
+    bilateral_compat: float | None = option("Weight of the bilateral kernel. By default the preset's.", None, low=0)
+
+    def __post_init__(self):
+        check_options(self)
+
+    def settings(self) -> CrfOptions:
+        """The preset's settings with those that are given in their place.
+
+        Raises:
+          ValueError: see `CrfOptions`.
+        """
+        names = [field.name for field in dataclasses.fields(CrfOptions)]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(CRF_PRESETS[self.preset], **given)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefineOptions:
+    """What to refine."""
+
+    maps: str = option("Folder of the maps, 8-bit grey PNGs.")
+    frames: str = option("Folder of their frames.")
+    output_dir: str = option("Folder for the refined maps.")
+    num_workers: int | None = option("Frames at a time; by default one per core.", None, low=1)
+    crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
+
+    def __post_init__(self):
+        check_options(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What to predict, with which model."""
+
+    model: str | None = option(
+        "Folder of a SavedModel: saved_models/NAME (the newest) or NAME/VERSION. By default the one that is installed "
+        "with the package.",
+        None,
+    )
+    input: tuple[str, ...] = option(
+        "Video files, folders of frames, or folders of such folders, comma-separated."
+    )
+    output_dir: str = option("Folder for the maps.", "maps")
+    crf: bool = option("Refine each map with the dense CRF, as the paper does in testing.", False)
+    crf_workers: int = option(
+        "Frames that the CRF refines at a time, beside the network; more where there are idle cores.", 1, low=1
+    )
+    threshold: float | None = option("Write masks (0 and 255) of the maps above it.", None, low=0.0, high=1.0)
+    flow_dir: str | None = option("FLOW_DIR/SEQUENCE/FRAME.flo, for a model made with such flow.", None)
+    overlay: str = option(
+        "MP4 video of the frames with their maps laid over. auto: OUTPUT_DIR/NAME.mp4 for each input that is a video "
+        "file; none: no such video.",
+        "auto",
+    )
+    dense_crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
+
+    def __post_init__(self):
+        check_options(self)
+        if not self.crf and self.dense_crf != CrfChoice():
+            raise ValueError("settings of the CRF are given, which is off: give --crf too")

@@ -1,0 +1,143 @@
+"""Scores saliency maps against masks under named protocols; `msst evaluate`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from msst_keras.data import datasets
+from msst_keras.evaluation.figures import Method
+from msst_keras.evaluation.html_report import write_report
+from msst_keras.evaluation.map_reader import MapReader
+from msst_keras.evaluation.options import FLAT, EvaluateOptions
+from msst_keras.evaluation.protocols import PROTOCOLS, to_levels
+from msst_keras.evaluation.published import published_rows
+from msst_keras.evaluation.report import format_published, format_table, read_frames, write_frames, write_results
+from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
+from msst_keras.evaluation.scoring import make_parts, score_methods
+from msst_keras.processes import count_cores
+
+
+def evaluate(options: EvaluateOptions) -> dict[tuple[str, str], dict]:
+    """Checks that maps and masks belong together, scores all methods in one pass, writes and prints.
+
+    Returns:
+      (method, protocol) -> the content of its metrics.json, what `Evaluator.result` gives. The user's own maps are the
+      method `options.name`.
+
+    Raises:
+      ValueError, FileNotFoundError: maps, masks and options that do not fit each other.
+      OSError: a worker died, or a result could not be written.
+    """
+    names = options.protocols
+    protocols = [PROTOCOLS[name] for name in names]
+    reader = _open_reader(options)
+    frames = {name: s.frame_names for name, s in reader.sequences.items()} if options.temporal_stability else None
+    parts = make_parts(protocols, reader.annotated(), frames)
+    out = Path(options.output_dir)
+    folders = {name: out / name if len(names) > 1 else out for name in names}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_removed_if_empty(out, *folders.values()))
+        on_frame = _open_tables(stack, options, reader.methods, folders)
+        num_workers = options.num_workers or count_cores()
+        evaluators = score_methods(
+            reader, reader.methods, protocols, parts, on_frame, num_workers, options.temporal_stability
+        )
+    results = {key: evaluator.result() for key, evaluator in evaluators.items()}
+    for name in names:
+        _write(options, reader, {method: results[method, name] for method in reader.methods}, folders[name])
+    if published := published_rows(options.layout):
+        print(format_published(published), end="")
+    return results
+
+
+def _open_reader(options: EvaluateOptions) -> MapReader:
+    """Finds masks and maps, and raises when they do not belong together."""
+    flat = options.layout == FLAT
+    if flat and options.temporal_stability:
+        raise ValueError("--temporal_stability needs the frames, which a flat folder of masks does not have")
+    folders = {options.name: Path(options.predictions)} | _read_compare(options)
+    for folder in folders.values():
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder; the maps are expected in {folder}/SEQUENCE/FRAME.png")
+    if flat:
+        found = known = [datasets.find_flat_masks(options.ground_truth)]
+    else:
+        found = datasets.find_sequences(options.layout, options.ground_truth, options.split, options.sequences)
+        partial = options.sequences or options.split != "all"
+        known = datasets.find_sequences(options.layout, options.ground_truth) if partial else found
+    baselines = (ALL_BLACK, FLOW_MAGNITUDE) if options.baselines else ()
+    if flat and baselines:
+        baselines = (ALL_BLACK,)
+        print(f"the row '{FLOW_MAGNITUDE}' is left out: a flat folder of masks has no frames to compute flow from")
+    reader = MapReader({sequence.name: sequence for sequence in found}, folders, flat, baselines)
+    reader.check_maps(sequence.name for sequence in known)
+    return reader
+
+
+def _read_compare(options: EvaluateOptions) -> dict[str, Path]:
+    taken = {options.name, ALL_BLACK, FLOW_MAGNITUDE}
+    if len(taken) < 3:
+        raise ValueError(f"--name={options.name} is the name of a baseline; choose another")
+    folders = {}
+    for entry in options.compare:
+        name, colon, folder = entry.partition(":")
+        if not colon or not re.fullmatch(r"\w[\w .+-]*", name) or not folder:
+            raise ValueError(f"--compare wants NAME:DIR,... with names of letters, digits and .+-_, not '{entry}'")
+        if name.replace(" ", "-") in {other.replace(" ", "-") for other in (*taken, *folders)}:
+            raise ValueError(f"--compare wants different names, but '{name}' is there already; rename one")
+        folders[name] = Path(folder)
+    return folders
+
+
+@contextlib.contextmanager
+def _removed_if_empty(*folders: Path) -> Iterator[None]:
+    """Leaves no new empty folder behind when an input is at fault."""
+    new = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in reversed(new):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _open_tables(
+    stack: contextlib.ExitStack, options: EvaluateOptions, methods: Sequence[str], folders: dict[str, Path]
+) -> Callable[..., None]:
+    """Opens frames.csv of each method and protocol; returns what writes a frame's row to its table."""
+    tables = {
+        (method, name): stack.enter_context(write_frames(folder, _file_name(options, method)))
+        for method in methods
+        for name, folder in folders.items()
+    }
+    return lambda method, name, *row: tables[method, name](*row)
+
+
+def _write(options: EvaluateOptions, reader: MapReader, results: dict[str, dict], folder: Path) -> None:
+    for method, result in results.items():
+        write_results(result, folder, _file_name(options, method))
+    print(format_table(results))
+    if options.report:
+        _write_report(options, reader, results, folder)
+
+
+def _write_report(options: EvaluateOptions, reader: MapReader, results: dict[str, dict], folder: Path) -> None:
+    def read_images(sequence, frame):
+        mask, maps = reader.read(sequence, frame)
+        maps = {method: to_levels(saliency, mask.shape) for method, saliency in maps.items()}
+        return reader.read_frame(sequence, frame), mask, maps
+
+    methods = [
+        Method(name, result, read_frames(folder, _file_name(options, name)), is_baseline=name in reader.baselines)
+        for name, result in results.items()
+    ]
+    title = f"{Path(options.predictions).resolve().name} on {Path(options.ground_truth).resolve().name}"
+    write_report(folder, methods, read_images, published_rows(options.layout), title)
+
+
+def _file_name(options: EvaluateOptions, method: str) -> str:
+    """What stands in the names of a method's files; nothing for the user's own."""
+    return "" if method == options.name else method

@@ -1,0 +1,68 @@
+"""Exports a run as a SavedModel with its motion prior inside; `msst export`."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from msst_keras import __version__
+from msst_keras.model.msst import fold_model
+from msst_keras.motion.prior import make_prior
+from msst_keras.motion.settings import FILES, NETWORK, MotionSettings
+from msst_keras.serving.export import export_saved_model
+from msst_keras.serving.options import ExportOptions
+from msst_keras.training import run_dir
+from msst_keras.training.checkpoints import load_model
+
+
+def export(options: ExportOptions) -> Path:
+    """Loads the run and its prior, writes the SavedModel.
+
+    Returns:
+      its folder, saved_models/NAME/VERSION.
+
+    Raises:
+      FileNotFoundError: no run, or none with a checkpoint.
+      FileExistsError: the version is there already.
+      ValueError: a run whose prior is not that of its records, or came from files.
+    """
+    settings = run_dir.read_run(options.run_dir)
+    motion = settings["motion"]
+    if motion and motion.prior.kind == FILES:
+        raise ValueError(
+            f"{options.run_dir}: its motion prior came from files (--prior_dir), which no model makes; train with a "
+            "prior of `msst train_prior` to export"
+        )
+    keras.config.set_dtype_policy(options.precision)
+    model = fold_model(load_model(options.run_dir, options.checkpoint), settings["model"])
+    keras.config.set_dtype_policy("float32")
+    output_dir = Path(options.output_dir)
+    versions = [int(path.name) for path in output_dir.glob("*") if path.name.isdigit()]
+    path = output_dir / str(options.version or max(versions, default=0) + 1)
+    asset = {
+        "num_frames": settings["model"]["num_frames"],
+        "image_size": options.image_size or settings["image_size"],
+        "motion": motion.to_dict() if motion else None,
+        "model": settings["model"],
+        "precision": options.precision,
+        "run": Path(options.run_dir).resolve().name,
+        "versions": {
+            "msst_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__,
+            "python": platform.python_version(),
+        },
+    }  # fmt: skip
+    export_saved_model(path, model, _load_prior(options.run_dir, motion), asset)
+    print(path)
+    return path
+
+
+def _load_prior(folder: str, motion: MotionSettings | None) -> keras.Model | None:
+    """The prior that the run's records were made with; None for a network that sees no motion."""
+    if motion is None:
+        return None
+    run_dir.check_prior(folder, motion.prior)
+    kind = motion.prior.kind
+    return make_prior(Path(folder) / run_dir.PRIOR_NAME if kind == NETWORK else kind, motion.flow_settings)

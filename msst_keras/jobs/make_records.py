@@ -1,0 +1,123 @@
+"""Converts a dataset to sharded TFRecords with flow, motion prior and masks; `msst make_records`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from msst_keras.conversion.options import FlowOptions, MakeRecordsOptions
+from msst_keras.conversion.work_report import WorkReport
+from msst_keras.data import datasets, label_folders
+from msst_keras.motion.flow import FROM_FILES, FlowSettings
+from msst_keras.motion.settings import FILES, NO_PRIOR, UNTRAINED, MotionOptions
+from msst_keras.processes import count_cores
+from msst_keras.synthetic.stills import MovingStill
+
+# Option -> the setting of flow that it is.
+_FLOW_SETTINGS = {
+    "flow": "method", "motion_size": "motion_size", "flow_direction": "direction", "flow_stride": "stride"
+}  # fmt: skip
+
+
+def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict:
+    """Finds the sequences, then converts them; or adds a prior to records.
+
+    Args:
+      options: what to do.
+      given: options of flow and prior that were asked for although they are the defaults, so that what contradicts
+        them is refused. Those that are not the defaults were asked for anyhow.
+
+    Returns:
+      the manifest of the record folder.
+
+    Raises:
+      ValueError, FileNotFoundError: an input at fault, or options that do not fit each other.
+      BlockingIOError: another process writes to the folder.
+      ChildProcessError: a worker died.
+    """
+    if options.engine == "local" and options.beam_args:
+        raise ValueError("--beam_args are for --engine=beam; leave them away or choose that engine")
+    if options.engine == "beam" and options.num_workers:
+        raise ValueError("--num_workers is for --engine=local; tell Beam's runner by --beam_args")
+    report = WorkReport()
+    run = {
+        "num_workers": options.num_workers or count_cores(), "engine": options.engine,
+        "beam_args": shlex.split(options.beam_args), "report": report,
+    }  # fmt: skip
+    if options.add_prior:
+        from msst_keras.conversion.convert import add_prior  # brings TensorFlow, see below
+
+        manifest = add_prior(options.output_dir, options.add_prior, **run)
+    else:
+        manifest = _convert(options, given, run)
+    if report.num_frames:
+        print(report.format())
+    size = sum(shard["bytes"] for shard in manifest["shards"]) / 2**20
+    print(
+        f"{options.output_dir}: {len(manifest['sequences'])} sequences, {manifest['num_frames']} frames, "
+        f"{manifest['num_labelled']} labelled, {len(manifest['shards'])} shards, {size:.1f} MiB"
+    )
+    return manifest
+
+
+def _convert(options: MakeRecordsOptions, given: Sequence[str], run: dict) -> dict:
+    if not (options.dataset and options.root):
+        raise ValueError("a conversion needs --dataset and --root, or --add_prior")
+    sequences = datasets.find_sequences(options.dataset, options.root, options.split, options.sequences)
+    if options.coarse_labels:
+        sequences = label_folders.add_coarse_labels(sequences, options.coarse_labels)
+    sequences, stills = _set_in_motion(sequences, options)
+    # TensorFlow takes seconds to load, which an input at fault need not wait for.
+    from msst_keras.conversion.convert import convert
+
+    description = {"dataset": options.dataset, "split": options.split, **stills}
+    motion = _choose_motion(options.motion, given)
+    return convert(
+        sequences, options.output_dir, motion, description, options.label_kind, options.num_shards, **run
+    )
+
+
+def _set_in_motion(sequences: list[datasets.Sequence], options: MakeRecordsOptions) -> tuple[list, dict]:
+    """The sequences, stills as clips where that is asked for, and what the manifest says of it."""
+    stills = options.stills
+    if stills.still_frames == 1:
+        return sequences, {}
+    if options.dataset != "stills" or options.motion.flow_dir:
+        raise ValueError("--still_frames is for --dataset=stills without --flow_dir: nobody has flow of such clips")
+    motion = stills.still_frames, stills.still_seed, stills.still_flow == "exact"
+    said = {"num_frames": stills.still_frames, "seed": stills.still_seed, "flow": stills.still_flow}
+    return [MovingStill.from_sequence(still, *motion) for still in sequences], {"stills": said}
+
+
+def _choose_motion(options: FlowOptions, given: Sequence[str]) -> MotionOptions:
+    """What is computed of motion: as the options say, or as the prior's file does, which they may not contradict."""
+    stored = {"store_flow": options.store_flow, "flow_dir": options.flow_dir}
+    if options.prior_dir and _is_given("prior", options, given):
+        raise ValueError("--prior and --prior_dir are two priors; give one of them")
+    if options.prior_dir or options.prior in (NO_PRIOR, *UNTRAINED):
+        method = FROM_FILES if options.flow_dir else options.flow
+        flow = FlowSettings(method, options.motion_size, options.flow_direction, options.flow_stride)
+        if options.prior_dir:
+            return MotionOptions(flow, None, FILES, **stored, prior_dir=options.prior_dir)
+        return MotionOptions(flow, None, options.prior, **stored)
+    from msst_keras.motion.prior import load_prior  # brings Keras
+
+    prior = load_prior(options.prior)
+    if (prior.flow_settings.method == FROM_FILES) != bool(options.flow_dir):
+        raise ValueError(
+            f"{options.prior} was trained on flow of method {prior.flow_settings.method}; give --flow_dir with a prior "
+            "of flow from files, and with no other"
+        )
+    for name, setting in _FLOW_SETTINGS.items():
+        value, trained = getattr(options, name), getattr(prior.flow_settings, setting)
+        if _is_given(name, options, given) and value != trained:
+            raise ValueError(
+                f"--{name}={value} contradicts {options.prior}, which was trained with {trained}; leave the flag away "
+                "or train another prior"
+            )
+    return MotionOptions(prior.flow_settings, prior.superpixel_settings, options.prior, **stored)
+
+
+def _is_given(name: str, options: FlowOptions, given: Sequence[str]) -> bool:
+    """Whether an option was asked for; one that is not its default was, anyhow."""
+    return name in given or getattr(options, name) != getattr(FlowOptions(), name)

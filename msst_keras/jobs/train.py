@@ -1,0 +1,147 @@
+"""Trains the network of the paper, or one of its ablations, on records; `msst train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from msst_keras.model.msst import build_msst, fold_model
+from msst_keras.motion.flow import flow_to_color
+from msst_keras.motion.settings import FLOW
+from msst_keras.options import plain_values, write_flags
+from msst_keras.pipeline import clip_index
+from msst_keras.pipeline.batches import training_batches
+from msst_keras.pipeline.clip_index import ClipIndex
+from msst_keras.records.folders import check_disjoint
+from msst_keras.training import loop, run_dir
+from msst_keras.training.checkpoints import load_model
+from msst_keras.training.options import DeviceOptions, TrainOptions
+from msst_keras.training.precision import resolve_precision
+from msst_keras.training.strategy import Devices, make_devices
+from msst_keras.training.validation import make_drawing, make_validation
+
+
+def train(options: TrainOptions) -> dict:
+    """Checks that records, prior and model fit, then trains; goes on where the run was left.
+
+    It chooses devices, precision and random numbers for the whole process, so it comes before anything else that uses
+    TensorFlow.
+
+    Returns:
+      the content of result.json; see `loop.train`.
+
+    Raises:
+      ValueError, FileNotFoundError: records, prior and options that do not fit each other.
+      Interrupted: by a signal; the run has saved itself.
+      ConnectionError, OSError: see `loop.train`.
+    """
+    devices = _choose_devices(options.devices, options.clips.batch_size)
+    groups = clip_index.find_record_groups(options.records)
+    index = _index_training(options, groups)
+    val_index = _index_validation(options, groups, index) if options.val_records else None
+    folder = Path(options.run_dir)
+    if devices.is_chief:
+        run_dir.keep_prior(folder, index.motion.prior if index.motion else None, options.prior)
+    model = _build(options, devices)
+    if devices.is_chief:
+        image_size = options.clips.image_sizes[-1]
+        run_dir.write_run(
+            folder, {"model": options.model.arguments(), "motion": index.motion, "image_size": image_size}
+        )
+        (folder / "flags.txt").write_text(write_flags(options))
+    validate, draw = _make_views(options, model, index, val_index, devices)
+    results = loop.train(
+        model, _make_batches(options, index, devices), index.names, folder, options.training, devices, validate, draw,
+        plain_values(options),
+    )  # fmt: skip
+    print(f"{options.run_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in results.items()))
+    return results
+
+
+def _choose_devices(options: DeviceOptions, batch_size: int) -> Devices:
+    if options.cpu_devices > 1:
+        parts = [tf.config.LogicalDeviceConfiguration()] * options.cpu_devices
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    if options.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    return make_devices(options.strategy, batch_size)
+
+
+def _weigh_labels(options: TrainOptions) -> dict[str, float]:
+    return {"fine": options.clips.fine_weight, "coarse": options.clips.coarse_weight}
+
+
+def _index_training(options: TrainOptions, groups: dict[tuple[str, ...], int]) -> ClipIndex:
+    """The clips to train on, whose motion is what the temporal stream is to see."""
+    kinds = [kind for kind, weight in _weigh_labels(options).items() if weight > 0]
+    index = clip_index.index_groups(groups, options.model.clip_length, options.model.variant != "os", kinds)
+    model, sizes = options.model, options.clips.image_sizes
+    if index.motion:
+        kind = index.motion.prior.kind
+        if ("flow" if kind == FLOW else "prior") != model.motion_input:
+            raise ValueError(
+                f"--motion_input={model.motion_input} does not fit the records, whose prior is of the kind {kind}; "
+                "make them with --prior=flow for --motion_input=flow"
+            )
+    if model.decoder == "topdown" and any(side % 32 for size in sizes for side in size):
+        raise ValueError("--decoder=topdown needs --image_sizes of multiples of 32, such as 288x512")
+    if options.training.step.recompute and model.decoder == "topdown" and model.batch_norm == "trained":
+        raise ValueError("--recompute shows batch norms one frame at a time; give --batch_norm=frozen with it")
+    return index
+
+
+def _index_validation(options: TrainOptions, groups: dict[tuple[str, ...], int], index: ClipIndex) -> ClipIndex:
+    """The clips to validate on: of other sequences than those of `groups`, and with motion like that of `index`."""
+    folders = clip_index.find_record_folders(options.val_records)
+    check_disjoint([folder for group in groups for folder in group], folders)
+    val_index = clip_index.index_clips(folders, options.model.clip_length, options.model.variant != "os")
+    if index.motion and (differences := index.motion.differences(val_index.motion)):
+        raise ValueError(
+            f"--val_records were made with other flow or prior settings than --records ({differences}); make them alike"
+        )
+    return val_index
+
+
+def _build(options: TrainOptions, devices: Devices) -> keras.Model:
+    keras.config.set_dtype_policy(resolve_precision(options.devices.precision))
+    keras.utils.set_random_seed(options.seed)
+    with devices.strategy.scope():
+        model = build_msst(**options.model.arguments())
+        if options.init_from:
+            source = load_model(options.init_from)
+            if options.model.batch_norm == "folded":
+                source = fold_model(source, run_dir.read_run(options.init_from)["model"])
+            run_dir.transfer_weights(source, model)
+    return model
+
+
+def _make_batches(options: TrainOptions, index: ClipIndex, devices: Devices) -> Callable[[int], object]:
+    """A function: step -> the batches from that step on."""
+    clips = options.clips
+    return lambda first_step: training_batches(
+        index,
+        options.model.clip_length,
+        clips.batch_size,
+        clips.image_sizes,
+        options.seed,
+        first_step,
+        last_step=options.training.steps,
+        augmentation=options.augmentation,
+        share=devices.share,
+        label_weights=_weigh_labels(options),
+        service=clips.data_service,
+    )
+
+
+def _make_views(
+    options: TrainOptions, model: keras.Model, index: ClipIndex, val_index: ClipIndex | None, devices: Devices
+) -> tuple[Callable | None, Callable]:
+    """What validates and what draws; the pictures are of validation clips where there are any."""
+    length, size = options.model.clip_length, options.clips.image_sizes[-1]
+    validate = None
+    if val_index:
+        validate = make_validation(model, val_index, length, options.clips.batch_size, size, devices)
+    return validate, make_drawing(model, val_index or index, length, size, flow_to_color, devices)

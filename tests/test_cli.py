@@ -14,8 +14,8 @@ import pytest
 from msst_keras import cli
 
 JOBS = (
-    "ablate", "demo", "evaluate", "export", "inspect_records", "make_records", "predict", "refine", "serve_data",
-    "train", "train_prior",
+    "ablate", "app", "demo", "evaluate", "export", "fuse_labels", "inspect_records", "make_records", "predict",
+    "refine", "review_labels", "serve_data", "train", "train_prior",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_every_job_explains_its_flags(job):
 
 def test_wrong_flags_exit_with_2():
     for arguments, message in (
-        (["nothing"], "there is no job 'nothing'; the jobs are ablate, demo, evaluate"),
+        (["nothing"], "there is no job 'nothing'; the jobs are ablate, app, demo, evaluate"),
         (["train"], "--records must have a value"),
         (["evaluate", "--protocol=mine"], "must be among paper, davsod, davis16, pysodmetrics, or all"),
         (["train", "--batch_size=0"], "--batch_size=0"),

@@ -18,7 +18,7 @@ from msst_keras.conversion.options import ENGINES
 from msst_keras.conversion.sources import NewShard, StoredShard
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets
-from msst_keras.files import DifferentSettingsError, remember
+from msst_keras.files import DifferentSettingsError, hash_file, remember
 from msst_keras.motion.flow import FROM_FILES
 from msst_keras.motion.prior import load_prior
 from msst_keras.motion.settings import UNTRAINED, MotionOptions, MotionSettings
@@ -59,7 +59,7 @@ def convert(
       output_dir: the folder; see `records.example`.
       motion: what is stored beside frames and masks.
       description: where the sequences come from ("dataset", "split", ...); goes into the manifest.
-      label_kind: of all masks, "fine" or "coarse" (section 3.3).
+      label_kind: of all masks, "fine" or "coarse" (section 3.3); `Sequence.coarse_paths` are coarse whatever it is.
       num_shards: at most one shard per sequence is made.
       num_workers: processes of the engine "local", at most one a shard.
       engine: one of ENGINES; both make the same bytes. "beam" is for clusters, see `beam_engine`.
@@ -232,11 +232,17 @@ def _deal(sequences: Sequence[datasets.Sequence], num_shards: int) -> list[tuple
 
 
 def _hash_inputs(dealt: Sequence[Sequence[datasets.Sequence]]) -> str:
-    """A hash of all names that the shards depend on: sequences, shard by shard, their frames and masks."""
+    """A hash of all names that the shards depend on: sequences, shard by shard, their frames and masks.
+
+    Of coarse labels the content counts too: people change them between two conversions.
+    """
     names = [
         [[s.name, s.frame_names, {i: [p.name for p in paths] for i, paths in s.mask_paths.items()}] for s in mine]
         for mine in dealt
     ]
+    coarse = [s.coarse_paths for mine in dealt for s in mine if getattr(s, "coarse_paths", None)]
+    if coarse:
+        names.append([{i: [hash_file(p) for p in paths] for i, paths in found.items()} for found in coarse])
     return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
 
 

@@ -34,6 +34,11 @@ class FlowOptions:
         "--motion_input=flow), or none.",
         MAGNITUDE,
     )
+    prior_dir: str | None = option(
+        "Prior maps of another method, PRIOR_DIR/SEQUENCE/FRAME.png, 8-bit grey of any size, in place of --prior. A "
+        "model that is trained on them cannot be exported, since nothing here makes them.",
+        None,
+    )
     store_flow: bool = option("Store the flow as well; `msst train_prior` needs it.", False)
 
     def __post_init__(self):
@@ -111,6 +116,11 @@ class MakeRecordsOptions:
         None,
     )
     label_kind: str = option("What the masks are (paper, section 3.3).", "fine", choices=LABEL_KINDS)
+    coarse_labels: str | None = option(
+        "Coarse labels of the frames that have no mask, COARSE_LABELS/SEQUENCE/FRAME.png, as `msst fuse_labels` makes "
+        "and `msst review_labels` corrects them. Frames with a mask keep it.",
+        None,
+    )
     motion: FlowOptions = options_of(FlowOptions)
     stills: StillOptions = options_of(StillOptions)
 

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from msst_keras.data import datasets, flow_files, images
 from msst_keras.files import hash_file
 from msst_keras.motion.flow import FROM_FILES, FlowEstimator
-from msst_keras.motion.settings import NO_PRIOR, MotionOptions
+from msst_keras.motion.settings import FILES, NO_PRIOR, MotionOptions
 from msst_keras.records.example import FrameRecord
 from msst_keras.records.shard_files import scan_shard
 from msst_keras.synthetic.stills import MovingStill
@@ -25,7 +26,7 @@ class NewShard:
     Attributes:
       path: of the shard.
       sequences: in the order in which they are written.
-      label_kind: of all masks.
+      label_kind: of all masks but the coarse labels that sequences have beside them.
     """
 
     path: Path
@@ -42,14 +43,17 @@ class NewShard:
     def read(self, motion: MotionOptions, needs_frames: bool) -> Iterator[tuple[Iterator[Frame], FlowEstimator]]:
         """Yields (frames in order, what gives their flow) of each sequence."""
         for sequence in self.sequences:
-            yield self._read_sequence(sequence), _start_flow(sequence, motion)
+            yield self._read_sequence(sequence, motion), _start_flow(sequence, motion)
 
-    def _read_sequence(self, sequence: datasets.Sequence) -> Iterator[Frame]:
+    def _read_sequence(self, sequence: datasets.Sequence | MovingStill, motion: MotionOptions) -> Iterator[Frame]:
         for index, (name, encoded, frame) in enumerate(sequence.read_frames()):
-            mask = sequence.read_mask(index)
+            mask, kind = sequence.read_mask(index), self.label_kind
+            if mask is None and sequence.coarse_paths:
+                mask, kind = sequence.read_coarse_label(index), "coarse"
+            prior = _read_prior(motion, sequence.name, name) if motion.prior == FILES else None
             record = FrameRecord(
-                sequence.name, name, index, *frame.shape[:2], encoded,
-                label_kind=None if mask is None else self.label_kind,
+                sequence.name, name, index, *frame.shape[:2], encoded, prior=prior,
+                label_kind=None if mask is None else kind,
             )  # fmt: skip
             yield Frame(record, frame, mask)
 
@@ -103,7 +107,7 @@ class Frame:
 
 def _start_flow(sequence: datasets.Sequence | MovingStill, motion: MotionOptions) -> FlowEstimator | GivenFlow:
     """What gives the flow of a sequence as its frames are pushed: none, a still's own motion, files, or a method."""
-    if motion.prior == NO_PRIOR and not motion.store_flow:
+    if motion.prior in (NO_PRIOR, FILES) and not motion.store_flow:
         return GivenFlow(itertools.repeat(None))
     if isinstance(sequence, MovingStill) and sequence.exact_flow:
         flow = motion.flow
@@ -112,6 +116,15 @@ def _start_flow(sequence: datasets.Sequence | MovingStill, motion: MotionOptions
         frame_names, size = sequence.frame_names, motion.flow.motion_size
         return GivenFlow(flow_files.read_flows(motion.flow_dir, sequence.name, frame_names, size))
     return FlowEstimator(motion.flow)
+
+
+def _read_prior(motion: MotionOptions, sequence: str, name: str) -> bytes:
+    """The prior of a frame that somebody else's method made, as PNG at the motion size."""
+    prior = images.read_map(Path(motion.prior_dir) / sequence / f"{name}.png")
+    height, width = motion.flow.motion_size
+    shrinks = height <= prior.shape[0] and width <= prior.shape[1]
+    resized = cv2.resize(prior, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return images.encode_png(np.rint(np.clip(resized, 0, 1) * 255).astype(np.uint8))
 
 
 class GivenFlow:

@@ -32,6 +32,7 @@ class Sequence:
       frame_paths: image files, in order; empty for a video.
       mask_paths: frame index (0 to N - 1) -> mask files of that frame, to be united; no entry where there is no mask.
       mask_rule: how the masks are read, one of `images.MASK_RULES`.
+      coarse_paths: frame index -> files of a coarse label (section 3.3), of frames without mask.
       video_path: a video file in place of `frame_paths`.
       video_length: the frames that the video file says it has: a good guess, 0 where it says nothing.
       frame_rate: frames per second. Folders of frames do not say; DAVIS plays at 24.
@@ -41,6 +42,7 @@ class Sequence:
     frame_paths: tuple[Path, ...] = ()
     mask_paths: Mapping[int, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
     mask_rule: str = "nonzero"
+    coarse_paths: Mapping[int, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
     video_path: Path | None = None
     video_length: int = 0
     frame_rate: float = 24.0
@@ -85,11 +87,18 @@ class Sequence:
           FileNotFoundError: a file has gone.
           ValueError: an unreadable mask, or one of another size than its frame.
         """
-        if index not in self.mask_paths:
+        return self._read_united(self.mask_paths.get(index, ()), self.mask_rule, index)
+
+    def read_coarse_label(self, index: int) -> np.ndarray | None:
+        """Reads the coarse label of frame `index`, as `read_mask` does a mask."""
+        return self._read_united(self.coarse_paths.get(index, ()), "half", index)
+
+    def _read_united(self, paths: tuple[Path, ...], rule: str, index: int) -> np.ndarray | None:
+        if not paths:
             return None
-        masks = [images.read_mask(path, self.mask_rule) for path in self.mask_paths[index]]
+        masks = [images.read_mask(path, rule) for path in paths]
         size = images.read_image_size(self.frame_paths[index])
-        for path, mask in zip(self.mask_paths[index], masks, strict=True):
+        for path, mask in zip(paths, masks, strict=True):
             if mask.shape != size:
                 raise ValueError(
                     f"{path}: this mask is {_size(mask.shape)}, but {self.frame_paths[index]} is {_size(size)}; "

@@ -18,12 +18,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from msst_keras.inference import SHIPPED_MODEL
 from msst_keras.motion.flow import FROM_FILES, FlowEstimator
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.motion.superpixels import segment
-
-# The model that is installed with the package; its card is beside it.
-SHIPPED_MODEL = Path(__file__).parents[1] / "shipped" / "msst_light"
 
 
 class SaliencyModel:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from msst_keras import __version__
 from msst_keras.model.msst import fold_model
 from msst_keras.motion.prior import make_prior
-from msst_keras.motion.settings import NETWORK, MotionSettings
+from msst_keras.motion.settings import FILES, NETWORK, MotionSettings
 from msst_keras.serving.export import export_saved_model
 from msst_keras.serving.options import ExportOptions
 from msst_keras.training import run_dir
@@ -27,10 +27,15 @@ def export(options: ExportOptions) -> Path:
     Raises:
       FileNotFoundError: no run, or none with a checkpoint.
       FileExistsError: the version is there already.
-      ValueError: a run whose prior is not that of its records.
+      ValueError: a run whose prior is not that of its records, or came from files.
     """
     settings = run_dir.read_run(options.run_dir)
     motion = settings["motion"]
+    if motion and motion.prior.kind == FILES:
+        raise ValueError(
+            f"{options.run_dir}: its motion prior came from files (--prior_dir), which no model makes; train with a "
+            "prior of `msst train_prior` to export"
+        )
     keras.config.set_dtype_policy(options.precision)
     model = fold_model(load_model(options.run_dir, options.checkpoint), settings["model"])
     keras.config.set_dtype_policy("float32")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from msst_keras.conversion.options import FlowOptions, MakeRecordsOptions
 from msst_keras.conversion.work_report import WorkReport
-from msst_keras.data import datasets
+from msst_keras.data import datasets, label_folders
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
-from msst_keras.motion.settings import NO_PRIOR, UNTRAINED, MotionOptions
+from msst_keras.motion.settings import FILES, NO_PRIOR, UNTRAINED, MotionOptions
 from msst_keras.processes import count_cores
 from msst_keras.synthetic.still_options import StillMotionOptions
 from msst_keras.synthetic.stills import set_in_motion
@@ -25,8 +25,8 @@ def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict
 
     Args:
       options: what to do.
-      given: options of flow that were asked for although they are the defaults, so that a prior of other flow is
-        refused. Those that are not the defaults were asked for anyhow.
+      given: options of flow and prior that were asked for although they are the defaults, so that what contradicts
+        them is refused. Those that are not the defaults were asked for anyhow.
 
     Returns:
       the manifest of the record folder.
@@ -65,6 +65,8 @@ def _convert(options: MakeRecordsOptions, given: Sequence[str], run: dict) -> di
     if not (options.dataset and options.root):
         raise ValueError("a conversion needs --dataset and --root, or --add_prior")
     sequences = datasets.find_sequences(options.dataset, options.root, options.split, options.sequences)
+    if options.coarse_labels:
+        sequences = label_folders.add_coarse_labels(sequences, options.coarse_labels)
     sequences, stills = _set_in_motion(sequences, options)
     # TensorFlow takes seconds to load, which an input at fault need not wait for.
     from msst_keras.conversion.convert import convert
@@ -101,9 +103,13 @@ def _set_in_motion(sequences: list[datasets.Sequence], options: MakeRecordsOptio
 def _choose_motion(options: FlowOptions, given: Sequence[str]) -> MotionOptions:
     """What is computed of motion: as the options say, or as the prior's file does, which they may not contradict."""
     stored = {"store_flow": options.store_flow, "flow_dir": options.flow_dir}
-    if options.prior in (NO_PRIOR, *UNTRAINED):
+    if options.prior_dir and _is_given("prior", options, given):
+        raise ValueError("--prior and --prior_dir are two priors; give one of them")
+    if options.prior_dir or options.prior in (NO_PRIOR, *UNTRAINED):
         method = FROM_FILES if options.flow_dir else options.flow
         flow = FlowSettings(method, options.motion_size, options.flow_direction, options.flow_stride)
+        if options.prior_dir:
+            return MotionOptions(flow, None, FILES, **stored, prior_dir=options.prior_dir)
         return MotionOptions(flow, None, options.prior, **stored)
     from msst_keras.motion.prior import load_prior  # brings Keras
 
@@ -115,10 +121,14 @@ def _choose_motion(options: FlowOptions, given: Sequence[str]) -> MotionOptions:
         )
     for name, setting in _FLOW_SETTINGS.items():
         value, trained = getattr(options, name), getattr(prior.flow_settings, setting)
-        is_given = name in given or value != getattr(FlowOptions(), name)
-        if is_given and value != trained:
+        if _is_given(name, options, given) and value != trained:
             raise ValueError(
                 f"--{name}={value} contradicts {options.prior}, which was trained with {trained}; leave the flag away "
                 "or train another prior"
             )
     return MotionOptions(prior.flow_settings, prior.superpixel_settings, options.prior, **stored)
+
+
+def _is_given(name: str, options: FlowOptions, given: Sequence[str]) -> bool:
+    """Whether an option was asked for; one that is not its default was, anyhow."""
+    return name in given or getattr(options, name) != getattr(FlowOptions(), name)

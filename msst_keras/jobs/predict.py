@@ -12,11 +12,11 @@ import numpy as np
 
 from msst_keras.data import datasets, images
 from msst_keras.data.flow_files import read_flows
-from msst_keras.inference import crf
+from msst_keras.inference import SHIPPED_MODEL, crf
 from msst_keras.inference import overlay as overlays
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.parallel import map_in_order
-from msst_keras.inference.stream import SHIPPED_MODEL, SaliencyModel, stream_maps
+from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.options import write_flags
 from msst_keras.progress import progress
 

@@ -25,7 +25,7 @@ from msst_keras.motion import regions
 from msst_keras.motion.camera import check_camera
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.flow_image import FlowImage
-from msst_keras.motion.settings import FLOW, MAGNITUDE, NO_PRIOR
+from msst_keras.motion.settings import FILES, FLOW, MAGNITUDE, NO_PRIOR
 from msst_keras.motion.superpixels import SuperpixelSettings
 
 HIDDEN_UNITS = 300  # of each of the two hidden layers: the "three-layer neural network (300 neurons)" of section 3.1
@@ -232,16 +232,16 @@ def make_prior(source: str | Path, flow: FlowSettings) -> MotionPrior | Magnitud
     """The prior of a kind that needs no training, or of a file.
 
     Args:
-        source: NO_PRIOR, MAGNITUDE or FLOW of `settings`, or a file of `msst train_prior`.
+        source: NO_PRIOR, FILES, MAGNITUDE or FLOW of `settings`, or a file of `msst train_prior`.
         flow: How the flow is made that it is to see; a file holds its own settings.
 
     Returns:
-        The prior's model, None for NO_PRIOR.
+        The prior's model, None for NO_PRIOR and FILES, which nothing here computes.
 
     Raises:
         FileNotFoundError, ValueError: See `load_prior`.
     """
-    if source == NO_PRIOR:
+    if source in (NO_PRIOR, FILES):
         return None
     return UNTRAINED_PRIORS[source](flow) if source in UNTRAINED_PRIORS else load_prior(source)
 

@@ -14,8 +14,8 @@ from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.superpixels import SuperpixelSettings
 
 # Kinds of prior. MAGNITUDE is the flow's residual magnitude, FLOW is flow itself as an image (see `flow_image`), and
-# NETWORK is a file of `msst train_prior`.
-NO_PRIOR, MAGNITUDE, FLOW, NETWORK = "none", "magnitude", "flow", "network"
+# NETWORK is a file of `msst train_prior`. FILES are maps that somebody else's method made.
+NO_PRIOR, MAGNITUDE, FLOW, NETWORK, FILES = "none", "magnitude", "flow", "network", "files"
 UNTRAINED = (MAGNITUDE, FLOW)
 _CHANNELS = {FLOW: 3}  # 1 of the others
 
@@ -29,7 +29,7 @@ class PriorSettings:
     """Which motion prior.
 
     Attributes:
-        kind: One of NO_PRIOR, MAGNITUDE, FLOW and NETWORK.
+        kind: One of NO_PRIOR, MAGNITUDE, FLOW, NETWORK and FILES.
         sha256: Of the file of a NETWORK.
     """
 
@@ -142,9 +142,11 @@ class MotionOptions:
     Attributes:
         flow: How flow is made.
         superpixels: How superpixels are; None when the prior needs none.
-        prior: NO_PRIOR, MAGNITUDE, FLOW, or a file of `msst train_prior`; `flow` and `superpixels` are then the file's.
+        prior: NO_PRIOR, MAGNITUDE, FLOW, FILES, or a file of `msst train_prior`; `flow` and `superpixels` are then the
+            file's.
         store_flow: Whether the flow is stored too.
         flow_dir: Where the flow is read from when its method is "files" (see `data.flow_files`).
+        prior_dir: Where the prior is read from when it is FILES: PRIOR_DIR/SEQUENCE/FRAME.png, 8-bit grey, any size.
     """
 
     flow: FlowSettings
@@ -152,10 +154,11 @@ class MotionOptions:
     prior: str = NO_PRIOR
     store_flow: bool = False
     flow_dir: str | Path | None = None
+    prior_dir: str | Path | None = None
 
     def settings(self) -> MotionSettings:
         """What records say of it; a prior's file goes into it by its hash."""
-        if self.prior in (NO_PRIOR, *UNTRAINED):
+        if self.prior in (NO_PRIOR, FILES, *UNTRAINED):
             prior = PriorSettings(self.prior)
         else:
             prior = PriorSettings(NETWORK, hash_file(self.prior))

@@ -19,6 +19,7 @@ from msst_keras.conversion.sources import NewShard
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import flow_files, images
 from msst_keras.data.datasets import Sequence, find_sequences
+from msst_keras.data.label_folders import add_coarse_labels
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.prior import MotionPrior, load_prior
 from msst_keras.motion.settings import MotionOptions
@@ -381,3 +382,49 @@ def test_what_a_graph_computes_at_run_time_is_what_records_hold(davis, tmp_path,
     stored = [cv2.imdecode(np.frombuffer(record.prior, np.uint8), cv2.IMREAD_UNCHANGED) for record in found]
     assert len(np.unique(stored)) > 5
     np.testing.assert_array_equal(np.round(served[..., 0] * 255).astype(np.uint8), stored)
+
+
+def add_coarse(davis, tmp_path, column):
+    """Coarse labels of all frames of s0: a bar from `column` on."""
+    label = np.zeros((64, 96), np.uint8)
+    label[20:40, column : column + 20] = 255
+    for index in range(3):
+        path = tmp_path / "coarse" / "s0" / f"{index:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(images.encode_png(label))
+    return add_coarse_labels(find_sequences("davis", davis), tmp_path / "coarse"), label
+
+
+def test_coarse_labels_stand_beside_fine_masks(davis, tmp_path):
+    sequences, label = add_coarse(davis, tmp_path, 5)
+    manifest = convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)
+    assert manifest["sequences"]["s0"]["labelled"] == {"0": "coarse", "1": "fine", "2": "fine"}
+    assert manifest["sequences"]["s1"]["labelled"] == {"1": "fine"}
+    found = read(tmp_path / "out")
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(found["s0", 0].mask, np.uint8), -1), label)
+    np.testing.assert_array_equal(
+        cv2.imdecode(np.frombuffer(found["s0", 1].mask, np.uint8), -1) > 0, sequences[0].read_mask(1)
+    )
+    convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)  # all is there
+    with pytest.raises(ValueError, match="holds other records"):  # a label was corrected since
+        convert.convert(add_coarse(davis, tmp_path, 6)[0], tmp_path / "out", make_motion(), DESCRIPTION)
+
+
+def test_a_prior_of_another_method_is_stored_at_motion_size(davis, tmp_path, monkeypatch):
+    monkeypatch.delattr(FlowEstimator, "push")  # no flow is needed
+    sequences, generator = find_sequences("davis", davis), np.random.default_rng(0)
+    priors = {}
+    for sequence in sequences:
+        for name in sequence.frame_names:
+            priors[sequence.name, name] = generator.random((64, 96)).astype(np.float32)
+            images.write_map(tmp_path / "priors" / sequence.name / f"{name}.png", priors[sequence.name, name])
+    motion = MotionOptions(FLOW, None, "files", prior_dir=tmp_path / "priors")
+    manifest = convert.convert(sequences, tmp_path / "out", motion, DESCRIPTION)
+    assert manifest["motion"]["prior"] == {"kind": "files"}
+    for (sequence, index), record in read(tmp_path / "out").items():
+        prior = cv2.imdecode(np.frombuffer(record.prior, np.uint8), cv2.IMREAD_UNCHANGED)
+        halved = priors[sequence, f"{index:05d}"].reshape(32, 2, 48, 2).mean((1, 3))  # INTER_AREA of twice the size
+        np.testing.assert_allclose(prior / 255, halved, atol=1.01 / 255)
+    (tmp_path / "priors" / "s1" / "00001.png").unlink()
+    with pytest.raises(FileNotFoundError, match="priors/s1/00001.png: no such file"):
+        convert.convert(sequences, tmp_path / "other", motion, DESCRIPTION)

@@ -1,0 +1,191 @@
+"""Folders of several methods' maps to a folder of coarse labels.
+
+  OUTPUT_DIR/sources/METHOD/SEQUENCE/FRAME.png   maps of the built-in methods
+  OUTPUT_DIR/frames/SEQUENCE/FRAME.jpg           frames of video files, for the review and for `make_records`
+  OUTPUT_DIR/labels/SEQUENCE/FRAME.png           the labels of the frames that have no mask
+  OUTPUT_DIR/labels/frames.csv, weights.csv      how they came about
+
+`labels` appears when all of it is whole. What is made before it is kept, so that an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msst_keras.data import images, layouts
+from msst_keras.data.datasets import Sequence
+from msst_keras.files import publish
+from msst_keras.labels import fusion
+from msst_keras.labels.label_files import FRAMES_CSV, write_label, write_table
+from msst_keras.progress import progress
+
+WEIGHTS_CSV = "weights.csv"
+PLAIN_MEAN, FUSED = "plain mean", "fused"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+    """What `fuse_labels` did.
+
+    Attributes:
+      weights: method -> weight; their sum is 1.
+      quality: method, PLAIN_MEAN and FUSED -> mean IoU of its labels with the given masks; empty without masks.
+      num_labels: labels written.
+      num_masks: frames that have a mask.
+    """
+
+    weights: dict[str, float]
+    quality: dict[str, float]
+    num_labels: int
+    num_masks: int
+
+
+def extract_frames(sequence: Sequence, frames_dir: Path) -> Sequence:
+    """A video file as a folder of frames, FRAMES_DIR/SEQUENCE/00000.jpg; a folder of frames as it is."""
+    if sequence.video_path is None:
+        return sequence
+    folder = frames_dir / sequence.name
+    if not folder.is_dir():
+        with publish(folder) as partial:
+            partial.mkdir()
+            for name, encoded, _ in progress(sequence.read_frames(), len(sequence), f"frames of {sequence.name}"):
+                (partial / f"{name}.jpg").write_bytes(encoded)
+    return Sequence(sequence.name, tuple(layouts.list_images(folder)), frame_rate=sequence.frame_rate)
+
+
+def make_maps(sequence: Sequence, make: Callable, folder: Path) -> None:
+    """Writes the maps that a source (`sources.make_source`) makes of a sequence, unless they are there already."""
+    target = folder / sequence.name
+    if target.is_dir():
+        return
+    with publish(target) as partial:
+        partial.mkdir()
+        maps = make(frame for _, _, frame in sequence.read_frames())
+        names = sequence.frame_names
+        for name, saliency in zip(names, progress(maps, len(names), f"{folder.name} of {sequence.name}"), strict=True):
+            images.write_map(partial / f"{name}.png", saliency)
+
+
+def fuse_labels(
+    sequences: Iterable[Sequence], maps_dirs: Mapping[str, Path], labels_dir: Path, free_offset: bool = True
+) -> Fusion:
+    """Fuses the maps, fits the weights on the frames that have masks, and writes a label for each frame that has none.
+
+    Args:
+      sequences: folders of frames; the masks of some or none of the frames, which stay what they are.
+      maps_dirs: method -> folder of its maps, SEQUENCE/FRAME.png, 8-bit grey; resized to the frame where they differ.
+      labels_dir: is made.
+      free_offset: see `fusion.WeightFit`.
+
+    Raises:
+      FileExistsError: `labels_dir` is there already.
+      FileNotFoundError: a map is missing.
+      ValueError: an unreadable map or mask, or weights that the masks do not tell.
+    """
+    sequences = list(sequences)
+    if labels_dir.exists():
+        raise FileExistsError(f"{labels_dir}: labels are here already, reviewed perhaps; choose another folder")
+    found = {(m, s.name): _find_maps(folder, s) for m, folder in maps_dirs.items() for s in sequences}
+    weights = _fit(sequences, maps_dirs, found, free_offset)
+    rows, quality = [], []
+    with publish(labels_dir) as partial:
+        partial.mkdir()
+        frames = [(sequence, index) for sequence in sequences for index in range(len(sequence))]
+        for sequence, index in progress(frames, len(frames), "labels"):
+            maps = _read_maps(sequence, index, maps_dirs, found)
+            mask = sequence.read_mask(index)
+            row, label, labels = _describe(maps, weights)
+            if mask is None:
+                write_label(partial / sequence.name / f"{sequence.frame_names[index]}.png", label)
+            else:
+                mean = fusion.label_of(fusion.fuse(maps, np.full(len(maps), 1 / len(maps))))
+                scores = [fusion.intersection_over_union(x, mask) for x in (*labels, mean, label)]
+                quality.append(scores)
+            names = {"sequence": sequence.name, "frame": sequence.frame_names[index]}
+            kind = (
+                {"kind": "coarse", "iou_with_mask": ""}
+                if mask is None
+                else {"kind": "fine", "iou_with_mask": scores[-1]}
+            )
+            rows.append({**names, **kind, **row})
+        weights = dict(zip(maps_dirs, weights.tolist(), strict=True))
+        means = np.mean(quality, axis=0).tolist() if quality else []
+        quality = dict(zip((*maps_dirs, PLAIN_MEAN, FUSED), means, strict=False))
+        _write_tables(partial, rows, weights, quality)
+    num_masks = sum(row["kind"] == "fine" for row in rows)
+    return Fusion(weights, quality, len(rows) - num_masks, num_masks)
+
+
+def _find_maps(folder: Path, sequence: Sequence) -> dict[str, Path]:
+    """Frame name -> the file of its map."""
+    if not (folder / sequence.name).is_dir():
+        raise FileNotFoundError(f"{folder}: no folder '{sequence.name}' of maps here; expected SEQUENCE/FRAME.png")
+    paths = {path.stem: path for path in layouts.list_images(folder / sequence.name)}
+    missing = [name for name in sequence.frame_names if name not in paths]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder / sequence.name}: {len(missing)} of {len(sequence)} frames have no map (the first is "
+            f"{missing[0]}); a map is named as its frame"
+        )
+    return paths
+
+
+def _read_maps(sequence: Sequence, index: int, maps_dirs: Iterable[str], found: Mapping) -> np.ndarray:
+    """The maps of a frame at its size, float32 (M, H, W)."""
+    height, width = images.read_image_size(sequence.frame_paths[index])
+    name = sequence.frame_names[index]
+    maps = (images.read_map(found[method, sequence.name][name]) for method in maps_dirs)
+    return np.stack([m if m.shape == (height, width) else cv2.resize(m, (width, height)) for m in maps])
+
+
+def _fit(sequences: list[Sequence], maps_dirs: Mapping[str, Path], found: Mapping, free_offset: bool) -> np.ndarray:
+    fit = fusion.WeightFit(len(maps_dirs), free_offset)
+    annotated = [(sequence, index) for sequence in sequences for index in sorted(sequence.mask_paths)]
+    for sequence, index in progress(annotated, len(annotated), "weights"):
+        fit.add(_read_maps(sequence, index, maps_dirs, found), sequence.read_mask(index))
+    return fit.solve()
+
+
+def _describe(maps: np.ndarray, weights: np.ndarray) -> tuple[dict, np.ndarray, list[np.ndarray]]:
+    """What the table says of a frame, its fused label, and each method's own label.
+
+    How sure a label is: its methods' agreement times the separability of the fused map. On 78 frames of 27 DAVIS-2016
+    training sequences its rank correlation with the label's IoU is .74 for the plain mean of the three image methods
+    (agreement alone .72, separability alone .67) and .39 for their fitted weights (.33, .44).
+    """
+    levels = fusion.fuse(maps, weights)
+    threshold, separability = fusion.otsu(levels)
+    label = levels > threshold
+    labels = [fusion.label_of(np.rint(255 * m).astype(np.uint8)) for m in maps]
+    agreement = fusion.agreement(labels, label, weights)
+    row = {"confidence": agreement * separability, "agreement": agreement, "separability": separability}
+    row |= {"threshold": threshold, "area": float(label.mean())}
+    return row, label, labels
+
+
+def _write_tables(folder: Path, rows: list[dict], weights: dict[str, float], quality: dict[str, float]) -> None:
+    """The frames' table, those to review first and of them the most doubtful first; and the methods' table."""
+    rows = sorted(rows, key=lambda row: (row["kind"] == "fine", row["confidence"]))
+    numbers = (
+        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    )
+    columns = {f"weight_{method}": f"{weight:.6g}" for method, weight in weights.items()}
+    write_table(folder / FRAMES_CSV, ({**row, **columns} for row in numbers))
+    methods = itertools.chain(weights, (PLAIN_MEAN, FUSED))
+    write_table(
+        folder / WEIGHTS_CSV,
+        ({"method": m, "weight": weights.get(m, ""), "iou_with_masks": quality.get(m, "")} for m in methods),
+    )
+
+
+def clear_partial(output_dir: Path) -> None:
+    """Removes what an interrupted run has left unfinished."""
+    for path in (*output_dir.glob(".partial-*"), *output_dir.glob("*/.partial-*"), *output_dir.glob("*/*/.partial-*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

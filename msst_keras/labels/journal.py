@@ -1,0 +1,49 @@
+"""The journal of a review: a line of JSON for each change, on the disk before the change is acknowledged."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+
+class Journal:
+    """Lines that are only ever added. A line that a killed program has not finished is taken away when it is opened."""
+
+    def __init__(self, path: Path):
+        """Opens the journal, or makes it.
+
+        Raises:
+          ValueError: a line that is no JSON object.
+        """
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        self.entries = [_read(line, number, path) for number, line in enumerate(whole.splitlines(), 1)]
+        self._file = open(path, "ab", buffering=0)
+        self._file.truncate(len(whole))
+
+    def add(self, action: str, sequence: str, frame: str) -> None:
+        """Adds a line, with the time in seconds since 1970.
+
+        Raises:
+          OSError: it cannot be written; a full disk, say.
+        """
+        entry = {"time": round(time.time(), 3), "action": action, "sequence": sequence, "frame": frame}
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        os.fsync(self._file.fileno())
+        self.entries.append(entry)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _read(line: bytes, number: int, path: Path) -> dict:
+    try:
+        entry = json.loads(line)
+        if {"action", "sequence", "frame"} <= entry.keys():
+            return entry
+    except (ValueError, AttributeError):
+        pass
+    raise ValueError(f"{path}: line {number} is no entry of a review; mend or remove that line")

@@ -1,0 +1,71 @@
+"""Label files: 8-bit PNG of 0 and 255, LABELS/SEQUENCE/FRAME.png, and the table of frames beside them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from msst_keras.data import images
+from msst_keras.files import publish
+
+FRAMES_CSV = "frames.csv"  # in the folder of labels: a row per frame, the most doubtful first
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """Reads a label: bool (H, W), True = object.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: an unreadable file, or one that is no label: its values must be 0 and 255 (or 0 and 1).
+    """
+    levels = np.rint(images.read_map(path) * 255).astype(np.uint8)
+    object_level = levels.max()
+    if object_level not in (0, 1, 255) or not np.isin(levels, (0, object_level)).all():
+        raise ValueError(
+            f"{path}: a label holds 0 and 255 alone, found {len(np.unique(levels))} grey levels up to {object_level}; "
+            "`msst fuse_labels` makes labels of such maps"
+        )
+    return levels > 0
+
+
+def write_label(path: str | Path, label: np.ndarray) -> None:
+    """Writes a label, bool (H, W), as PNG of 0 and 255. The file is whole and on the disk when it has its name.
+
+    Raises:
+      ValueError: another type or shape.
+    """
+    if label.dtype != np.bool_ or label.ndim != 2:
+        raise ValueError(f"{path}: a label must be bool (H, W), not {label.dtype} {label.shape}")
+    with publish(path) as temporary, open(temporary, "wb") as file:
+        file.write(images.encode_png(label.astype(np.uint8) * 255))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_table(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Writes rows with the same keys, which become the header, as CSV."""
+    rows = list(rows)
+    with publish(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_order(labels_dir: str | Path) -> list[tuple[str, str]]:
+    """The (sequence, frame) of each row of the folder's table, in its order; none where there is no table.
+
+    Raises:
+      ValueError: a table without these columns.
+    """
+    path = Path(labels_dir) / FRAMES_CSV
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"sequence", "frame"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path}: expected columns sequence and frame, found {reader.fieldnames}; make it again")
+        return [(row["sequence"], row["frame"]) for row in reader]

@@ -1,0 +1,146 @@
+"""The files of a review: which labels there are, where each belongs, and the frames as a browser shows them.
+
+LABELS/SEQUENCE/FRAME.png                       the labels as they are now: all in here count, whoever reads them
+LABELS/.review/original/SEQUENCE/FRAME.png      a label as it was before its first change
+LABELS/.review/rejected/SEQUENCE/FRAME.png      the labels that were rejected
+LABELS/.review/journal.jsonl                    what was done, in order; decisions are read from it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from msst_keras.data import images, layouts
+from msst_keras.labels.label_files import read_order
+
+# 8K, 7680x4320. A browser holds a dozen bytes a pixel, and several frames.
+MAX_PIXELS = 2**25
+_ORIENTATION = 0x0112  # the EXIF tag that browsers obey and this program does not (see `data.images`)
+
+
+class ReviewFiles:
+    """The folder of labels.
+
+    Attributes:
+      journal_path: the file of the journal.
+    """
+
+    def __init__(self, labels_dir: str | Path):
+        """Makes the review's own folder in it.
+
+        Raises:
+          FileNotFoundError: no such folder.
+        """
+        self._root = Path(labels_dir)
+        if not self._root.is_dir():
+            raise FileNotFoundError(f"{self._root}: no such folder of labels")
+        self._own = self._root / ".review"
+        self._own.mkdir(exist_ok=True)
+        self.journal_path = self._own / "journal.jsonl"
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps other processes out, and removes what a killed one was writing.
+
+        Raises:
+          BlockingIOError: another process reviews this folder.
+        """
+        descriptor = os.open(self._own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"{self._root}: another process is reviewing these labels; use its page or end it first"
+                ) from None
+            for path in (*self._root.glob("*/.partial-*"), *self._own.glob("*/*/.partial-*")):
+                path.unlink()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def find(self, frames: Collection[tuple[str, str]], order: str) -> list[tuple[str, str]]:
+        """The (sequence, frame) of each label, rejected ones too, in the order of review.
+
+        Args:
+          frames: those that there are.
+          order: see `review.Review`.
+
+        Raises:
+          ValueError: no labels, a label without its frame, or one that lies outside the folder.
+        """
+        rejected = self._own / "rejected"
+        folders = [*layouts.subfolders(self._root), *(layouts.subfolders(rejected) if rejected.is_dir() else ())]
+        found = [(folder.name, self._check(path)) for folder in folders for path in layouts.list_images(folder)]
+        if not found:
+            raise ValueError(f"{self._root}: no labels here; expected SEQUENCE/FRAME.png")
+        for sequence, frame in found:
+            if (sequence, frame) not in frames:
+                raise ValueError(
+                    f"{self._root / sequence / frame}.png: a label without its frame; the frames have no '{sequence}' "
+                    f"with a '{frame}'"
+                )
+        ranks = {key: rank for rank, key in enumerate(read_order(self._root))} if order == "doubt" else {}
+        return sorted(dict.fromkeys(found), key=lambda key: (ranks.get(key, len(ranks)), key))
+
+    def _check(self, path: Path) -> str:
+        """The frame's name, of a label file that is one and lies in the folder."""
+        if path.suffix != ".png":
+            raise ValueError(f"{path}: labels are PNG files; convert or remove this one")
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise ValueError(
+                f"{path}: this label leads out of the folder, to {path.resolve()}; copy it into the folder"
+            )
+        return path.stem
+
+    def original(self, sequence: str, frame: str) -> Path:
+        """Where a label is kept as it was before its first change."""
+        return self._own / "original" / sequence / f"{frame}.png"
+
+    def place(self, sequence: str, frame: str, is_rejected: bool) -> Path:
+        """Where a label belongs; brings it there when it lies at the other place.
+
+        Raises:
+          ValueError: it lies at both.
+        """
+        kept, rejected = (folder / sequence / f"{frame}.png" for folder in (self._root, self._own / "rejected"))
+        source, target = (kept, rejected) if is_rejected else (rejected, kept)
+        if source.exists():
+            if target.exists():
+                raise ValueError(f"{target}: this label is also at {source}; remove the one that does not count")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+        return target
+
+
+def read_frame_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a frame.
+
+    Raises:
+      ValueError: an unreadable frame, or one too large to be shown.
+    """
+    height, width = images.read_image_size(path)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{path}: {height}x{width} pixels, more than the limit of {MAX_PIXELS}; reduce the frame")
+    return height, width
+
+
+def read_for_browser(path: Path) -> tuple[bytes, str]:
+    """A frame as a browser shows it pixel for pixel as it is labelled: an encoded image and its media type.
+
+    Raises:
+      ValueError: see `read_frame_size`.
+    """
+    read_frame_size(path)
+    encoded = path.read_bytes()
+    image = Image.open(io.BytesIO(encoded))
+    if images.is_plain(encoded) and image.getexif().get(_ORIENTATION, 1) == 1:
+        return encoded, "image/png" if image.format == "PNG" else "image/jpeg"
+    return images.encode_jpeg(images.decode_frame(encoded, str(path))), "image/jpeg"

@@ -1,0 +1,135 @@
+"""A local server for one page: its files, its errors as one sentence, and its address."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from msst_keras.web.guard import Guard
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+
+
+class Refused(Exception):
+    """A request that cannot be done now; the page is told why.
+
+    Attributes:
+      kind: what the page decides by.
+    """
+
+    def __init__(self, sentence: str, kind: str = "refused", status: int = 409):
+        super().__init__(sentence)
+        self.kind, self.status = kind, status
+
+
+def make_app(package: str, routes: Sequence[Route], lifespan: Callable | None = None) -> Starlette:
+    """An application: the page in PACKAGE/page (page.html and its styles and scripts), what is common, and `routes`.
+
+    ValueError and OSError in a route are answered with their sentence as {"error": ...} and status 400, `Refused` with
+    its own status and kind.
+    """
+    folders = [importlib.resources.files(name) / "page" for name in ("msst_keras.web", package)]
+    files = [file for folder in folders for file in folder.iterdir() if file.name.rpartition(".")[2] in _TYPES]
+    addresses = {"/" if file.name == "page.html" else f"/{file.name}": file for file in files}
+    pages = [Route(path, _serve_file(file.read_bytes(), file.name)) for path, file in addresses.items()]
+    handlers = {
+        Refused: _answer_refused,
+        HTTPException: _answer_http,
+        ValueError: _answer_input,
+        OSError: _answer_input,
+    }
+    return Starlette(routes=[*pages, *routes], exception_handlers=handlers, lifespan=lifespan)
+
+
+def _serve_file(content: bytes, name: str):
+    media_type = _TYPES[name.rpartition(".")[2]]
+
+    async def serve(request: Request) -> Response:
+        return Response(content, media_type=media_type)
+
+    return serve
+
+
+async def _answer_refused(request: Request, error: Refused) -> Response:
+    return JSONResponse({"error": str(error), "kind": error.kind}, error.status)
+
+
+async def _answer_input(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": " ".join(str(error).split()), "kind": "input"}, 400)
+
+
+async def _answer_http(request: Request, error: HTTPException) -> Response:
+    sentence = "there is nothing at this address" if error.status_code == 404 else error.detail
+    return JSONResponse({"error": sentence, "kind": "http"}, error.status_code)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Reads a request's body.
+
+    Raises:
+      Refused: more than `limit` bytes.
+    """
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise Refused(f"expected at most {limit} bytes, got more", "size", 413)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def serve(app: Starlette, host: str, port: int, what: str) -> None:
+    """Serves until it is stopped (Ctrl-C), and says where.
+
+    Args:
+      app: the application.
+      host: the address to listen on. Beyond this machine's own (127.0.0.1, localhost, ::1) a token is asked for.
+      port: 0 takes a free one.
+      what: the page shows, for the line that is printed.
+
+    Raises:
+      OSError: the address cannot be had.
+    """
+    token = None if host in _LOCAL else secrets.token_urlsafe(24)
+    with _listen(host, port) as listener:
+        port = listener.getsockname()[1]
+        name = f"[{host}]" if ":" in host else host
+        if host in ("0.0.0.0", "::"):
+            name = socket.gethostname()
+        print(f"{what}: http://{name}:{port}/{f'?token={token}' if token else ''} (Ctrl-C ends it)", flush=True)
+        config = uvicorn.Config(
+            Guard(app, port, token), log_level="warning", server_header=False, timeout_graceful_shutdown=2,
+            proxy_headers=False, ws="none",
+        )  # fmt: skip
+        # uvicorn raises the signal that ended it once more when it is done: what is open here is then closed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = None
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)  # before the address is printed: whoever reads it may connect at once
+        return listener
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host}, port {port} ({error.strerror}); choose another --port or --host"
+        ) from None

@@ -19,7 +19,7 @@ setup(
     # `tools` is installed as msst_keras.tools, so that no top-level `tools` lands in anyone's site-packages.
     packages=[*find_packages(include=["msst_keras", "msst_keras.*"]), "msst_keras.tools"],
     package_dir={"msst_keras": "msst_keras", "msst_keras.tools": "tools"},
-    package_data={"msst_keras": ["*/page/*"]},
+    package_data={"msst_keras": ["*/page/*", "shipped/*.md", "shipped/*/*/*", "shipped/*/*/*/*"]},
     entry_points={"console_scripts": ["msst = msst_keras.cli:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",  # GPU: pip install "tensorflow[and-cuda]>=2.21,<2.22" beside it

@@ -289,3 +289,69 @@ def test_records_are_read_from_file_systems_of_tensorflow(tmp_path):
     for expected, value in zip(train(here, num_frames=2), train(there, num_frames=2), strict=True):
         for name in expected:
             np.testing.assert_array_equal(value[name], expected[name])
+
+
+def test_groups_take_turns_by_their_shares(tmp_path):
+    first = make_folder(tmp_path / "a", [4])
+    second = make_folder(tmp_path / "b", [2, 1], first=100)
+    groups = clip_index.find_record_groups([f"{first}:3", f"{second}:1"])
+    assert groups == {(first,): 3, (second,): 1}
+    index = clip_index.index_groups(groups, 1, with_prior=True)
+    assert index.groups == ((4, 3), (3, 1))
+    batches = train(index, last=4, batch_size=4)
+    clips = np.stack([batch["clip"] for batch in batches])
+    np.testing.assert_array_equal(clips < 4, [[True, True, True, False]] * 4)
+    assert sorted(clips[:, :3].ravel()[:4]) == [0, 1, 2, 3] and sorted(clips[:3, 3]) == [4, 5, 6]  # each group's epoch
+    later = train(index, first=2, last=4, batch_size=4)
+    np.testing.assert_array_equal(np.stack([batch["clip"] for batch in later]), clips[2:])
+    assert clip_index.find_record_groups([first, second]) == {(first, second): 1}
+    with pytest.raises(ValueError, match="a share must be 1 or more"):
+        clip_index.find_record_groups([f"{first}:0"])
+    with pytest.raises(ValueError, match="is in two groups"):
+        clip_index.find_record_groups([f"{first}:1", f"{first}:2"])
+
+
+FLOW = {**MOTION, "prior": {"kind": "flow", "channels": 3}}
+
+
+def make_flow_folder(folder, motion=FLOW):
+    """Two frames whose motion is level 228 in x (right), 128 in y (none) and 228 in length."""
+    frame, mask = np.zeros((16, 24, 3), np.uint8), np.zeros((16, 24), np.uint8)
+    flow = np.full((16, 24, 3), (228, 128, 228), np.uint8)[..., ::-1]
+    frames = [
+        FrameRecord("s", f"{index}", index, 16, 24, png(frame), png(mask), "fine", png(np.ascontiguousarray(flow)))
+        for index in range(2)
+    ]
+    write_shard(shard_path(folder, 0, 1), frames)
+    write_manifest(folder, build_manifest(folder, 1, {"dataset": "", "motion": motion}))
+    return str(folder)
+
+
+def test_a_mirrored_frame_moves_the_other_way(tmp_path):
+    index = clip_index.index_clips([make_flow_folder(tmp_path / "a")], 1, with_prior=True)
+    batches = train(index, last=20, batch_size=1, augmentation=Augmentation(flip=True, min_scale=1.0))
+    levels = {tuple(np.rint(batch["prior"][0, 0, 5, 5] * 255).astype(int)) for batch in batches}
+    assert levels == {(228, 128, 228), (28, 128, 228)}
+
+
+def test_missing_motion_is_none_and_turned_motion_keeps_its_length(tmp_path):
+    index = clip_index.index_clips([make_flow_folder(tmp_path / "a")], 1, with_prior=True)
+    lost = train(index, last=200, batch_size=1, augmentation=Augmentation(False, 1.0, missing_motion=0.25))
+    values = [batch["prior"][0, 0, 5, 5] * 255 for batch in lost]
+    share = np.mean([np.allclose(value, 128) for value in values])
+    kept = [np.allclose(value, (228, 128, 228)) for value in values]
+    assert 0.15 < share < 0.35 and np.mean(kept) == 1 - share
+    turned = train(index, last=20, batch_size=1, augmentation=Augmentation(False, 1.0, turn_motion=True))
+    vectors = np.stack([batch["prior"][0, 0, 5, 5] * 255 - 128 for batch in turned])
+    np.testing.assert_allclose(np.hypot(vectors[:, 0], vectors[:, 1]), 100, atol=1e-3)
+    np.testing.assert_allclose(vectors[:, 2], 100, atol=1e-3)
+    assert len({round(float(x), 3) for x in vectors[:, 0]}) == 20
+
+
+def test_flow_as_an_image_may_span_other_frames_in_training(tmp_path):
+    flows = [{"method": "dis", "direction": direction, "stride": 1} for direction in ("forward", "backward")]
+    folders = [
+        make_flow_folder(tmp_path / flow["direction"], {**FLOW, "flow": flow}) for flow in flows
+    ]
+    index = clip_index.index_clips(folders, 1, with_prior=True)
+    assert len(index) == 4 and index.motion.flow["direction"] == "forward"  # the first folder's

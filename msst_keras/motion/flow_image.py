@@ -8,6 +8,7 @@ from keras import ops
 from msst_keras.motion import regions
 from msst_keras.motion.camera import FIT_STEP, check_camera
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.settings import LEVELS, ZERO_LEVEL
 
 # Full scale is this percentile of a map's residual lengths: an object of 2 % of the frame reaches it, and a few wrong
 # vectors do not; it is taken of the rows and columns that the camera's fit sees, since sorting all takes longer than
@@ -15,8 +16,6 @@ from msst_keras.motion.flow import FlowSettings
 # to look like motion.
 SCALE_PERCENTILE = 98
 SMALLEST_SCALE = 0.75
-ZERO_LEVEL = 128  # of 0 to 255: no motion
-LEVELS = 127  # steps from no motion to full scale
 
 
 @keras.saving.register_keras_serializable(package="msst_keras")

@@ -18,6 +18,8 @@ from msst_keras.motion.superpixels import SuperpixelSettings
 NO_PRIOR, MAGNITUDE, FLOW, NETWORK, FILES = "none", "magnitude", "flow", "network", "files"
 UNTRAINED = (MAGNITUDE, FLOW)
 _CHANNELS = {FLOW: 3}  # 1 of the others
+# The numbers of flow as an image, of 0 to 255: no motion, and the steps from there to full scale.
+ZERO_LEVEL, LEVELS = 128, 127
 
 # Settings of flow that flow as an image does not show: it is scaled map by map, so what spans other frames, or leads
 # back, differs no more than other videos do. A frame seen in several such ways teaches more.

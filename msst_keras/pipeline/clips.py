@@ -7,10 +7,9 @@ import math
 import tensorflow as tf
 
 from msst_keras.data import flow_files
+from msst_keras.motion.settings import LEVELS, ZERO_LEVEL
 from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.shard_files import read_serialized
-
-_ZERO_MOTION = 128.0  # the level of no motion in flow as an image
 
 
 def load_clip(index, clip, num_frames, size, augmentation, seed):
@@ -49,7 +48,7 @@ def _jitter(frames, augmentation, seed):
 def _augment_motion(priors, flip, augmentation, seed):
     """What flips and other augmentations do to a clip's motion (T, H, W, 1 or 3), levels 0 to 255."""
     is_flow = priors.shape[-1] == 3
-    zero = _ZERO_MOTION if is_flow else 0.0
+    zero = float(ZERO_LEVEL) if is_flow else 0.0
     if is_flow:  # in a mirrored frame what went left goes right
         priors = tf.where(flip, (priors - zero) * [-1.0, 1.0, 1.0] + zero, priors)
     if augmentation is None:
@@ -58,7 +57,7 @@ def _augment_motion(priors, flip, augmentation, seed):
         angle = tf.random.stateless_uniform([], _another(seed, 2), 0.0, 2 * math.pi)
         x, y, length = tf.unstack(priors - zero, axis=-1)
         turned = tf.stack([x * tf.cos(angle) - y * tf.sin(angle), x * tf.sin(angle) + y * tf.cos(angle), length], -1)
-        priors = tf.clip_by_value(turned, -127.0, 127.0) + zero
+        priors = tf.clip_by_value(turned, float(-LEVELS), float(LEVELS)) + zero
     if augmentation.missing_motion:
         draws = tf.random.stateless_uniform([priors.shape[0] + 1], _another(seed, 3))
         lost = tf.concat([draws[1:-1] < 0.5, [True]], 0) & (draws[0] < augmentation.missing_motion)

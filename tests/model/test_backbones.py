@@ -113,11 +113,12 @@ ALIGNED = [name for name in BACKBONES if name != "vgg16" and name not in PYRAMID
 @pytest.mark.parametrize("output_stride", [16, 8])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_outputs_cover_any_image_at_their_stride(backbone, output_stride):
+    keras.utils.set_random_seed(0)  # four untrained channels can all be zero by chance
     model = build_backbone(backbone, output_stride=output_stride, width=1 / 16)
     strides = output_strides(backbone, output_stride)
     assert strides == (output_stride if backbone == "vgg16" else 8, output_stride)
     for size in ((97, 131), (64, 48), (5, 33)):
-        outputs = model(np.full((1, *size, 3), 200, np.float32))
+        outputs = model(random_image(*size, 3))
         for output, stride, channels in zip(outputs, strides, OUTPUT_CHANNELS[backbone], strict=True):
             assert tuple(output.shape) == (1, -(-size[0] // stride), -(-size[1] // stride), channels)
             assert np.ptp(output) > 0 and np.isfinite(output).all()

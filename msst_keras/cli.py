@@ -16,6 +16,8 @@ from pathlib import Path
 
 from absl import flags
 
+from msst_keras.quiet_start import quiet_tensorflow
+
 INTERRUPTED = 75
 _headings: dict[str, str] = {}  # of flags, in help
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error instead of its one sentence.")
@@ -62,7 +64,8 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
     if rest:
         _fail(program, f"unexpected argument '{rest[0]}'; every input is a flag (--name=value)", 2)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on its CPU kernels drown ours
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes of TensorFlow's while it works; it reads this late
+    quiet_tensorflow()
     try:
         sys.exit(job_main() or 0)
     except (ValueError, OSError) as error:

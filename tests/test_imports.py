@@ -13,12 +13,19 @@ from msst_keras import tools
 
 PACKAGE = Path(msst_keras.__file__).parent
 # Room, or one module of it -> what of the package it may import beside its own room and what all may import.
-FOR_ALL = {"msst_keras.files", "msst_keras.progress", "msst_keras.processes", "msst_keras.options"}
+FOR_ALL = {
+    "msst_keras.files",
+    "msst_keras.progress",
+    "msst_keras.processes",
+    "msst_keras.options",
+    "msst_keras.quiet_start",
+}
 ALLOWED = {
     "msst_keras.files": set(),
     "msst_keras.progress": set(),
     "msst_keras.processes": set(),
     "msst_keras.options": set(),
+    "msst_keras.quiet_start": set(),
     "msst_keras.data": set(),
     "msst_keras.model": set(),
     "msst_keras.synthetic": {"msst_keras.data"},

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from msst_keras.processes import end_with_parent, use_one_thread
+from msst_keras.quiet_start import quiet_tensorflow
 
 _ORPHANS_SECONDS = 15  # a worker that is importing TensorFlow notices its parent's end a little later
 
@@ -135,12 +136,12 @@ def serve(descriptor: int) -> None:
     connection = multiprocessing.connection.Connection(descriptor)
     try:
         motion = connection.recv()
-        with _quiet():
-            use_one_thread(tensorflow=True)
-            # This takes seconds, and the end of the parent must be noticed meanwhile.
-            from msst_keras.conversion.shard_maker import ShardMaker
+        quiet_tensorflow()
+        use_one_thread(tensorflow=True)
+        # This takes seconds, and the end of the parent must be noticed meanwhile.
+        from msst_keras.conversion.shard_maker import ShardMaker
 
-            maker = ShardMaker(motion)
+        maker = ShardMaker(motion)
         connection.send(("ready", None))
         while True:
             shard = connection.recv()
@@ -187,19 +188,6 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         pass
     return True
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps TensorFlow's greetings, ten lines from each worker, off standard error; exceptions go to the parent."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,84 @@
+"""TensorFlow starts without its notes on libraries and processors, which no option of its own turns off.
+
+They are written by C++ straight to the file descriptor of standard error, before TensorFlow reads any setting. So this
+descriptor leads to a temporary file while TensorFlow is imported, and what is no such note is passed on afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import importlib.abc
+import importlib.machinery
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+_NOTES = (
+    r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
+    r".*\boneDNN custom operations are on\b",
+    r".*\bCould not find cuda drivers on your machine\b",
+    r".*\bThis TensorFlow binary is optimized to use available CPU instructions\b",
+    r"To enable the following instructions:.*rebuild TensorFlow",
+)
+# Without an NVIDIA card this is no news. With one it says why the card is not used, and the user must see it.
+_NO_CARD = (r".*\bfailed call to cuInit\b", r".*\bUNKNOWN ERROR \(303\)")
+
+
+def quiet_tensorflow() -> None:
+    """Keeps the notes of TensorFlow's start off standard error. To be called before anything imports TensorFlow.
+
+    Warnings and errors that are not among the known notes still reach standard error, all of them after the import. If
+    the import fails, everything that was written does.
+    """
+    if "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow where everybody else does, and wraps its loader. Steps aside as soon as it was asked."""
+
+    def find_spec(self, fullname, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader):
+        self._loader = loader
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module) -> None:
+        with _without_notes():
+            self._loader.exec_module(module)
+            module.config.list_physical_devices()  # looks for GPUs, which writes more notes; it would come later anyway
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """Holds back what this block writes to the descriptor of standard error, then passes on what is no note."""
+    kept = os.dup(2)
+    patterns = _NOTES if glob.glob("/dev/nvidia[0-9]*") else _NOTES + _NO_CARD
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            patterns = ()
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            for line in held:
+                if not any(re.match(pattern, line.decode(errors="replace")) for pattern in patterns):
+                    os.write(2, line)

@@ -34,6 +34,7 @@ setup(
         "tensorboard>=2.20,<3",  # TensorFlow 2.21 no longer brings it
         "tqdm>=4.66,<5",
         "matplotlib>=3.10,<4",  # the pictures of reports
+        "jinja2>=3.1,<4",  # the page of reports
         "scikit-image>=0.25,<0.27",  # its wheel carries the photographs of the generated sequences
     ],
     extras_require={

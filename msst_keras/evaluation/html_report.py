@@ -10,7 +10,6 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +19,7 @@ import numpy as np
 
 from msst_keras.evaluation import figures
 from msst_keras.evaluation.figures import Method
-from msst_keras.evaluation.html_page import Cell, encode_image, page, panels, picture, reduce_colours, table
+from msst_keras.evaluation.html_page import Cell, Picture, Table, encode_image, reduce_colours, render_page
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
 from msst_keras.evaluation.published import PublishedRow
 from msst_keras.evaluation.scores import HEADLINE, MEANINGS, SCORES
@@ -46,6 +45,10 @@ _LABELS = MappingProxyType({
     "frames": "Frames", "normalisation": "Normalisation", "thresholds": "Thresholds", "averaging": "Averaging",
     "f_curve": "F over thresholds", "resizing": "Resizing", "source": "Source of the rules",
 })  # fmt: skip
+_HEADINGS = MappingProxyType({
+    "numbers": "Numbers", "published": "Published by others, not measured here", "curves": "Curves",
+    "sequences": "Sequences", "frames": "Worst and best frames", "time": "Over time",
+})  # fmt: skip
 # What ranks the frames: the first that the protocol defines.
 _RANKED_BY = ("max_f", "j_mean", "s_measure", "mae")
 _NUM_EXAMPLES = 4
@@ -53,6 +56,15 @@ _FRAMES_APART = 8  # a third of a second: the scene has changed
 _PICTURE_WIDTH = 288  # pixels: sharp at half the width of a telephone
 # A timeline of a dozen methods is a picture of 54 KB, 72 KB in the page, which is to stay below 5 MB.
 _MAX_TIMELINES = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    """A frame that is shown: its name, its scores in words, and its pictures."""
+
+    name: str
+    numbers: str
+    pictures: Sequence[Picture]
 
 
 def write_report(
@@ -80,25 +92,37 @@ def write_report(
     _check(methods)
     output_dir = Path(output_dir)
     own = methods[0]
-    sections = {
-        "numbers": ("Numbers", _numbers(methods)),
-        "published": ("Published by others, not measured here", _published(published, own)),
-        "curves": ("Curves", _charts(methods, output_dir / "figures")),
-        "sequences": ("Sequences", _sequences(methods)),
-        "frames": ("Worst and best frames", _examples(methods, read_images)),
-        "time": ("Over time", _timelines(methods, output_dir / "figures" / "sequences")),
-    }
-    sections = {name: (heading, content) for name, (heading, content) in sections.items() if content}
-    links = "".join(f'<li><a href="#{name}">{escape(heading)}</a></li>' for name, (heading, _) in sections.items())
-    body = "\n".join(
-        f'<section id="{name}" aria-labelledby="{name}-heading">\n<h2 id="{name}-heading">{escape(heading)}</h2>\n'
-        f"{content}\n</section>"
-        for name, (heading, content) in sections.items()
+    protocol = own.result["protocol"]
+    figure_dir = output_dir / "figures"
+    charts = _charts(methods, figure_dir)
+    ranked_by, examples = _examples(methods, read_images)
+    lowest_timelines, timelines = _timelines(methods, figure_dir / "sequences")
+    table = _published(published) if published else None
+    shown = {"published": table, "frames": examples, "time": timelines}
+    text = render_page(
+        name=own.name,
+        title=title,
+        facts=_facts(own),
+        headings={name: heading for name, heading in _HEADINGS.items() if shown.get(name, True)},
+        protocol=protocol,
+        num_frames=own.result["num_frames"],
+        num_sequences=own.result["num_sequences"],
+        numbers=_numbers(methods),
+        meanings=MEANINGS,
+        published=table,
+        charts=[chart for chart in charts if chart],
+        num_missing_charts=charts.count(None),
+        method_names=[method.name for method in methods],
+        sequences=_sequences(methods),
+        ranked_by=ranked_by,
+        examples=examples,
+        timelines=timelines,
+        lowest_timelines=lowest_timelines,
+        version=version("msst-keras"),
     )
-    text = f"{_header(own, title, links)}\n<main>\n{body}\n</main>\n{_footer()}"
     with publish(output_dir / "report.html") as path:
         # A folder's name need not be valid Unicode.
-        path.write_text(page(f"{own.name}: saliency evaluation", text), encoding="utf-8", errors="replace")
+        path.write_text(text, encoding="utf-8", errors="replace")
     return output_dir / "report.html"
 
 
@@ -114,28 +138,17 @@ def _check(methods: Sequence[Method]) -> None:
         raise ValueError(f"a report holds one protocol, and these are under several ({found}); write one for each")
 
 
-def _header(own: Method, title: str, links: str) -> str:
+def _facts(own: Method) -> dict[str, str]:
+    """What was scored and how, in words, by the term."""
     result = own.result
-    rows = {
+    facts = {
         "Protocol": result["protocol"],
         "Scored": f"{result['num_frames']} frames of {result['num_sequences']} sequences",
     }
     if protocol := PROTOCOLS.get(result["protocol"]):
         choices = {field.name: getattr(protocol, field.name) for field in dataclasses.fields(protocol)}
-        rows |= {_LABELS[key]: _WORDS.get((key, choices[key]), choices[key]) for key in _LABELS}
-    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>\n" for term, words in rows.items())
-    line = f"<p>{escape(title)}</p>\n" if title else ""
-    return (
-        f"<header>\n<h1>{escape(own.name)}: saliency evaluation</h1>\n{line}<dl>\n{terms}</dl>\n"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>'
-    )
-
-
-def _footer() -> str:
-    return (
-        f"<footer>Made by msst evaluate, msst_keras {escape(version('msst-keras'))}. Numbers of two protocols do not "
-        "compare. The figures lie as PNG and SVG in the folder figures beside this page.</footer>"
-    )
+        facts |= {_LABELS[key]: _WORDS.get((key, choices[key]), choices[key]) for key in _LABELS}
+    return facts
 
 
 def _shown(methods: Sequence[Method]) -> list[str]:
@@ -151,7 +164,7 @@ def _number(value: float | None, kind: str = "") -> Cell:
     return Cell("-" if value is None else f"{value:.3f}", value, kind)
 
 
-def _numbers(methods: Sequence[Method]) -> str:
+def _numbers(methods: Sequence[Method]) -> Table:
     names = _shown(methods)
     best = {}
     for name in names:
@@ -163,19 +176,10 @@ def _numbers(methods: Sequence[Method]) -> str:
         values = {name: method.result.get(name) for name in names}
         kinds = {name: "best" if values[name] is not None and values[name] == best[name] else "" for name in names}
         rows.append([Cell(method.name, mark=mark), *(_number(values[name], kinds[name]) for name in names)])
-    caption = f"Measured, protocol {methods[0].result['protocol']}"
-    meanings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}.</dd>" for name, words in MEANINGS.items())
-    return (
-        table(caption, _head("Method", names), rows, own_row=0)
-        + '<p class="faint">Lower is better for MAE and T, higher for all else; the best is underlined. "-": not '
-        "defined by this protocol. The heading of a column sorts by it.</p>"
-        + f"<details><summary>What the numbers mean</summary><dl>{meanings}</dl></details>"
-    )
+    return Table(f"Measured, protocol {methods[0].result['protocol']}", _head("Method", names), rows, own_row=0)
 
 
-def _published(rows: Sequence[PublishedRow], own: Method) -> str:
-    if not rows:
-        return ""
+def _published(rows: Sequence[PublishedRow]) -> Table:
     head = [Cell("Method", kind="text"), Cell("Dataset", kind="text"), Cell("MAE"), Cell("max F"), Cell("S")]
     head += [Cell("Protocol", kind="text"), Cell("Source", kind="text")]
     lines = [
@@ -188,38 +192,34 @@ def _published(rows: Sequence[PublishedRow], own: Method) -> str:
         ]
         for row in rows
     ]
-    return (
-        "<p>As the sources print them, for the whole test set of the dataset. They compare with the numbers above only "
-        f"where sequences, frames and rules are the same as here: {own.result['num_sequences']} sequences, "
-        f"{own.result['num_frames']} frames, protocol {escape(own.result['protocol'])}.</p>"
-    ) + table("Published numbers", head, lines)
+    return Table("Published numbers", head, lines)
 
 
-def _charts(methods: Sequence[Method], figure_dir: Path) -> str:
+def _charts(methods: Sequence[Method], figure_dir: Path) -> list[Picture | None]:
+    """The charts; None in place of one that the protocol does not define."""
     names = ", ".join(method.name for method in methods)
     charts = {
         "precision_recall": (figures.precision_recall_figure(methods), "Precision over recall; marker: largest F"),
         "f_measure": (figures.f_measure_figure(methods), "F over the threshold; marker: its maximum"),
         "mae": (figures.error_figure(methods), "Mean absolute error; all black shows what an empty map gets"),
     }
-    parts = []
+    pictures = []
     for name, (figure, caption) in charts.items():
-        if figure is not None:
-            _, svg = figures.write_figure(figure, figure_dir / name)
-            parts.append(picture(svg.read_bytes(), "image/svg+xml", f"Chart: {caption}. Methods: {names}", caption))
-    missing = sum(figure is None for figure, _ in charts.values())
-    protocol = methods[0].result["protocol"]
-    note = f"<p>Protocol {escape(protocol)} does not define {missing} of these charts: they are left out.</p>"
-    if not parts:
-        note = f"<p>Protocol {escape(protocol)} binarises maps once: it has no curves and no error to draw.</p>"
-    return (f'<div class="charts">{"".join(parts)}</div>' if parts else "") + (note if missing else "")
+        if figure is None:
+            pictures.append(None)
+            continue
+        _, svg = figures.write_figure(figure, figure_dir / name)
+        pictures.append(
+            Picture(svg.read_bytes(), "image/svg+xml", f"Chart: {caption}. Methods: {names}", caption)
+        )
+    return pictures
 
 
-def _sequences(methods: Sequence[Method]) -> str:
+def _sequences(methods: Sequence[Method]) -> list[Table]:
     names = _shown(methods)
     head = [*_head("Sequence", names)]
     head.insert(1, Cell("frames"))
-    contents = []
+    tables = []
     for method in methods:
         counts = Counter(key[0] for key, scores in method.frames.items() if _is_scored(scores))
         rows = [
@@ -231,8 +231,8 @@ def _sequences(methods: Sequence[Method]) -> str:
             for sequence, scalars in method.result["sequences"].items()
         ]
         caption = f"{method.name}: each sequence, protocol {method.result['protocol']}"
-        contents.append(table(caption, head, rows))
-    return panels("sequence-tables", "Method", [method.name for method in methods], contents)
+        tables.append(Table(caption, head, rows))
+    return tables
 
 
 def _is_scored(scores: Mapping[str, float | None]) -> bool:
@@ -240,24 +240,25 @@ def _is_scored(scores: Mapping[str, float | None]) -> bool:
     return any(value is not None for name, value in scores.items() if name != "temporal_stability")
 
 
-def _examples(methods: Sequence[Method], read_images: ReadImages) -> str:
+def _examples(methods: Sequence[Method], read_images: ReadImages) -> tuple[str, dict[str, list[_Example]]]:
+    """The score that ranks the frames, and the worst and the best by it; none where no frame has a score."""
     own = methods[0]
     ranked_by = next((name for name in _RANKED_BY if own.result.get(name) is not None), None)
     scores = {key: frame[ranked_by] for key, frame in own.frames.items() if frame.get(ranked_by) is not None}
     if not scores:
-        return ""
+        return "", {}
     if SCORES[ranked_by].lower_is_better:
         scores = {key: -value for key, value in scores.items()}
     # Of few frames no more than half, or the best ones would stand among the worst.
     count = min(_NUM_EXAMPLES, (len(scores) + 1) // 2)
     worst = choose_frames(scores, count)
     others = {key: -value for key, value in scores.items() if key not in worst}
-    parts = [f"<p>By {escape(own.name)}'s {SCORES[ranked_by].title} of the frame; no neighbours of one sequence.</p>"]
-    for heading, keys in (("Worst", worst), ("Best", choose_frames(others, count))):
-        if keys:
-            parts.append(f"<h3>{heading}</h3>")
-            parts += [_example(key, methods, read_images(*key), ranked_by) for key in keys]
-    return "\n".join(parts)
+    chosen = {"Worst": worst, "Best": choose_frames(others, count)}
+    return SCORES[ranked_by].title, {
+        heading: [_example(key, methods, read_images(*key), ranked_by) for key in keys]
+        for heading, keys in chosen.items()
+        if keys
+    }
 
 
 def choose_frames(scores: Mapping[tuple[str, str], float], count: int) -> list[tuple[str, str]]:
@@ -285,7 +286,7 @@ def _example(
     methods: Sequence[Method],
     images: tuple[np.ndarray | None, np.ndarray, Mapping[str, np.ndarray]],
     ranked_by: str,
-) -> str:
+) -> _Example:
     where = f"{key[0]}/{key[1]}"
     frame, mask, maps = images
     if missing := [method.name for method in methods if method.name not in maps]:
@@ -299,20 +300,20 @@ def _example(
         score = method.frames.get(key, {}).get(ranked_by)
         text = method.name if score is None else f"{method.name}: {SCORES[ranked_by].title} {score:.3f}"
         shown.append((maps[method.name], text))
-    pictures = "".join(
-        picture(*encode_image(image, _PICTURE_WIDTH), f"{caption}, {where}", caption) for image, caption in shown
-    )
+    pictures = [
+        Picture(*encode_image(image, _PICTURE_WIDTH), f"{caption}, {where}", caption) for image, caption in shown
+    ]
     scores = methods[0].frames[key]
     numbers = ", ".join(
         f"{SCORES[name].title} {scores[name]:.3f}"
         for name in ("max_f", "s_measure", "j_mean", "f_boundary_mean", "mae")
         if scores.get(name) is not None
     )
-    caption = f"<figcaption><strong>{escape(where)}</strong> {escape(numbers)}</figcaption>"
-    return f'<figure class="frame">{caption}<div class="pictures">{pictures}</div></figure>'
+    return _Example(where, numbers, pictures)
 
 
-def _timelines(methods: Sequence[Method], figure_dir: Path) -> str:
+def _timelines(methods: Sequence[Method], figure_dir: Path) -> tuple[str, dict[str, Picture]]:
+    """A remark on which sequences these are, unless they are all; and the chart of each by its name."""
     own = methods[0]
     sequences = list(own.result["sequences"])
     note = ""
@@ -320,9 +321,9 @@ def _timelines(methods: Sequence[Method], figure_dir: Path) -> str:
         key = next((name for name in ("s_measure", "j_mean") if own.result.get(name) is not None), None)
         sequences.sort(key=lambda name: own.result["sequences"][name][key] if key else 0)
         lowest = SCORES[key].title if key else "names"
-        note = f"<p>The {_MAX_TIMELINES} of {len(sequences)} sequences with the lowest {lowest}.</p>"
+        note = f"The {_MAX_TIMELINES} of {len(sequences)} sequences with the lowest {lowest}."
         sequences = sequences[:_MAX_TIMELINES]
-    names, contents = [], []
+    pictures = {}
     for name in sequences:
         figure = figures.timeline_figure(methods, name)
         if figure is None:
@@ -330,7 +331,5 @@ def _timelines(methods: Sequence[Method], figure_dir: Path) -> str:
         png, _ = figures.write_figure(figure, figure_dir / quote(name, safe=" "))
         caption = f"{name}: scores of each frame"
         data = reduce_colours(png.read_bytes())
-        image = picture(data, "image/png", f"Chart of scores over the frames of {name}", caption)
-        names.append(name)
-        contents.append(f'<div class="timeline">{image}</div>')
-    return note + panels("timelines", "Sequence", names, contents) if names else ""
+        pictures[name] = Picture(data, "image/png", f"Chart of scores over the frames of {name}", caption)
+    return note, pictures

@@ -18,16 +18,16 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from msst_keras.evaluation.scores import choose_headline
 from msst_keras.files import publish
 from msst_keras.processes import Interrupted
 from msst_keras.progress import progress
 from msst_keras.training.checkpoints import Checkpoints
-from msst_keras.training.log import Log, Profile
+from msst_keras.training.log import Log
 from msst_keras.training.optimizer import Update, learning_rate_at
 from msst_keras.training.options import TrainingOptions
 from msst_keras.training.step import make_step
 from msst_keras.training.strategy import Devices
+from msst_keras.training.watch import Watch
 
 
 def train(
@@ -73,26 +73,25 @@ def train(
     result_path = run_dir / "result.json"
     if first >= options.steps and result_path.exists():
         return json.loads(result_path.read_text())
-    started, last = time.perf_counter(), options.steps
+    started = time.perf_counter()
     with Log(run_dir, first, options.log_every, writes=devices.is_chief) as log:
         if settings:
             log.hparams(settings)
+        watch = Watch(run_dir, update, checkpoints, log, options, devices.is_chief, validate, draw)
+        step_function = make_step(model, update, options.step, devices)
         try:
-            waited = _run_steps(
-                model, update, make_batches, clip_names, run_dir, first,
-                options, devices, checkpoints, log, validate, draw,
-            )  # fmt: skip
+            waited = _run_steps(step_function, make_batches(first), first, update, options, devices, watch, clip_names)
         except (tf.errors.UnavailableError, tf.errors.CancelledError, tf.errors.AbortedError) as error:
             raise ConnectionError(
                 f"another process of this training was lost ({error.message.splitlines()[0]}); "
                 "start all of them again with the same command to go on"
             ) from error
         seconds = time.perf_counter() - started
-        with update.averaged():
-            scores = _validate(validate, last, checkpoints, log)
-            if draw:
-                log.pictures(last, draw())
-        results = {"steps": last, "loss": log.recent_loss(last // 10), **scores} if devices.is_chief else scores
+        results = {"steps": options.steps}
+        if devices.is_chief:
+            results["loss"] = log.recent_loss(options.steps // 10)
+        results |= watch.validate(options.steps)
+        watch.draw(options.steps)
     results |= {"seconds": round(time.perf_counter() - started, 1), "input_wait": waited / seconds}
     if devices.is_chief:
         with publish(result_path) as temporary:
@@ -117,36 +116,35 @@ def _restore(checkpoints: Checkpoints, devices: Devices, run_dir: Path) -> int:
 
 
 def _run_steps(
-    model, update, make_batches, clip_names, run_dir, first, options, devices, checkpoints, log, validate, draw
+    step_function: Callable,
+    batches: Iterable[dict[str, tf.Tensor]],
+    first: int,
+    update: Update,
+    options: TrainingOptions,
+    devices: Devices,
+    watch: Watch,
+    clip_names: tuple[str, ...],
 ) -> float:
     """Does the steps from `first` on; returns the seconds spent waiting for batches."""
-    step_function = make_step(model, update, options.step, devices)
-    batches, total_wait = iter(make_batches(first)), 0.0
-    profile = Profile(run_dir, options.profile_steps if devices.is_chief else None)
+    batches, total_wait = iter(batches), 0.0
     steps = (step for step in range(first, options.steps))
     if devices.is_chief:
         steps = progress(steps, options.steps, "training", initial=first)
     # Closed here, so that the bar's last line does not come behind the sentence of an error.
     with _Signals() as signals, contextlib.closing(steps):
         for step in steps:
-            # Here, not behind the checkpoint of so many steps, so that a run that goes on from it does not miss them.
-            if _is_due(step, options.validate_every):
-                with update.averaged():
-                    _validate(validate, step, checkpoints, log)
-            if draw and _is_due(step, options.pictures_every):
-                with update.averaged():
-                    log.pictures(step, draw())
+            watch.before(step)
             rate = learning_rate_at(options.optimizer, step, options.steps)
             before = time.perf_counter()
             local = list(itertools.islice(batches, devices.share.num_replicas))
             waited = time.perf_counter() - before
             total_wait += waited
-            profile.before(step)
+            watch.computing(step)
             batch = devices.scatter(local)
             stop = tf.constant(1.0 if signals.received else 0.0)
             results = step_function(batch, tf.constant(rate, tf.float32), stop)
             scalars = {name: float(value) for name, value in results.items()}
-            profile.after(step)
+            watch.computed(step)
             seconds = time.perf_counter() - before
             # What another process is to hear of must have gone through the step; alone there is no need to wait.
             stopped = scalars.pop("stop") > 0 or (devices.num_workers == 1 and signals.received is not None)
@@ -156,29 +154,12 @@ def _run_steps(
             scalars |= {f"learning_rate/{group}": rate * factor for group, factor in update.groups.items()}
             scalars |= {"learning_rate": rate, "input_wait": waited / seconds}
             scalars["clips_per_second"] = local[0]["mask"].shape[0] * devices.num_replicas / seconds
-            log.step(step, scalars)
-            done = step + 1
-            last = done == options.steps
-            if last or stopped or done % options.checkpoint_every == 0:
-                checkpoints.save(done)
+            last = step + 1 == options.steps
+            watch.after(step, scalars, is_last=last or stopped)
             if stopped and not last:
                 signal_name = signals.received or "a signal to another process"
-                raise Interrupted(f"stopped by {signal_name} after step {done}; run the same command to go on")
+                raise Interrupted(f"stopped by {signal_name} after step {step + 1}; run the same command to go on")
     return total_wait
-
-
-def _is_due(done: int, every: int) -> bool:
-    return done > 0 and every > 0 and done % every == 0
-
-
-def _validate(validate, done, checkpoints, log) -> dict[str, float]:
-    if not validate:
-        return {}
-    result = validate()
-    log.validation(done, result)
-    scores = choose_headline(result)
-    checkpoints.save_best(done, scores)
-    return scores
 
 
 class _Signals:

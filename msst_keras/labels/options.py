@@ -1,0 +1,66 @@
+"""The options of making coarse labels, and of reviewing them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from msst_keras.data.layouts import NAMED_DATASETS, SPLITS
+from msst_keras.options import check_options, option
+
+ORDERS = ("doubt", "sequence")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FuseLabelsOptions:
+    """Which maps to fuse to labels, and how."""
+
+    dataset: str = option("Layout of --root.", "folder", choices=(*NAMED_DATASETS, "folder", "video"))
+    root: str = option("Folder of the dataset, a folder of frames, or a video file.")
+    split: str = option("Which official part of the dataset.", "all", choices=SPLITS)
+    sequences: tuple[str, ...] | None = option("Only these sequences, comma-separated.", None)
+    ground_truth: str | None = option(
+        "More masks, SEQUENCE/FRAME.png, of sequences of which the dataset has none.", None
+    )
+    maps: tuple[str, ...] = option(
+        "NAME:DIR of each method: DIR/SEQUENCE/FRAME.png, 8-bit grey, comma-separated.", ()
+    )
+    sources: tuple[str, ...] | None = option(
+        "Built-in methods to fuse as well: flow_magnitude, spectral_residual, fine_grained, model. By default the "
+        "first two and the model where there is one; but with --maps none, unless --model names a model.",
+        None,
+    )
+    model: str | None = option(
+        "Folder of a SavedModel of `msst export`, for the source 'model'. By default the one installed with the "
+        "package.",
+        None,
+    )
+    free_offset: bool = option(
+        "Fit the weights up to a constant in each frame, because the threshold is chosen for each frame anyhow. "
+        "--nofree_offset is the fit of the paper's reference [11] to the letter.",
+        True,
+    )
+    output_dir: str = option("Folder for the labels and for the built-in methods' maps.")
+
+    def __post_init__(self):
+        check_options(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReviewLabelsOptions:
+    """What to review, and where the page is."""
+
+    frames: str = option(
+        "Folder of the frames: FRAMES/SEQUENCE/FRAME.jpg, or one folder of frames. `msst fuse_labels` writes the "
+        "frames of a video file to OUTPUT_DIR/frames."
+    )
+    labels: str = option("Folder of the labels: LABELS/SEQUENCE/FRAME.png, of 0 and 255.")
+    order: str = option(
+        "The most doubtful label first, as LABELS/frames.csv lists them, or by name.", "doubt", choices=ORDERS
+    )
+    host: str = option(
+        "Address to listen on. On any but this machine's own address the page asks for a token.", "127.0.0.1"
+    )
+    port: int = option("Port to listen on; 0 takes a free one.", 8765, low=0, high=65535)
+
+    def __post_init__(self):
+        check_options(self)

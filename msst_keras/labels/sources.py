@@ -49,7 +49,7 @@ def has_shipped_model() -> bool:
 
 
 def _flow_magnitude(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The residual flow's magnitude. Of the cameras, the homography gives the best map (README, "Numbers")."""
+    """The residual flow's magnitude. Of the cameras, the homography gives the best map (docs/measurements.md)."""
     size = None
 
     def note_size():

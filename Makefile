@@ -1,5 +1,5 @@
 # make demo    the whole job on generated videos (makes .venv when it is missing)
-# make test    the tests (likewise); make test-slow: kills, load, seeds; make lint: ruff
+# make test    the tests (likewise); make test-slow: kills, load, seeds; make lint: ruff and mypy
 # PYTHON=/path/to/python3 chooses the interpreter: Python 3.11, 3.12 or 3.13.
 
 VENV := .venv
@@ -44,6 +44,7 @@ test-slow: $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -38,7 +38,7 @@ setup(
         "scikit-image>=0.25,<0.27",  # its wheel carries the photographs of the generated sequences
     ],
     extras_require={
-        "test": ["pytest>=8.3,<10", "ruff>=0.15,<0.18"],
+        "test": ["pytest>=8.3,<10", "ruff>=0.15,<0.18", "mypy>=2.1,<3"],
         "crf": ["pydensecrf2==1.1; python_version < '3.13'"],  # needs g++; does not build on Python 3.13
         "serving": ["tensorflow-serving-api>=2.19,<2.22"],
         "beam": ["apache-beam>=2.77,<3"],

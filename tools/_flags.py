@@ -31,7 +31,7 @@ class _SizesParser(flags.ArgumentParser):
             raise ValueError(f"must be {self.syntactic_help} in pixels, such as 240x432, not '{argument}'")
         return tuple((int(match[1]), int(match[2])) for match in matches)
 
-    def flag_type(self):
+    def flag_type(self) -> str:
         return "sizes"
 
 
@@ -48,7 +48,7 @@ class _SizeParser(_SizesParser):
             raise ValueError(f"must be one {self.syntactic_help}, not '{argument}'")
         return sizes[0]
 
-    def flag_type(self):
+    def flag_type(self) -> str:
         return "size"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 from starlette.applications import Starlette
@@ -27,7 +28,7 @@ SEAT_SECONDS = 20
 class Seat:
     """Which browser reviews: the one that came first, until it leaves, falls silent, or another takes over."""
 
-    def __init__(self, now=time.monotonic):
+    def __init__(self, now: Callable[[], float] = time.monotonic):
         self._holder, self._heard, self._now = None, 0.0, now
 
     def take(self, previous: str, by_force: bool) -> str:
@@ -161,7 +162,7 @@ class ReviewPage:
         index = self._index(request)
         decision = (await read_body(request, 20)).decode("utf-8", "replace")
 
-        def decide():
+        def decide() -> None:
             with self._lock:
                 self._review.decide(index, decision)
 

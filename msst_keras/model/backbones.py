@@ -144,7 +144,7 @@ def build_pyramid(
     return model
 
 
-def _check_width(weights, width):
+def _check_width(weights, width) -> None:
     if weights != "none" and width != 1:
         raise ValueError(
             f'Pre-trained weights need width 1, found width {width!r}; set width to 1 or weights to "none".'

@@ -68,7 +68,7 @@ class ChannelAffine(keras.layers.Layer):
         super().__init__(**layer_options)
         self._initial, self._learned = (scale, offset), learned
 
-    def build(self, input_shape):
+    def build(self, input_shape) -> None:
         self.scale, self.offset = (
             self.add_weight(
                 shape=input_shape[-1:],

@@ -124,7 +124,7 @@ def build_msst(
     return _join(encoder, fuser, variant, num_frames, name)
 
 
-def _check_choice(name, value, choices):
+def _check_choice(name, value, choices) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, found {value!r}.")
 

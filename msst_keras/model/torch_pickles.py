@@ -76,7 +76,7 @@ class Pickle:
             raise ValueError("its pickle does not leave one value")
         return self._stack.pop()
 
-    def _push(self, value):
+    def _push(self, value) -> None:
         self._stack.append(value)
 
     def _pop(self):
@@ -87,7 +87,7 @@ class Pickle:
     def _pop_tuple(self, count):
         return tuple(reversed([self._pop() for _ in range(count)]))
 
-    def _mark(self, _):
+    def _mark(self, _) -> None:
         self._marks.append(len(self._stack))
 
     def _pop_marked(self):
@@ -102,30 +102,30 @@ class Pickle:
             raise ValueError(f"expected a {kind.__name__} before byte {self._file.tell()}, found {show(value)}")
         return value
 
-    def _memoize(self, index):
+    def _memoize(self, index) -> None:
         self._memo[index] = self._stack[-1]
 
-    def _append(self, values):
+    def _append(self, values) -> None:
         self._top(list).extend(values)
 
-    def _set_items(self, values):
+    def _set_items(self, values) -> None:
         if len(values) % 2 or not all(isinstance(key, str) for key in values[::2]):
             raise ValueError(f"expected names and values before byte {self._file.tell()}, found {show(values)}")
         self._top(dict).update(zip(values[::2], values[1::2], strict=True))
 
-    def _build(self, _):
+    def _build(self, _) -> None:
         """Drops what is set on an OrderedDict: the versions of the layers, which say nothing of the arrays."""
         self._pop()
         self._top(dict)
 
-    def _global(self, _):
+    def _global(self, _) -> None:
         # Not by pickletools, which would undo escapes: PyTorch's names have none.
         name = ".".join(take_line(self._file) for _ in range(2))
         if name not in (_DICT, _TENSOR, *_STORAGES):
             raise ValueError(f"it wants {show(name)}, which no file of float32, float64 and int64 tensors needs")
         self._push(_Class(name))
 
-    def _persistent(self, _):
+    def _persistent(self, _) -> None:
         match self._pop():
             case ("storage", _Class(name), str(key), str(), int(count), None) if name in _STORAGES and count >= 0:
                 storage = Storage(key, _STORAGES[name], count)
@@ -135,7 +135,7 @@ class Pickle:
             raise ValueError(f"storage {show(key)} is described in two ways")
         self._push(storage)
 
-    def _reduce(self, _):
+    def _reduce(self, _) -> None:
         match self._pop_tuple(2):
             case _Class(name), () if name == _DICT:
                 self._push({})

@@ -95,7 +95,7 @@ class Arrays:
     def __init__(self, arrays: dict[str, np.ndarray], prefix: str, path: str | os.PathLike, listed_in: str):
         self._arrays, self._prefix, self._path, self._listed_in = arrays, prefix, path, listed_in
 
-    def __contains__(self, name):
+    def __contains__(self, name) -> bool:
         return self._prefix + name in self._arrays
 
     def numbers(self, pattern):

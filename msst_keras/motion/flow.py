@@ -146,7 +146,7 @@ class FlowEstimator:
         self._calculate = _METHODS[settings.method]()
         self._start()
 
-    def _start(self):
+    def _start(self) -> None:
         self._frames = collections.deque(maxlen=self.settings.stride + 1)  # reduced; the newest last
         self._frame_shape = None
         self._num_frames = 0

@@ -114,7 +114,7 @@ def _decode_flow(encoded, index, clip):
     return (tf.cast(levels[..., :2], tf.float32) - flow_files.FLOW_OFFSET) * flow_files.FLOW_STEP
 
 
-def _expect(condition, index, clip, problem):
+def _expect(condition, index, clip, problem) -> None:
     """Ends the reading unless `condition` holds; `batches.Batches` makes a sentence of it."""
     tf.debugging.Assert(condition, [tf.strings.join([tf.gather(list(index.names), clip), ": ", problem])])
 

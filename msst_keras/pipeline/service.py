@@ -54,7 +54,7 @@ def listen(batches: Iterable[dict[str, tf.Tensor]], silence: float = SILENCE) ->
     """
     results = queue.Queue(maxsize=2)
 
-    def read():
+    def read() -> None:
         try:
             for batch in batches:
                 results.put(batch)

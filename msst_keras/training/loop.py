@@ -170,7 +170,7 @@ class _Signals:
         self._old = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def _note(self, number, _):
+    def _note(self, number, _) -> None:
         if self.received:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

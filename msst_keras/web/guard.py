@@ -49,7 +49,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def send_with_headers(message):
+        async def send_with_headers(message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():

@@ -1,4 +1,4 @@
-"""The command `msst`: `msst JOB [--flags]` runs tools/JOB.py. Also what each of those programs runs itself with.
+"""The command `msst`: `msst JOB [--flags]` runs tools/JOB.py. Each of those programs runs itself through `run`, too.
 
 Exit status: 0 when all went well and for help; 1 with one sentence on standard error when an input is at fault; 2 for
 wrong flags; 75 when a signal interrupted a run that saved itself. (absl's own runner exits 1 for help and wrong flags.)
@@ -13,13 +13,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
 from msst_keras.quiet_start import quiet_tensorflow
 
 INTERRUPTED = 75
-_headings: dict[str, str] = {}  # of flags, in help
+_headings: dict[str, str] = {}  # flag's name -> its heading in help
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error instead of its one sentence.")
 
 
@@ -43,14 +44,15 @@ def find_jobs() -> dict[str, str]:
     """The name of each job and the first line of its program's docstring, without importing the programs."""
     tools = importlib.import_module("msst_keras.tools")
     paths = sorted(path for folder in tools.__path__ for path in Path(folder).glob("[a-z]*.py"))
-    return {path.stem: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0] for path in paths}
+    docs = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in paths}
+    return {name: doc.partition("\n")[0] for name, doc in docs.items()}
 
 
 def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -> None:
-    """Parses the flags, calls `job_main()` and exits with its status (None is 0). Does not return.
+    """Parses the flags, calls `job_main()` and exits with its status (0 for None). Does not return.
 
-    `ValueError` and `OSError` (a missing file, a full disk) are inputs at fault: their message is printed, without a
-    traceback unless --debug is given, and the status is 1.
+    `ValueError` and `OSError` (a missing file, a full disk) mean that an input is at fault. Their message is printed,
+    without a traceback unless --debug is given, and the status is 1.
     """
     argv = list(sys.argv if argv is None else argv)
     program = argv[0] if argv[0].startswith("msst ") else Path(argv[0]).name
@@ -64,7 +66,7 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
     if rest:
         _fail(program, f"unexpected argument '{rest[0]}'; every input is a flag (--name=value)", 2)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes of TensorFlow's while it works; it reads this late
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes of TensorFlow while it works, after its start
     quiet_tensorflow()
     try:
         sys.exit(job_main() or 0)
@@ -77,28 +79,28 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
 
 
 def set_heading(heading: str, names: Sequence[str]) -> None:
-    """Makes the flags of these names stand under a heading in a job's help."""
+    """Puts the flags of these names under a heading in a job's help."""
     _headings.update(dict.fromkeys(names, heading))
 
 
-def _flags_of(job_main: Callable) -> list[flags.Flag]:
+def _flags_of(job_main: Callable[[], int | None]) -> list[flags.Flag]:
     """The flags that a job defines, in the order of definition."""
     registered = flags.FLAGS.flags_by_module_dict()
     name = job_main.__module__ if job_main.__module__ in registered else sys.argv[0]  # sys.argv[0]: run as a program
     return registered.get(name, [])
 
 
-def _help(job_main: Callable) -> str:
-    lines, heading = [sys.modules[job_main.__module__].__doc__.strip(), "\nFlags:"], None
+def _help(job_main: Callable[[], int | None]) -> str:
+    lines, heading = [(sys.modules[job_main.__module__].__doc__ or "").strip(), "\nFlags:"], None
     for flag in _flags_of(job_main):
         if (new := _headings.get(flag.name)) != heading:
             lines.append(f"\n  {new}:")
             heading = new
-        lines.append(f"  --{flag.name}: {flag.help.strip()}\n      default: {flag.default_as_str or 'none'}")
+        lines.append(f"  --{flag.name}: {(flag.help or '').strip()}\n      default: {flag.default_as_str or 'none'}")
     return "\n".join(lines)
 
 
-def _fail(program: str, error, status: int) -> None:
+def _fail(program: str, error: Exception | str, status: int) -> NoReturn:
     message = " ".join(str(error).split())
     print(f"{program}: {message}" + (" (--helpshort lists the flags)" if status == 2 else ""), file=sys.stderr)
     sys.exit(status)

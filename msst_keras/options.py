@@ -1,7 +1,8 @@
 """Options: dataclasses whose fields say their default, their choices or range, and in one sentence what they are for.
 
-An option stands once, in the dataclass of what it belongs to: Python fills it in, `tools/_flags.py` makes a flag of the
-same name from it, and `write_flags` writes it as one would type it. Dataclasses of options may hold others.
+Each option is defined once, in the dataclass that it belongs to. Python code gives it a value, `tools/_flags.py` makes
+a flag of the same name from it, and `write_flags` writes it as one would type it. Dataclasses of options may hold
+others.
 """
 
 from __future__ import annotations
@@ -11,17 +12,28 @@ import dataclasses
 import io
 import numbers
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-# An image size, (height, width); as a flag HEIGHTxWIDTH.
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+# An image size, (height, width), which is typed as HEIGHTxWIDTH in a flag.
 Size = typing.Annotated[tuple[int, int], "HEIGHTxWIDTH"]
+
+# Types, what a value of each must be an instance of, and the same in words.
+_SIMPLE_TYPES = (
+    (str, str, "a text"),
+    (bool, bool, "True or False"),
+    (int, numbers.Integral, "a whole number"),
+    (float, numbers.Real, "a number"),
+)
 
 
 def option(
     help: str,
     default: object = dataclasses.MISSING,
     *,
-    choices: Sequence | None = None,
+    choices: Sequence[object] | None = None,
     low: float | None = None,
     high: float | None = None,
     syntax: str | None = None,
@@ -29,9 +41,9 @@ def option(
     """A field of a dataclass of options.
 
     Args:
-      help: one sentence, or a few.
-      default: its value where none is given; an option without one must be given.
-      choices: its values, or what those of a tuple are taken from.
+      help: what it is for, in one sentence or a few.
+      default: its value if none is given. An option without a default must be given.
+      choices: the values that it, or each part of a tuple, may have.
       low, high: the range of a number, both ends included.
       syntax: how a pair of numbers is typed, with an example.
     """
@@ -41,7 +53,7 @@ def option(
 
 
 def options_of(kind: type, prefix: str = "") -> typing.Any:
-    """A field that holds another dataclass of options, by default with its defaults.
+    """A field that holds another dataclass of options; its default is that dataclass with all its defaults.
 
     Args:
       kind: the dataclass.
@@ -50,11 +62,11 @@ def options_of(kind: type, prefix: str = "") -> typing.Any:
     return dataclasses.field(default_factory=kind, metadata={"prefix": prefix})
 
 
-def check_options(options: object) -> None:
-    """Compares a dataclass's values with what its fields say; for `__post_init__`.
+def check_options(options: DataclassInstance) -> None:
+    """Compares a dataclass's values with what its fields say; `__post_init__` calls it.
 
     Raises:
-      ValueError: names the option, what it must be and what it is.
+      ValueError: a value is wrong; the message names the option, what it must be and what it is.
     """
     hints = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):
@@ -72,25 +84,28 @@ def check_options(options: object) -> None:
 
 
 def _find_type_error(value: object, kind: object) -> str:
-    """What a value of this type must be, if it is something else; "" if it is right."""
+    """What a value of this type must be, if the value is something else; "" if the value is right."""
     if typing.get_origin(kind) is tuple:
         texts = typing.get_args(kind)[0] is str
         right = isinstance(value, tuple | list) and (not texts or all(isinstance(part, str) for part in value))
         return "" if right else f"a tuple of {'texts' if texts else 'values'}"
-    types = {str: str, bool: bool, int: numbers.Integral, float: numbers.Real}
-    if kind not in types or isinstance(value, types[kind]) and (kind is bool or not isinstance(value, bool)):
-        return ""
-    return {str: "a text", bool: "True or False", int: "a whole number", float: "a number"}[kind]
+    for known, wanted, words in _SIMPLE_TYPES:
+        if kind is known:
+            right = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
+            return "" if right else words
+    return ""
 
 
-def list_options(options: object, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, object, object]]:
-    """Yields (flag's name, field, type, value) of every option, a dataclass's own before those that it holds.
+def list_options(
+    options: DataclassInstance | type[DataclassInstance], prefix: str = ""
+) -> Iterator[tuple[str, dataclasses.Field[typing.Any], object, typing.Any]]:
+    """Yields (flag's name, field, type, value) of every option; a dataclass's own come before those of others in it.
 
     The type of an option that may be None is given without the None.
 
     Args:
-      options: a dataclass of options, or its class; a class has no values, they are None.
-      prefix: of the names.
+      options: a dataclass of options, or its class, which has no values: they are given as None.
+      prefix: what the names begin with.
     """
     kind = options if isinstance(options, type) else type(options)
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -109,8 +124,8 @@ def _without_none(hint: object) -> object:
     return kinds[0] if type(None) in typing.get_args(hint) and len(kinds) == 1 else hint
 
 
-def write_flags(options: object, leave_out: Sequence[str] = ()) -> str:
-    """The options as flags, one --name=value a line, by name: a flagfile that gives the same options."""
+def write_flags(options: DataclassInstance, leave_out: Collection[str] = ()) -> str:
+    """Writes the options as a flagfile that gives the same options: lines --name=value, sorted by name."""
     lines = []
     for name, _, kind, value in sorted(list_options(options), key=lambda found: found[0]):
         if value is None or name in leave_out:
@@ -122,9 +137,9 @@ def write_flags(options: object, leave_out: Sequence[str] = ()) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def plain_values(options: object) -> dict[str, bool | int | float | str]:
-    """The options by their flags' names: numbers and switches as they are, all else as one would type it."""
-    values = {}
+def plain_values(options: DataclassInstance) -> dict[str, bool | int | float | str]:
+    """The options by their flags' names: numbers and switches as they are, everything else as one would type it."""
+    values: dict[str, bool | int | float | str] = {}
     for name, field, kind, value in sorted(list_options(options), key=lambda found: found[0]):
         if value is not None:
             is_plain = kind in (bool, int, float) and not field.metadata["choices"]
@@ -133,7 +148,7 @@ def plain_values(options: object) -> dict[str, bool | int | float | str]:
 
 
 def _write(value: object, kind: object) -> str:
-    """A value as one types it: sizes as HEIGHTxWIDTH, several of something with commas between them."""
+    """Writes a value as one types it: a size as HEIGHTxWIDTH, several values with commas between them."""
     if not isinstance(value, tuple | list):
         return str(value)
     if kind in (Size, tuple[Size, ...]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 import tqdm
@@ -11,10 +11,12 @@ import tqdm
 T = TypeVar("T")
 
 
-def progress(iterable: Iterable[T], total: int | None = None, description: str = "", initial: int = 0) -> Iterator[T]:
+def progress(
+    iterable: Iterable[T], total: int | None = None, description: str = "", initial: int = 0
+) -> Generator[T, None, None]:
     """Yields the items of `iterable` and reports on standard error how many of `total` are done and the time left.
 
-    `initial` counts items that an earlier run has done. A log is not a terminal: there a bar would fill it with
+    `initial` counts items that an earlier run has done. In a log, which is not a terminal, a bar would be a mess of
     carriage returns, so a plain line is printed every ten seconds instead.
     """
     if sys.stderr.isatty():
@@ -26,7 +28,7 @@ def progress(iterable: Iterable[T], total: int | None = None, description: str =
 
 
 class _Lines:
-    """A file that turns tqdm's carriage returns into lines of a log."""
+    """A file that makes lines of what tqdm writes with carriage returns."""
 
     def write(self, text: str) -> None:
         text = text.strip("\r\n ")

@@ -1,7 +1,7 @@
-"""TensorFlow starts without its notes on libraries and processors, which no option of its own turns off.
+"""Makes TensorFlow start without its notes on libraries and processors, which none of its own options turns off.
 
-They are written by C++ straight to the file descriptor of standard error, before TensorFlow reads any setting. So this
-descriptor leads to a temporary file while TensorFlow is imported, and what is no such note is passed on afterwards.
+C++ writes them straight to the file descriptor of standard error, before TensorFlow reads any setting. So this
+descriptor leads to a temporary file while TensorFlow is imported, and everything but the notes is passed on afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 _NOTES = (
     r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
@@ -23,24 +24,27 @@ _NOTES = (
     r".*\bThis TensorFlow binary is optimized to use available CPU instructions\b",
     r"To enable the following instructions:.*rebuild TensorFlow",
 )
-# Without an NVIDIA card this is no news. With one it says why the card is not used, and the user must see it.
+# Without an NVIDIA card these lines are no news. With one they say why the card is not used, and the user must see
+# them.
 _NO_CARD = (r".*\bfailed call to cuInit\b", r".*\bUNKNOWN ERROR \(303\)")
 
 
 def quiet_tensorflow() -> None:
-    """Keeps the notes of TensorFlow's start off standard error. To be called before anything imports TensorFlow.
+    """Keeps the notes of TensorFlow's start off standard error. Call it before anything imports TensorFlow.
 
     Warnings and errors that are not among the known notes still reach standard error, all of them after the import. If
-    the import fails, everything that was written does.
+    the import fails, everything that was written reaches it.
     """
     if "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow where everybody else does, and wraps its loader. Steps aside as soon as it was asked."""
+    """Finds TensorFlow in the usual place and wraps its loader. It removes itself as soon as it has been asked."""
 
-    def find_spec(self, fullname, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname != "tensorflow":
             return None
         sys.meta_path.remove(self)
@@ -54,10 +58,10 @@ class _Loader(importlib.abc.Loader):
     def __init__(self, loader: importlib.abc.Loader):
         self._loader = loader
 
-    def create_module(self, spec):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
-    def exec_module(self, module) -> None:
+    def exec_module(self, module: ModuleType) -> None:
         with _without_notes():
             self._loader.exec_module(module)
             module.config.list_physical_devices()  # looks for GPUs, which writes more notes; it would come later anyway
@@ -65,9 +69,9 @@ class _Loader(importlib.abc.Loader):
 
 @contextlib.contextmanager
 def _without_notes() -> Iterator[None]:
-    """Holds back what this block writes to the descriptor of standard error, then passes on what is no note."""
+    """Holds back what this block writes to the descriptor of standard error, then passes on all but the notes."""
     kept = os.dup(2)
-    patterns = _NOTES if glob.glob("/dev/nvidia[0-9]*") else _NOTES + _NO_CARD
+    patterns: tuple[str, ...] = _NOTES if glob.glob("/dev/nvidia[0-9]*") else _NOTES + _NO_CARD
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:

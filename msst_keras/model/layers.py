@@ -1,8 +1,10 @@
-"""What the backbones share: scaled channel counts, an affine map per channel, convolutions with their batch norms."""
+"""What the backbones share: channel counts by width, an affine map per channel, convolutions with batch norms."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ PRIOR_SCALE = 255.0
 # Mean and standard deviation of ImageNet's R, G, B, 0..255: torchvision's and Gluon's .485/.456/.406, .229/.224/.225.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-# Of the average of the statistics: the last 20 batches or so, since a light training has a few thousand steps in all.
+# A batch norm averages its statistics over about the last 20 batches, since a light training has a few thousand steps.
 NORM_MOMENTUM = 0.95
 NORM_EPSILON = 1e-3
 
@@ -31,7 +33,7 @@ def scale_channels(channels: int, width: float, minimum: int = 4) -> int:
     return max(minimum, math.floor(width * channels + 0.5))
 
 
-def first_initializer(channels: int, kernel_size: int, std: float | None):
+def first_initializer(channels: int, kernel_size: int, std: float | None) -> str | keras.initializers.Initializer:
     """He normal for RGB; with the prior (4 channels) a Gaussian of `std`, He's sqrt(2 / fan in) if None (section 4.1).
 
     The paper names a Gaussian and no size; He's lets the pre-trained layers behind see features of a usual size.
@@ -41,7 +43,7 @@ def first_initializer(channels: int, kernel_size: int, std: float | None):
     return keras.initializers.RandomNormal(stddev=std or math.sqrt(2 / (kernel_size**2 * channels)))
 
 
-def pixels(image, name: str = "pixels"):
+def pixels(image: keras.KerasTensor, name: str = "pixels") -> keras.KerasTensor:
     """Image (B, H, W, 3 or 4), R, G, B in 0..255 and the prior in 0..1, to about unit size, by ImageNet's statistics.
 
     In float32 under every policy: bfloat16 has no room for 0..255 with a mean subtracted.
@@ -60,15 +62,22 @@ class ChannelAffine(keras.layers.Layer):
 
     Args:
         scale, offset: Initial values, one number or one per channel.
-        learned: Whether training may change them. Also where not, they are weights, so that a checkpoint holds them.
+        learned: Whether training may change them. They are weights in either case, so that a checkpoint holds them.
         **layer_options: name, dtype, trainable.
     """
 
-    def __init__(self, scale=1.0, offset=0.0, learned: bool = True, **layer_options):
+    def __init__(
+        self,
+        scale: float | Sequence[float] = 1.0,
+        offset: float | Sequence[float] = 0.0,
+        learned: bool = True,
+        **layer_options: Any,
+    ):
         super().__init__(**layer_options)
         self._initial, self._learned = (scale, offset), learned
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the two weights, of as many values as the input has channels."""
         self.scale, self.offset = (
             self.add_weight(
                 shape=input_shape[-1:],
@@ -79,22 +88,24 @@ class ChannelAffine(keras.layers.Layer):
             for name, value in zip(("scale", "offset"), self._initial, strict=True)
         )
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """The inputs (..., C) times the scale plus the offset."""
         return inputs * self.scale + self.offset
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the same layer again."""
         scale, offset = self._initial
         return {**super().get_config(), "scale": scale, "offset": offset, "learned": self._learned}
 
 
-def set_layers(model: keras.Model, layers: dict, first: str, source: str) -> None:
+def set_layers(model: keras.Model, layers: Mapping[str, Sequence[np.ndarray]], first: str, source: str) -> None:
     """Gives layers of a backbone their weights.
 
     Args:
         model: A backbone.
         layers: Layer name -> (kernel, bias) or (scale, offset), made for RGB.
-        first: The first convolution's name. In a model of 4 channels it is left as it is (section 4.1), and so is what
-            happens to the prior in front of it.
+        first: The first convolution's name. In a model of 4 channels it is left as it is (section 4.1), and the scale
+            and offset of the prior are too.
         source: Where the weights came from, for the error.
 
     Raises:
@@ -105,34 +116,34 @@ def set_layers(model: keras.Model, layers: dict, first: str, source: str) -> Non
         layer = model.get_layer(name)
         if prior and name == first:
             continue
-        arrays = [np.asarray(array, np.float32) for array in arrays]
+        values = [np.asarray(array, np.float32) for array in arrays]
         if prior and name == "pixels":
-            arrays = [np.append(array, weight[3:]) for array, weight in zip(arrays, layer.get_weights(), strict=True)]
-        for weight, array in zip(layer.weights, arrays, strict=True):
+            values = [np.append(array, weight[3:]) for array, weight in zip(values, layer.get_weights(), strict=True)]
+        for weight, array in zip(layer.weights, values, strict=True):
             if tuple(weight.shape) != array.shape:
                 raise ValueError(
                     f"{source}: expected a {weight.name} {tuple(weight.shape)} for {name}, found {array.shape}."
                 )
-        layer.set_weights(arrays)
+        layer.set_weights(values)
 
 
 def normalized_convolution(
-    x,
+    x: keras.KerasTensor,
     filters: int | None,
     kernel_size: int,
     name: str,
     batch_norm: str,
     activation: str | None = "relu6",
-    kernel_initializer=None,
-    **options,
-):
+    kernel_initializer: str | keras.initializers.Initializer | None = None,
+    **options: Any,
+) -> keras.KerasTensor:
     """A convolution with padding "same" (depthwise if `filters` is None), its batch norm, and an activation.
 
     Args:
         x: Input tensor (B, H, W, C).
         filters: Channels of the output; None for a depthwise convolution.
         kernel_size: Its side.
-        name: Of the convolution; the batch norm is NAME_norm.
+        name: Name of the convolution; the batch norm is called NAME_norm.
         batch_norm: One of BATCH_NORMS. "folded" has a bias in place of the norm (see `fold_batch_norms`).
         activation: Name of an activation, or None.
         kernel_initializer: None for He normal.
@@ -164,12 +175,12 @@ def normalized_convolution(
 
 
 def fold_batch_norm(kernel: np.ndarray, statistics: list[np.ndarray], epsilon: float) -> list[np.ndarray]:
-    """A convolution and the batch norm behind it as one convolution: [kernel, bias].
+    """Makes one convolution of a convolution and the batch norm behind it: [kernel, bias].
 
     Args:
         kernel: (h, w, in, out), or (h, w, channels, 1) of a depthwise convolution, float32.
         statistics: gamma, beta, mean, variance of the norm, (out,) or (channels,) each.
-        epsilon: Of the norm.
+        epsilon: What the norm adds to its variances.
     """
     gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in statistics)
     scale = gamma / np.sqrt(variance + epsilon)
@@ -179,9 +190,9 @@ def fold_batch_norm(kernel: np.ndarray, statistics: list[np.ndarray], epsilon: f
 
 
 def fold_batch_norms(source: keras.Model, target: keras.Model) -> None:
-    """Gives `target`, the same network built with batch_norm="folded", the weights of `source`, its norms folded in.
+    """Copies the weights of `source` into `target`, the same network built with batch_norm="folded".
 
-    Nested models are followed by their names.
+    The batch norms of `source` are folded into its convolutions. Nested models are found by their names.
 
     Raises:
         ValueError: The two are different networks.

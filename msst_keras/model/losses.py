@@ -1,8 +1,10 @@
-"""The losses of section 3.2, from logits, per example and jointly."""
+"""The losses of section 3.2, computed from logits: each loss per example, and their weighted sum."""
 
 from __future__ import annotations
 
-from keras import ops
+from collections.abc import Collection, Mapping
+
+from keras import KerasTensor, ops
 
 from msst_keras.model.options import DEFAULT_SIDE_WEIGHT
 
@@ -10,18 +12,21 @@ from msst_keras.model.options import DEFAULT_SIDE_WEIGHT
 SIDES = {"side32": 32, "side16": 16, "side8": 8, "temporal": 16}
 
 
-def weighted_cross_entropy(logits, labels, alpha="balanced", sample_weight=None):
+def weighted_cross_entropy(
+    logits: KerasTensor, labels: KerasTensor, alpha: float | str = "balanced", sample_weight: KerasTensor | None = None
+) -> KerasTensor:
     """Eq. 7 of each example, divided by its number of pixels.
 
-    The paper sums over pixels; the mean differs by the factor 1 / (H * W) alone and keeps the size of a gradient, and
-    so the meaning of a learning rate, the same at every image size.
+    The paper sums over pixels. The mean differs from the sum by the factor 1 / (H * W) alone; with it gradients are of
+    the same size, and a learning rate means the same, at every image size.
 
     Args:
         logits: (B, H, W, 1), any float type; computed in float32.
         labels: (B, H, W, 1), 0 or 1, float or bool; 1 is salient.
-        alpha: Weight of salient pixels, non-salient ones weigh 1 - alpha; the paper gives no value. "balanced", the
-            default: the share of non-salient pixels of each image, so that both kinds weigh the same in all; .5 for an
-            image of one kind alone, whose loss would else be zero whatever is predicted. Or a number between 0 and 1.
+        alpha: Weight of salient pixels; non-salient ones weigh 1 - alpha. The paper gives no value. "balanced", the
+            default, takes the share of non-salient pixels of each image, so that both kinds weigh the same in sum, and
+            .5 for an image of one kind alone, whose loss would otherwise be zero whatever is predicted. A number
+            between 0 and 1 is taken as it is.
         sample_weight: None, or (B,): multiplies each example's loss.
 
     Returns:
@@ -36,15 +41,17 @@ def weighted_cross_entropy(logits, labels, alpha="balanced", sample_weight=None)
             raise ValueError(f'alpha must be "balanced" or a number between 0 and 1, found {alpha!r}.')
         salient = ops.mean(labels, axis=(1, 2, 3), keepdims=True)
         one_kind = ops.logical_or(salient <= 0, salient >= 1)
-        alpha = ops.where(one_kind, 0.5, 1 - salient)
+        weight = ops.where(one_kind, 0.5, 1 - salient)
     elif not 0 < alpha < 1:
         raise ValueError(f'alpha must be "balanced" or a number between 0 and 1, found {alpha!r}.')
+    else:
+        weight = alpha
     # -log sigmoid(x) = softplus(-x), which neither overflows nor loses small values
-    pixels = alpha * labels * ops.softplus(-logits) + (1 - alpha) * (1 - labels) * ops.softplus(logits)
+    pixels = weight * labels * ops.softplus(-logits) + (1 - weight) * (1 - labels) * ops.softplus(logits)
     return _weigh(ops.mean(pixels, axis=(1, 2, 3)), sample_weight)
 
 
-def soft_iou_loss(logits, labels, sample_weight=None):
+def soft_iou_loss(logits: KerasTensor, labels: KerasTensor, sample_weight: KerasTensor | None = None) -> KerasTensor:
     """1 - intersection / union of the probabilities and the labels of each example; not in the paper.
 
     Balanced cross-entropy alone rewards halos round an object; this punishes them. One pixel is added to intersection
@@ -69,8 +76,14 @@ def soft_iou_loss(logits, labels, sample_weight=None):
 
 
 def joint_loss(
-    outputs, labels, alpha="balanced", beta=0.1, region_weight=0.0, sample_weight=None, side_weight=DEFAULT_SIDE_WEIGHT
-):
+    outputs: Mapping[str, KerasTensor],
+    labels: KerasTensor,
+    alpha: float | str = "balanced",
+    beta: float = 0.1,
+    region_weight: float = 0.0,
+    sample_weight: KerasTensor | None = None,
+    side_weight: float = DEFAULT_SIDE_WEIGHT,
+) -> dict[str, KerasTensor]:
     """Eq. 8: L = L_f(S, G) + beta * L_r(R, G) + side_weight * the sides' losses, the mean over a batch's examples.
 
     Args:
@@ -81,13 +94,14 @@ def joint_loss(
         beta: Weight of the ConvLSTM's own loss, .1 in the paper.
         region_weight: Adds that many `soft_iou_loss` to each cross-entropy; 0, the default, is the paper.
         sample_weight: None, or (B,): multiplies each example's loss. The sum is divided by B, not by the sum of the
-            weights, which in a batch of one would cancel them; so replicas with equal shares of a batch average to it.
-        side_weight: Weight of each side output's loss, against the share of salient pixels in each of its cells. The
-            paper's network has none, so there it has no effect.
+            weights, which would cancel the weight in a batch of one. So the mean over replicas with equal shares of a
+            batch is the loss of the whole batch.
+        side_weight: Weight of each side output's loss. Its labels are the share of salient pixels in each of its cells.
+            The paper's network has no side outputs, so there this weight has no effect.
 
     Returns:
         {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"]}: float32 scalars, the last two before their weights;
-        "loss_recurrent" is 0 where the outputs have no "recurrent", "loss_sides" is there where they have sides.
+        "loss_recurrent" is 0 where the outputs have no "recurrent"; "loss_sides" is there only if they have sides.
 
     Raises:
         ValueError: Shapes that differ, another alpha, or a negative beta, region_weight or side_weight.
@@ -96,7 +110,7 @@ def joint_loss(
         if not value >= 0:
             raise ValueError(f"{name} must be a number from 0 up, found {value!r}.")
 
-    def mean_loss(logits, labels=labels):
+    def mean_loss(logits: KerasTensor, labels: KerasTensor = labels) -> KerasTensor:
         loss = weighted_cross_entropy(logits, labels, alpha, sample_weight)
         if region_weight:
             loss = loss + region_weight * soft_iou_loss(logits, labels, sample_weight)
@@ -111,17 +125,17 @@ def joint_loss(
     return losses
 
 
-def list_sides(outputs) -> list[str]:
+def list_sides(outputs: Collection[str]) -> list[str]:
     """The names of the side outputs among a model's outputs."""
     return [name for name in SIDES if name in outputs]
 
 
-def _shrink(labels, stride):
+def _shrink(labels: KerasTensor, stride: int) -> KerasTensor:
     """The share of salient pixels in each cell of `stride` pixels a side."""
     return ops.average_pool(ops.cast(labels, "float32"), stride, strides=stride)
 
 
-def _prepare(logits, labels):
+def _prepare(logits: KerasTensor, labels: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
     shapes = tuple(logits.shape), tuple(labels.shape)
     fits = len(shapes[0]) == len(shapes[1]) == 4
     if not fits or any(None not in pair and pair[0] != pair[1] for pair in zip(*shapes, strict=True)):
@@ -129,5 +143,5 @@ def _prepare(logits, labels):
     return ops.cast(logits, "float32"), ops.cast(labels, "float32")
 
 
-def _weigh(losses, sample_weight):
+def _weigh(losses: KerasTensor, sample_weight: KerasTensor | None) -> KerasTensor:
     return losses if sample_weight is None else losses * ops.cast(sample_weight, "float32")

@@ -32,6 +32,8 @@ and `_STD`, as torchvision and the ONNX model zoo have it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,7 +47,7 @@ from msst_keras.model.layers import (
     set_layers,
 )
 from msst_keras.model.network import Network
-from msst_keras.model.weights import KERAS_PIXELS, Arrays, download, fold, read_keras_norm, read_npz
+from msst_keras.model.weights import KERAS_PIXELS, Arrays, Pair, download, fold, read_keras_norm, read_npz
 
 # Of each block: channels at its end, stride in the classifier.
 BLOCKS = (
@@ -95,11 +97,11 @@ def build_mobilenetv2(
     return keras.Model(image, [middle, x], name=name)
 
 
-def _convolution(x, filters, name, **options):
+def _convolution(x: keras.KerasTensor, filters: int, name: str, **options: Any) -> keras.KerasTensor:
     return keras.layers.Conv2D(filters, 1, name=name, **{"kernel_initializer": "he_normal", **options})(x)
 
 
-def _depthwise(x, stride, dilation, prefix, shifted):
+def _depthwise(x: keras.KerasTensor, stride: int, dilation: int, prefix: str, shifted: bool) -> keras.KerasTensor:
     padding = "same"
     if stride > 1:  # of known sides for any size: "same" would move the window by the size's parity
         sides = ((0, 2), (0, 2)) if shifted else 1
@@ -134,7 +136,7 @@ def load_mobilenetv2(model: keras.Model, weights: str) -> None:
     set_layers(model, layers, "stem", weights)
 
 
-def _fold_keras_mobilenet(source, names):
+def _fold_keras_mobilenet(source: keras.Model, names: Sequence[str]) -> dict[str, Pair]:
     layers = {"pixels": KERAS_PIXELS}
     for name in names:
         convolution, norm = "Conv1", "bn_Conv1"
@@ -151,7 +153,7 @@ def _fold_keras_mobilenet(source, names):
     return layers
 
 
-def _order_convolutions(read, names, path):
+def _order_convolutions(read: Arrays, names: Sequence[str], path: str) -> dict[str, Pair]:
     numbers = read.numbers(r"conv_(\d+)_weight")
     if len(numbers) < len(names):
         raise ValueError(

@@ -13,28 +13,34 @@ frame are cut off once, behind everything else. (A resize of the 21 cells of 321
 by 15 pixels.) The fuser needs no frame size for that: it gives maps of size cells * s, at least as large as the frame.
 
 Precision. Under a mixed policy these stay float32: the branches' 1-channel maps and their upsampling, the 1x1
-convolutions W^s, W^t and that of O^T, and the sum. So encoder and model give float32 under every policy.
+convolutions W^s, W^t and that of O^T, and the sum. So the encoder and the model give float32 under every policy.
 
-Start. The branches' maps begin as Gaussian of .01 (as FCN's and DeepLab's score layers), W^s and W^t as means over
-their maps, biases at 0: the first prediction is near .5, where a balanced loss begins, and every weight has a gradient.
+Start. The kernels of the branches' maps begin as a Gaussian of .01 (as FCN's and DeepLab's score layers do), W^s and
+W^t as means over their maps, and biases at 0. So the first prediction is near .5, where a balanced loss begins, and
+every weight has a gradient.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from msst_keras.model import topdown
 from msst_keras.model.backbones import build_backbone, output_strides
 from msst_keras.model.layers import fold_batch_norms, scale_channels
+from msst_keras.model.losses import SIDES
 from msst_keras.model.options import DECODERS, FUSIONS, MOTION_INPUTS, VARIANTS
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
+from msst_keras.model.topdown import MotionImage
 
 # Channels of a branch's 3x3 convolution (section 3.2).
 BRANCH_CHANNELS = 128
-# Channels of the ConvLSTM's state; the paper gives none. Twice the four maps it reads, so that a map's past and its
-# change can be held apart; 16 took twice the time, since it works at full resolution.
+# Channels of the ConvLSTM's state; the paper gives no number. These are twice the four maps it reads, so that it can
+# hold a map's past and its change apart. 16 took twice the time, since the ConvLSTM works at full resolution.
 LSTM_FILTERS = 8
-# The paper gives none; 3 is the size of all its other kernels with an extent.
+# The paper gives no size; 3 is the size of all its other kernels but the 1x1 ones.
 LSTM_KERNEL_SIZE = 3
 
 
@@ -56,40 +62,41 @@ def build_msst(
     frozen_stride: int = 0,
     name: str = "msst",
 ) -> keras.Model:
-    """Builds a clip -> saliency network of any frame size (decoder "topdown": of multiples of 32).
+    """Builds a network clip -> saliency for any frame size (with the decoder "topdown": multiples of 32).
 
     Args:
         variant: One of VARIANTS.
         backbone: One of `backbones.BACKBONES`, for both streams; one of `backbones.PYRAMID_BACKBONES` for "topdown".
-        num_frames: T, 4 in the paper. OS and ST take clips of any length, and frame T alone of them.
+        num_frames: T, 4 in the paper. OS and ST take clips of any length and use their last frame alone.
         output_stride: Pixels per cell of the backbone's last map, one of `backbones.OUTPUT_STRIDES`.
         width: Multiplies the channels of the backbone (at least 4) and of the branches (at least 8).
         weights: "none", "imagenet" or a file, for both streams (see `backbones.build_backbone`).
         lstm_filters: Channels of the ConvLSTM's state.
-        lstm_kernel_size: Odd.
-        first_convolution_std: Of the Gaussian that initialises the temporal stream's first convolution (section 4.1);
-            None for He's.
+        lstm_kernel_size: Size of the ConvLSTM's kernels; odd.
+        first_convolution_std: Standard deviation of the Gaussian that initialises the temporal stream's first
+            convolution (section 4.1); None for He's.
         motion_input: One of MOTION_INPUTS.
-        motion_backbone: Of the temporal stream; None for the same as the spatial one's. What moves is simpler to see
-            than what it is, so a smaller one does.
-        fusion: One of FUSIONS; the decoder "branches" has "linear", Eq. 5.
+        motion_backbone: Backbone of the temporal stream; None for that of the spatial one. It is easier to see what
+            moves than what it is, so a smaller backbone suffices.
+        fusion: One of FUSIONS; the decoder "branches" allows only "linear", Eq. 5.
         decoder: One of DECODERS. With "topdown", `output_stride`, `lstm_filters` and `lstm_kernel_size` have no effect.
-        batch_norm: Of backbones and decoders that have such norms, see `options.BATCH_NORMS`.
-        frozen_stride: Of the spatial backbone, see `backbones.build_pyramid`; "topdown" alone has it.
+        batch_norm: What becomes of the batch norms of backbones and decoders that have some; one of
+            `options.BATCH_NORMS`.
+        frozen_stride: How much of the spatial backbone is not trained, see `backbones.build_pyramid`; only the decoder
+            "topdown" heeds it.
         name: Name of the model.
 
     Returns:
         A functional model. Input: {"frames": (B, T, H, W, 3) float32, R, G, B in 0..255, "prior": (B, T, H, W, 1, or 3
         for flow) float32 in 0..1}; OS has "frames" alone. Output, float32 logits for frame T: {"fused": (B, H, W, 1),
-        S of Eq. 5, "recurrent": (B, H, W, 1), O^T, the R of Eq. 8}; only MSST has "recurrent". "topdown" has side
-        outputs beside (`topdown.build_fuser`). `get_parts` gives its two parts.
+        S of Eq. 5, "recurrent": (B, H, W, 1), O^T, the R of Eq. 8}; only MSST has "recurrent". With "topdown" there
+        are side outputs too (`topdown.build_fuser`). `get_parts` gives the model's two parts.
 
     Raises:
         ValueError: An argument is none of these, or the weights do not fit.
         FileNotFoundError: The weights file is missing.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}.")
+    _check_choice("variant", variant, VARIANTS)
     if not isinstance(num_frames, int) or num_frames < 1:
         raise ValueError(f"num_frames must be a positive whole number, found {num_frames!r}.")
     _check_choice("motion_input", motion_input, MOTION_INPUTS)
@@ -103,20 +110,16 @@ def build_msst(
     if variant != "os":
         motion = _motion_image(frames, motion_input)
     if decoder == "topdown":
-        encoder = topdown.build_encoder(
-            frames, motion, networks, fusion, width, weights, batch_norm, frozen_stride
-        )
+        encoder = topdown.build_encoder(frames, motion, networks, fusion, width, weights, batch_norm, frozen_stride)
         length = num_frames if variant == "msst" else None
-        fuser = topdown.build_fuser(encoder, length, variant == "msst", batch_norm)
+        fuser = topdown.build_fuser(encoder, length, batch_norm)
         return _join(encoder, fuser, variant, num_frames, name)
     if motion is not None and output_strides(networks[1], output_stride) != strides:
         raise ValueError(
             f"The streams' maps must lie on one grid: those of {networks[0]} have the strides {strides}, those of "
             f"{networks[1]} {output_strides(networks[1], output_stride)}; choose backbones of one kind."
         )
-    encoder = _build_encoder(
-        frames, motion, networks, output_stride, width, weights, first_convolution_std, batch_norm
-    )
+    encoder = _build_encoder(frames, motion, networks, output_stride, width, weights, first_convolution_std, batch_norm)
     if variant == "msst":
         fuser = _build_recurrent_fuser(strides, num_frames, lstm_filters, lstm_kernel_size)
     else:
@@ -124,12 +127,12 @@ def build_msst(
     return _join(encoder, fuser, variant, num_frames, name)
 
 
-def _check_choice(name, value, choices) -> None:
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, found {value!r}.")
 
 
-def _motion_image(frames, motion_input):
+def _motion_image(frames: keras.KerasTensor, motion_input: str) -> MotionImage:
     """What the temporal stream sees, and the inputs beside the frames that it is made of."""
     if motion_input == "prior":
         prior = keras.Input((None, None, 1), name="prior")
@@ -138,7 +141,7 @@ def _motion_image(frames, motion_input):
     return {"prior": flow}, keras.layers.Rescaling(255.0, dtype="float32", name="motion_image")(flow)
 
 
-def _join(encoder, fuser, variant, num_frames, name):
+def _join(encoder: keras.Model, fuser: keras.Model, variant: str, num_frames: int, name: str) -> keras.Model:
     """The clip's model: the encoder on each frame, then the fuser."""
     length = num_frames if variant == "msst" else None
     clip = {"frames": keras.Input((length, None, None, 3), name="frames")}
@@ -150,19 +153,19 @@ def _join(encoder, fuser, variant, num_frames, name):
     else:
         maps = encoder({key: value[:, -1] for key, value in clip.items()})
         maps = {key: keras.ops.expand_dims(value, axis=1) for key, value in maps.items()}
-    # Of some maps the fuser wants those of frame T alone.
+    # The fuser reads some maps of all T frames (windows), the others of frame T alone.
     windows = {key for key, value in fuser.input.items() if len(value.shape) == 5}
     outputs = fuser({key: value if key in windows else value[:, -1] for key, value in maps.items()})
     crop = CropToFrame(dtype="float32", name="crop")
-    sides = {key for key in outputs if key.startswith("side") or key == "temporal"}
-    outputs = {key: value if key in sides else crop([value, clip["frames"]]) for key, value in outputs.items()}
+    outputs = {key: value if key in SIDES else crop([value, clip["frames"]]) for key, value in outputs.items()}
     return keras.Model(clip, outputs, name=name)
 
 
 def get_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """The encoder and the fuser inside a model of `build_msst`; they share its weights.
 
-    Encoding each frame once and fusing the last T gives the model's output, but for the cut to H x W.
+    Encoding each frame once and fusing the maps of the last T frames gives the model's output before it is cut to
+    H x W.
 
     Returns:
         encoder: {"frames": (B, H, W, 3), "prior": (B, H, W, 1)} (OS: "frames" alone) -> {"middle": (B, h, w, S),
@@ -174,11 +177,11 @@ def get_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     return model.get_layer("encoder"), model.get_layer("fuser")
 
 
-def fold_model(model: keras.Model, settings: dict) -> keras.Model:
+def fold_model(model: keras.Model, settings: dict[str, Any]) -> keras.Model:
     """The same network with its batch norms folded into the convolutions before them: the same maps in less time.
 
     Args:
-        model: Of `build_msst`.
+        model: A model of `build_msst`.
         settings: The arguments that it was built with.
 
     Returns:
@@ -192,7 +195,7 @@ def fold_model(model: keras.Model, settings: dict) -> keras.Model:
 
 
 def get_serving_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """`get_parts` without what training alone needs: the fuser gives "fused", the encoder what that is made of.
+    """`get_parts` without what only training needs: the fuser gives "fused", the encoder what that is made of.
 
     Returns:
         encoder, fuser; they share the weights of `model`. The inputs of the fuser with five axes are windows of T
@@ -204,12 +207,21 @@ def get_serving_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     return keras.Model(encoder.input, {name: encoder.output[name] for name in used}, name="encoder"), fuser
 
 
-def _build_encoder(frames, motion, backbones, output_stride, width, weights, first_convolution_std, batch_norm):
+def _build_encoder(
+    frames: keras.KerasTensor,
+    motion: MotionImage | None,
+    backbones: tuple[str, str],
+    output_stride: int,
+    width: float,
+    weights: str,
+    first_convolution_std: float | None,
+    batch_norm: str,
+) -> keras.Model:
     inputs, streams = {"frames": frames}, {"spatial": frames}
     if motion is not None:
         more_inputs, streams["temporal"] = motion
         inputs |= more_inputs
-    maps = {"middle": [], "last": []}
+    maps: dict[str, list[keras.KerasTensor]] = {"middle": [], "last": []}
     for backbone, (stream, image) in zip(backbones, streams.items(), strict=False):
         network = build_backbone(
             backbone, image.shape[-1], output_stride, width, weights, first_convolution_std, batch_norm, name=stream
@@ -223,7 +235,7 @@ def _build_encoder(frames, motion, backbones, output_stride, width, weights, fir
     return keras.Model(inputs, outputs, name="encoder")
 
 
-def _branch(features, width, name):
+def _branch(features: keras.KerasTensor, width: float, name: str) -> keras.KerasTensor:
     """A branch of section 3.2: a 128-channel 3x3 convolution (ReLU), then a 1-channel 1x1 convolution (linear)."""
     channels = scale_channels(BRANCH_CHANNELS, width, minimum=8)
     x = keras.layers.Conv2D(
@@ -233,7 +245,7 @@ def _branch(features, width, name):
     return keras.layers.Conv2D(1, 1, kernel_initializer=initializer, dtype="float32", name=f"{name}_map")(x)
 
 
-def _fuse_streams(maps, num_streams):
+def _fuse_streams(maps: keras.KerasTensor, num_streams: int) -> list[keras.KerasTensor]:
     """W^s * X^s, W^t * X^t of Eq. 5 from the concatenated maps (B, H, W, S * n) of Eq. 2, without bias as there."""
     num_scales = maps.shape[-1] // num_streams
     return [
@@ -249,7 +261,7 @@ def _fuse_streams(maps, num_streams):
     ]
 
 
-def _build_fuser(strides, num_streams):
+def _build_fuser(strides: tuple[int, int], num_streams: int) -> keras.Model:
     inputs = {scale: keras.Input((None, None, None, num_streams), name=scale) for scale in ("middle", "last")}
     maps = UpsampleScales(strides, dtype="float32", name="upsample")([value[:, -1] for value in inputs.values()])
     streams = _fuse_streams(maps, num_streams)
@@ -257,7 +269,9 @@ def _build_fuser(strides, num_streams):
     return keras.Model(inputs, {"fused": fused}, name="fuser")
 
 
-def _build_recurrent_fuser(strides, num_frames, lstm_filters, lstm_kernel_size):
+def _build_recurrent_fuser(
+    strides: tuple[int, int], num_frames: int, lstm_filters: int, lstm_kernel_size: int
+) -> keras.Model:
     inputs = {scale: keras.Input((num_frames, None, None, 2), name=scale) for scale in ("middle", "last")}
     maps = [MergeTime(dtype="float32")(value) for value in inputs.values()]
     maps = UpsampleScales(strides, dtype="float32", name="upsample")(maps)

@@ -1,4 +1,4 @@
-"""What a backbone is, whichever network it has."""
+"""What every backbone has: a function that builds it, one that loads weights, and its strides."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """ResNet-50 v2 (He et al., "Identity mappings in deep residual networks") to stride 16, without its last stage.
 
-There are two of that name in use. They differ in which block of a stage has the stride, and in the stem; no conversion
-of weights makes one of the other, so they are two backbones:
+Two networks of that name are in use. They differ in the block of a stage that has the stride, and in the stem. The
+weights of one cannot be converted into those of the other, so they are two backbones:
 
     "resnet50v2"         The first block of a stage has the stride; batch norm and ReLU behind the first convolution, as
                          in the authors' code, Gluon's and the ONNX model zoo's.
@@ -25,15 +25,15 @@ that goes on to stride 16 reads: half as coarse as VGG16's, because ground truth
 objects, and without more work, since the map is there. Output stride 8 takes that block's stride away and doubles the
 dilation of the 3x3 convolutions behind it, so every second cell has the value of stride 16.
 
-Frozen batch norm. A step has one or two clips, whose statistics say nothing about a video; so the norms keep ImageNet's
-statistics, and are then no more than an affine map: folded into the convolution before it, or, behind a sum, a
-`ChannelAffine`. They can be trained as any weight. Without pre-trained weights nothing normalises, so the last
+Frozen batch norm. A step has one or two clips, whose statistics say nothing about a video. So the norms keep ImageNet's
+statistics and are then affine maps: folded into the convolution before them, or, behind a sum, a `ChannelAffine`. They
+can be trained like any weight. Without pre-trained weights nothing normalises, so the last
 convolution of each block begins small, by the number of blocks, and the sums keep their size.
 
 Alignment. A symmetric padding would centre cell k of stride s on pixel k * s, half a cell off from the pixels it stands
 for, k * s to k * s + s - 1. The stem shifts its windows by CELL_OFFSET pixels: 1.5 pixels off the centre of a cell of
-stride 8 and 2.5 off that of 16, the least both can be. Behind the rim that changes no feature of the trained network
-but its place.
+stride 8 and 2.5 off that of 16, the least that both can be. Away from the rim this moves the features of the trained
+network and does not change them.
 
 Files. Kernels are (out, in, height, width), of any float type; those of the first convolution take R, G, B, normalised
 by .485/.456/.406 and .229/.224/.225 (`layers.IMAGENET_MEAN` and `_STD`), as Gluon, torchvision and the ONNX model zoo
@@ -50,6 +50,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -64,7 +65,7 @@ from msst_keras.model.layers import (
     set_layers,
 )
 from msst_keras.model.network import Network
-from msst_keras.model.weights import KERAS_PIXELS, Arrays, download, fold, freeze_norm, read_keras_norm, read_npz
+from msst_keras.model.weights import KERAS_PIXELS, Arrays, Pair, download, fold, freeze_norm, read_keras_norm, read_npz
 
 STAGES = ((64, 3), (128, 4), (256, 6))  # channels inside a block (four times as many at its end), blocks
 NUM_BLOCKS = sum(num_blocks for _, num_blocks in STAGES)
@@ -113,14 +114,18 @@ def build_resnet50v2(
     return keras.Model(image, [middle, _activate(x, "post")], name=name)
 
 
-def _activate(x, name):
+def _activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return keras.layers.ReLU(name=f"{name}_relu")(ChannelAffine(name=name)(x))
 
 
-def _block(x, preact, filters, stride, dilation, first, prefix):
+def _block(
+    x: keras.KerasTensor, preact: keras.KerasTensor, filters: int, stride: int, dilation: int, first: bool, prefix: str
+) -> keras.KerasTensor:
     """One residual block; `first` of its stage, where channels change."""
 
-    def convolution(x, filters, kernel_size, name, **options):
+    def convolution(
+        x: keras.KerasTensor, filters: int, kernel_size: int, name: str, **options: Any
+    ) -> keras.KerasTensor:
         options = {"kernel_initializer": "he_normal", **options}
         return keras.layers.Conv2D(filters, kernel_size, name=f"{prefix}_{name}", **options)(x)
 
@@ -153,10 +158,10 @@ def load_resnet50v2(model: keras.Model, weights: str) -> None:
             'The ImageNet weights that Keras downloads are of another ResNet-50 v2: set backbone to "resnet50v2_keras" '
             "for them, or weights to a file with Gluon's names."
         )
-    arrays = read_npz(weights)
-    prefixes = [match[1] for name in arrays if (match := re.fullmatch(r"(.*?)conv0_weight", name))]
+    file = read_npz(weights)
+    prefixes = [match[1] for name in file if (match := re.fullmatch(r"(.*?)conv0_weight", name))]
     prefix = min(prefixes, key=len, default="")
-    arrays = Arrays(arrays, prefix, weights, "msst_keras/model/resnet50v2.py")
+    arrays = Arrays(file, prefix, weights, "msst_keras/model/resnet50v2.py")
     set_layers(model, _fold_gluon(arrays), "stem", weights)
 
 
@@ -182,7 +187,7 @@ def load_resnet50v2_keras(model: keras.Model, weights: str) -> None:
     set_layers(model, layers, "stem", weights)
 
 
-def _fold_gluon(read):
+def _fold_gluon(read: Arrays) -> dict[str, Pair]:
     # Behind the pixels' own normalisation there is a batch norm: together one affine map. It must stay in front of the
     # stem, for the zeros around it are zeros behind that norm.
     scale, offset = _read_norm(read, "batchnorm0")
@@ -211,7 +216,7 @@ def _fold_gluon(read):
     return layers
 
 
-def _estimate_norm(read):
+def _estimate_norm(read: Arrays) -> Pair:
     """(scale, offset) that bring what leaves stage 3 to mean 0 and variance 1 per channel, by the file alone.
 
     What enters the stage's last block has the statistics of that block's first norm. Added to it is a convolution of
@@ -229,10 +234,12 @@ def _estimate_norm(read):
     return freeze_norm(1.0, 0.0, mean, variance, _GLUON_EPSILON)
 
 
-def _read_norm(read, name):
+def _read_norm(read: Arrays, name: str) -> Pair:
     """A batch norm of Gluon as (scale, offset)."""
-    values = (read(f"{name}_{kind}", 1) for kind in ("gamma", "beta", "running_mean", "running_var"))
-    return freeze_norm(*values, _GLUON_EPSILON)
+    gamma, beta, mean, variance = (
+        read(f"{name}_{kind}", 1) for kind in ("gamma", "beta", "running_mean", "running_var")
+    )
+    return freeze_norm(gamma, beta, mean, variance, _GLUON_EPSILON)
 
 
 NETWORKS = {

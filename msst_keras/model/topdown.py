@@ -8,9 +8,9 @@
                                                               fuser: T frames at once
 
 It stands beside the paper's network (`msst`), whose branches fuse two maps of one channel by a linear 1x1 convolution
-(Eq. 5). That cannot let one stream veto the other: in a crowd the temporal stream alone was right and the sum was not.
-The multi-scale branches of section 3.2 become the decoder's levels, each with a map of its own that the loss sees (side
-outputs), and X^t the map of the temporal stream alone. What a past frame leaves behind is its map of stride 16.
+(Eq. 5). There one stream cannot veto the other: in a crowd the temporal stream alone was right and the sum was not.
+The multi-scale branches of section 3.2 become the decoder's levels. Each level has a map of its own that the loss sees
+(a side output), and X^t is the map of the temporal stream alone. Of a past frame only its map of stride 16 is kept.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from msst_keras.model.backbones import build_pyramid
 from msst_keras.model.layers import normalized_convolution, scale_channels
 from msst_keras.model.recurrent import ConvLSTM2D, MergeTime, SplitTime, Upsample
 
+# The inputs that the temporal stream's image is made of, and the image (B, H, W, 3 or 4).
+MotionImage = tuple[dict[str, keras.KerasTensor], keras.KerasTensor]
+
 LEVEL_CHANNELS = 64
-# Of the ConvLSTM's state, at stride 16. Half of a level: its four gates over four frames then cost a tenth of the
-# network instead of a third.
+# Channels of the ConvLSTM's state, at stride 16: half of a level's. Its four gates over four frames then cost a tenth
+# of the network instead of a third.
 MEMORY_CHANNELS = 32
-# The motion stream stops at stride 16: what moves is large or its outline is the frame's to give.
+# The motion stream stops at stride 16: what moves is large, or its outline comes from the frame.
 MOTION_STRIDE = 16
 STRIDES = (4, 8, 16, 32)
 
 
 def build_encoder(
-    frames,
-    motion,
+    frames: keras.KerasTensor,
+    motion: MotionImage | None,
     backbones: tuple[str, str],
     fusion: str,
     width: float,
@@ -44,13 +47,13 @@ def build_encoder(
 
     Args:
         frames: Input (B, H, W, 3), R, G, B in 0..255; H and W multiples of 32.
-        motion: The temporal stream's image: (inputs that it is made of, tensor (B, H, W, 3 or 4)); None without one.
-        backbones: Of the spatial and the temporal stream.
+        motion: The temporal stream's image, with the inputs that it is made of; None without a temporal stream.
+        backbones: Names of the backbones of the spatial and the temporal stream.
         fusion: One of `options.FUSIONS`.
         width, weights: See `backbones.build_backbone`.
         batch_norm: See `options.BATCH_NORMS`.
-        frozen_stride: Of the spatial backbone, see `backbones.build_pyramid`. The temporal one is trained whole: its
-            image is no photograph.
+        frozen_stride: How much of the spatial backbone is not trained, see `backbones.build_pyramid`. The temporal
+            backbone is trained whole, because its image is no photograph.
 
     Returns:
         Functional model {"frames"[, "prior"]} -> {"stride4", "stride8", "stride16", "stride32": (B, H / stride,
@@ -84,13 +87,13 @@ def build_encoder(
     return keras.Model(inputs, outputs, name="encoder")
 
 
-def build_fuser(encoder: keras.Model, num_frames: int | None, memory: bool, batch_norm: str) -> keras.Model:
-    """The encoder's levels of frame T, and those of stride 16 of all T -> the saliency map and the side outputs.
+def build_fuser(encoder: keras.Model, num_frames: int | None, batch_norm: str) -> keras.Model:
+    """Builds the fuser: levels of frame T, and stride 16 of all T frames -> the saliency map and the side outputs.
 
     Args:
-        encoder: Of `build_encoder`.
-        num_frames: T; None for any number, of which the last counts.
-        memory: Whether there is a ConvLSTM over the T frames.
+        encoder: The model that `build_encoder` gave.
+        num_frames: T, with a ConvLSTM over the T frames; None for a network without memory, which takes any number of
+            frames and looks at the last.
         batch_norm: See `options.BATCH_NORMS`.
 
     Returns:
@@ -107,13 +110,13 @@ def build_fuser(encoder: keras.Model, num_frames: int | None, memory: bool, batc
     outputs = {}
     if "temporal" in inputs:
         outputs["temporal"] = keras.layers.Identity(dtype="float32", name="temporal_alone")(inputs["temporal"])
-    if memory:
+    if num_frames is not None:
         memory_channels = max(4, channels * MEMORY_CHANNELS // LEVEL_CHANNELS)
         past = MergeTime()(inputs["stride16"])
         past = keras.layers.Conv2D(memory_channels, 1, kernel_initializer="he_normal", name="memory_inputs")(past)
         state = ConvLSTM2D(memory_channels, 3, name="conv_lstm")(SplitTime(num_frames)(past))
         outputs["recurrent"] = Upsample(16, dtype="float32", name="upsample_recurrent")(_score(state, "recurrent_map"))
-        # From zero, so that a network that goes on from one without memory begins as that.
+        # Zeros, so that a network that continues one without memory begins by giving the same maps.
         remembered = keras.layers.Conv2D(channels, 1, kernel_initializer="zeros", name="remembered")(state)
         levels[16] = keras.layers.Add(name="memory")([levels[16], remembered])
     x = levels[32]
@@ -132,11 +135,13 @@ def build_fuser(encoder: keras.Model, num_frames: int | None, memory: bool, batc
     return keras.Model(inputs, outputs, name="fuser")
 
 
-def _lateral(features, channels, name, batch_norm):
+def _lateral(features: keras.KerasTensor, channels: int, name: str, batch_norm: str) -> keras.KerasTensor:
     return normalized_convolution(features, channels, 1, f"{name}_lateral", batch_norm, activation="relu")
 
 
-def _fuse(spatial, temporal, fusion, stride, channels, batch_norm):
+def _fuse(
+    spatial: keras.KerasTensor, temporal: keras.KerasTensor, fusion: str, stride: int, channels: int, batch_norm: str
+) -> keras.KerasTensor:
     both = keras.layers.Concatenate(name=f"streams{stride}")([spatial, temporal])
     if fusion == "linear":
         return normalized_convolution(both, channels, 1, f"fused{stride}", batch_norm, activation=None)
@@ -145,7 +150,7 @@ def _fuse(spatial, temporal, fusion, stride, channels, batch_norm):
     return keras.layers.Add(name=f"fused{stride}")([kept, temporal])
 
 
-def _score(features, name, kernel_size=1):
+def _score(features: keras.KerasTensor, name: str, kernel_size: int = 1) -> keras.KerasTensor:
     """Logits of one channel, float32; small at first, so that the first prediction is near .5."""
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     return keras.layers.Conv2D(

@@ -17,11 +17,12 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from msst_keras.model.torch_pickles import Pickle, Tensor, show, take
+from msst_keras.model.torch_pickles import Pickle, Storage, Tensor, show, take
 
 _MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickle of 119547037146038801333356
 _VERSION = 1001
@@ -68,7 +69,7 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read(file):
+def _read(file: io.BytesIO) -> dict[str, np.ndarray]:
     if file.read(len(_MAGIC)) != _MAGIC:
         raise ValueError("it does not begin with the format's magic number")
     if (version := Pickle(file).load()) != _VERSION:
@@ -84,7 +85,7 @@ def _read(file):
     return {name: _place(name, tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def _read_storages(file, announced):
+def _read_storages(file: io.BytesIO, announced: Mapping[str, Storage]) -> dict[str, np.ndarray]:
     """Storage key -> one-dimensional array; `announced` gives the Storage of every key."""
     keys = Pickle(file).load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
@@ -95,8 +96,8 @@ def _read_storages(file, announced):
     for key in keys:
         storage = announced[key]
         count = np.frombuffer(take(file, 8, f"storage {show(key)}"), "<i8")[0]
-        if count != storage.count:
-            raise ValueError(f"storage {show(key)} should hold {storage.count} numbers and says that it has {count}")
+        if count != storage.size:
+            raise ValueError(f"storage {show(key)} should hold {storage.size} numbers and says that it has {count}")
         dtype = np.dtype(storage.dtype)
         numbers = np.frombuffer(take(file, count.item() * dtype.itemsize, f"storage {show(key)}"), dtype)
         storages[key] = numbers.astype(dtype.newbyteorder("="), copy=False)
@@ -105,7 +106,7 @@ def _read_storages(file, announced):
     return storages
 
 
-def _place(name, tensor, storage):
+def _place(name: str, tensor: Tensor, storage: np.ndarray) -> np.ndarray:
     """The tensor as a view of its storage, once it is sure that it lies inside and is not larger."""
     _, offset, shape, strides = tensor
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))

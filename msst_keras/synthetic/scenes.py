@@ -1,7 +1,7 @@
 """What a generated scene is made of: textures, smooth shapes, and the paths of camera and objects.
 
 A scene is a list of layers from back to front. A layer is a plane with a texture and (but for the background) a shape;
-an affine map per frame takes its points to image points. Points are x, y; the world is the background's plane, where a
+an affine map per frame takes its points to image points. Points are x, y. The world is the background's plane, where a
 unit is a pixel at zoom 1. Lengths in `SceneOptions` are in image heights, so that a scene looks the same at every size.
 """
 
@@ -13,59 +13,11 @@ from collections.abc import Callable
 import numpy as np
 
 from msst_keras.synthetic.affine import compose, invert, similarity
+from msst_keras.synthetic.scene_options import SceneOptions
 from msst_keras.synthetic.textures import PHOTOS, cut_background, cut_patch
 
-_STEERING_ZONE = 0.55  # of half the view: objects beyond it turn back, those on the edge of the view are hard to tell
-_FOLLOWING = 0.15  # of the way to its object is what a following camera moves in a frame
-
-
-@dataclasses.dataclass(frozen=True)
-class SceneOptions:
-    """What scenes are like. Lengths are in image heights, speeds in image heights per frame; ranges are drawn evenly.
-
-    Attributes:
-      num_objects: how many objects move and are labelled. Several occlude one another now and then.
-      object_radius: of an object; DAVIS's objects cover 1 to 30 % of the image.
-      tiny_share: the share of objects that are tiny: in real video they are the ones that are missed.
-      tiny_radius: of those; 4 pixels at 128x192.
-      object_speed: relative to the background. The slowest moves 1.8 pixels per frame at 128x192, clear to any flow
-        method.
-      object_rotation: at most, in radians per frame.
-      object_growth: at most, as a factor per frame less 1.
-      camera_speed: of the background. Below the objects' speed, so that they can stay in view.
-      camera_zoom, camera_rotation: at most, per frame, as for objects. Hand-held, not an action camera.
-      follow_share: the share of scenes in which the camera follows the first object, as in most of DAVIS: then the
-        object hardly moves in the image and the background does.
-      num_distractors: patches that draw the eye but belong to the background: motion alone tells them from objects.
-      occluder_share: the share of scenes with a foreground that hides an object at times; it moves with the background.
-      halt_frames: objects stop (relative to the background) for 1 to so many frames and stay labelled: what a network
-        needs memory for. 0: never.
-      halt_rate: the chance per frame that a moving object stops.
-    """
-
-    num_objects: tuple[int, int] = (1, 3)
-    object_radius: tuple[float, float] = (0.10, 0.24)
-    tiny_share: float = 0.15
-    tiny_radius: tuple[float, float] = (0.03, 0.05)
-    object_speed: tuple[float, float] = (0.014, 0.035)
-    object_rotation: float = 0.03
-    object_growth: float = 0.006
-    camera_speed: tuple[float, float] = (0.0, 0.012)
-    camera_zoom: float = 0.003
-    camera_rotation: float = 0.004
-    follow_share: float = 0.5
-    num_distractors: tuple[int, int] = (0, 2)
-    occluder_share: float = 0.4
-    halt_frames: int = 3
-    halt_rate: float = 0.04
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            low, high = value if isinstance(value, tuple) else (value, value)
-            if not 0 <= low <= high or (field.name.endswith(("share", "rate")) and high > 1):
-                limit = "between 0 and 1" if field.name.endswith(("share", "rate")) else "at least 0 and in order"
-                raise ValueError(f"{field.name} must be {limit}, not {value}")
+_STEERING_ZONE = 0.55  # share of half the view; objects beyond it turn back, for at the edge they are hard to see
+_FOLLOWING = 0.15  # share of the way to its object that a following camera moves in a frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +25,7 @@ class Shape:
     """A smooth outline around the origin: the radius is a short Fourier series of the angle, the axes are stretched.
 
     Attributes:
-      half_axes: (2,) of the ellipse that is left without waves, in units of the layer's plane.
+      half_axes: (2,) half axes of the ellipse that the shape is without waves, in units of the layer's plane.
       waves: complex (K,), size and phase of the waves that go 2, 3, ... times around; the sizes add up to less than 1.
     """
 
@@ -81,7 +33,7 @@ class Shape:
     waves: np.ndarray
 
     def depth(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Positive inside, 0 on the outline, negative outside."""
+        """How deep points lie in the shape: positive inside, 0 on the outline, negative outside."""
         point = x / self.half_axes[0] + 1j * (y / self.half_axes[1])
         radius = np.abs(point)
         around = point / np.maximum(radius, 1e-9)
@@ -92,7 +44,7 @@ class Shape:
 
     @property
     def reach(self) -> float:
-        """No point of the shape is farther from the origin."""
+        """A distance from the origin that no point of the shape exceeds."""
         return float(self.half_axes.max() * (1 + np.abs(self.waves).sum()))
 
 
@@ -104,8 +56,8 @@ class Layer:
       kind: "background", "distractor", "object" (the only one that is labelled) or "occluder".
       texture: uint8 (h, w, 3) RGB, `textures.TEXTURE_SCALE` pixels per unit, continued beyond its edges by reflection.
       origin: (2,) the texture's point, x and y, at the plane's origin.
-      shape: its outline; None covers everything.
-      maps: float64 (T + 1, 2, 3), plane to image of each frame and of the frame that would follow.
+      shape: its outline; None for the background, which covers everything.
+      maps: float64 (T + 1, 2, 3), the maps from plane to image for each frame and for the one that would follow.
     """
 
     kind: str
@@ -168,11 +120,12 @@ class _Camera:
         self._follows = rng.random() < options.follow_share
 
     def view(self, time: int) -> np.ndarray:
-        """World to image."""
+        """The map from world to image at a time, (2, 3)."""
         turned = similarity(np.exp(self._zoom(time)), self._angle(time), np.zeros(2))
         return np.column_stack([turned[:, :2], self._middle - turned[:, :2] @ self._target])
 
     def advance(self, time: int, first_object: np.ndarray | None) -> None:
+        """Moves on by a frame, and towards the first object if the camera follows it."""
         direction = self._direction + self._turn(time)
         self._target = self._target + self._speed * np.array([np.cos(direction), np.sin(direction)])
         if self._follows and first_object is not None:
@@ -191,14 +144,15 @@ class _Walker:
         self._wander = _draw_wave(rng, 0.08)
         self._growth, self._turn = _draw_wave(rng, options.object_growth), _draw_wave(rng, options.object_rotation)
         self._tilt = rng.uniform(0, 2 * np.pi)
-        self._steps = 0  # not counting halts: what depends on it alone stands still in a halt
+        self._steps = 0  # halts do not count, so that what depends on it alone stands still in a halt
         self._halt = 0  # frames still to stand
 
     def pose(self) -> np.ndarray:
-        """The object's plane to the world."""
+        """The map from the object's plane to the world, (2, 3)."""
         return similarity(np.exp(self._growth(self._steps)), self._tilt + self._turn(self._steps), self.place)
 
     def advance(self, view: np.ndarray) -> None:
+        """Moves on by a frame, or stands still in a halt. `view`, the camera's map, says how near the edge is."""
         if self._halt:
             self._halt -= 1
             return
@@ -218,7 +172,7 @@ class _Walker:
 def _move(
     rng: np.random.Generator, num_frames: int, image_size: tuple[int, int], options: SceneOptions
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Moves camera and objects: world to image, and each object's plane to the world; (T + 1, 2, 3) each."""
+    """Moves camera and objects: (T + 1, 2, 3) maps from world to image, and from each object's plane to the world."""
     camera = _Camera(rng, image_size, options)
     walkers = [_Walker(rng, image_size, options) for _ in range(rng.integers(*options.num_objects, endpoint=True))]
     views, poses = [], []

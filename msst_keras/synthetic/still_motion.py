@@ -23,16 +23,16 @@ class Shrinking:
 
 
 def draw_shrinking(rng: np.random.Generator, mask: np.ndarray, options: StillMotionOptions) -> Shrinking | None:
-    """Draws whether and how far a still is shrunk; None: it is not, or cannot be."""
+    """Draws whether and how far a still is shrunk; None if it is not, or cannot be."""
     drawn, share, offset = rng.random(), rng.random(), rng.uniform(-0.5, 0.5, 2)
     if drawn >= options.shrunk_share or not mask.any() or touches_edge(mask):
         return None
-    # Evenly by zoom, between those at which the object is as small and as large as it may be.
+    # The zoom is drawn evenly between those at which the object is as small and as large as it may be.
     low, high = np.clip(np.sqrt(np.array(options.shrunk_cover) / mask.mean()), *options.shrunk_zoom)
     if not options.shrunk_cover[0] <= mask.mean() * high**2 or low >= high:
         return None
     zoom = float(low + share * (high - low))
-    # Half of the room is the still's to lie in: always in the middle it would teach that objects are there.
+    # The still may lie anywhere in half of the room. Always in the middle, it would teach that objects are there.
     return Shrinking(zoom, offset * np.array(mask.shape[::-1]) * (1 / zoom - 1) / 2)
 
 
@@ -40,19 +40,19 @@ def draw_motion(
     rng: np.random.Generator, mask: np.ndarray, num_frames: int, options: StillMotionOptions,
     shrunk: Shrinking | None = None, parallax: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Draws the paths: plane to frame, and the object's motion in the plane, (T, 2, 3) each."""
+    """Draws the paths: the maps from plane to frame, and the object's motion in the plane, (T, 2, 3) each."""
     height, width = mask.shape
     zoom, place_of_view = rng.uniform(*options.zoom), np.zeros(2)
     room = np.array([width, height]) * (1 - 1 / zoom) / 2  # between the edges of view and still
     if shrunk:
-        # Until the still leaves the view; and where the view is hardly larger than it, as at the least zoom else: then
-        # a strip of the still may leave, and mirrored background comes in.
+        # The camera may move until the still leaves the view. Where the view is hardly larger than the still, it may
+        # move as far as at other clips' least zoom: a strip of the still leaves, and mirrored background comes in.
         zoom, place_of_view = shrunk.zoom, shrunk.place
         room = np.array([width, height]) * max((1 / zoom - 1) / 4, (1 - 1 / options.zoom[0]) / 2)
-    room = room / (1 + parallax)  # the nearest goes so much farther
+    room = room / (1 + parallax)  # the nearest point moves so much farther
     follows, rests = rng.random() < options.follow_share, rng.random() < options.rest_share
 
-    def draw(speed, growth, turn):
+    def draw(speed: tuple[float, float], growth: float, turn: float) -> MotionPath:
         return MotionPath(rng, num_frames, min(mask.shape) * rng.uniform(*speed), growth, turn)
 
     camera = draw(options.camera_speed, options.camera_zoom, options.camera_rotation)
@@ -61,7 +61,7 @@ def draw_motion(
     strength = 0.0 if rests or not 0 < len(rows) < mask.size else 1.0
     outline = box_corners(columns, rows) if strength else np.zeros((4, 2))
     if strength and touches_edge(mask):
-        # Where the still cuts the object off, the cut must stay out of view: half of the room is the object's.
+        # Where the still cuts the object off, the cut must stay out of view, so half of the room is for the object.
         room = room / 2
         strength *= min(1.0, (room / own.reach(outline)).min())
     if follows and strength:
@@ -72,7 +72,7 @@ def draw_motion(
     )
     views = []
     for place, scale, angle in camera.steps(camera_strength):
-        # The view is a window that moves and turns on the plane; what takes the plane to the frame is its inverse.
+        # The view is a window that moves and turns on the plane; its inverse takes the plane to the frame.
         window = similarity_around(scale / zoom, angle, middle)
         window[:, 2] += place_of_view + place
         views.append(invert(window))
@@ -80,7 +80,7 @@ def draw_motion(
 
 
 def camera_places(camera: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(T, 2) where in the plane the middle of the view is, off its mean."""
+    """Where in the plane the middle of the view is, relative to its mean: (T, 2)."""
     middle = (np.array(size[::-1]) - 1) / 2
     places = np.stack([invert(view) @ [*middle, 1] for view in camera])
     return places - places.mean(axis=0)
@@ -103,7 +103,7 @@ class MotionPath:
             yield strength * place, float(np.exp(strength * scale)), strength * angle
 
     def maps(self, strength: float, middle: np.ndarray) -> np.ndarray:
-        """(T, 2, 3): scaled and turned around `middle`, then moved."""
+        """The maps of the motion, (T, 2, 3): each scales and turns around `middle`, then moves."""
         maps = [
             similarity_around(scale, angle, middle) + [[0, 0, x], [0, 0, y]]
             for (x, y), scale, angle in self.steps(strength)
@@ -118,7 +118,7 @@ class MotionPath:
 
 
 def touches_edge(mask: np.ndarray) -> bool:
-    """Whether the mask reaches the edge of the still: then the object is cut off there."""
+    """Whether the mask reaches the edge of the still, where the object is then cut off."""
     return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
 
 

@@ -4,46 +4,51 @@ from __future__ import annotations
 
 import dataclasses
 
+from msst_keras.synthetic.scene_options import SceneOptions
+
 
 @dataclasses.dataclass(frozen=True)
 class StillMotionOptions:
     """How a still moves. Speeds are in short sides of the still per frame; ranges are drawn evenly.
 
-    Those that `scenes.SceneOptions` has too are its values, for the reasons given there.
+    Options that `SceneOptions` has too have its defaults, for the reasons given there.
 
     Attributes:
-      zoom: by which the view is smaller than the still, so that the camera has room to move in.
-      camera_speed, camera_zoom, camera_rotation: of the camera; the latter at most, as a factor less 1 and in radians.
-      object_speed, object_growth, object_rotation: of the object relative to the background, likewise.
-      follow_share: the share of clips in which the camera follows the object: the background moves, the object little.
-      rest_share: the share of clips in which the object rests on the background. Motion alone is no perfect cue, in
-        real video neither: 15 % keep the network from relying on it and leave most clips for learning it.
-      shrunk_share: the share of stills that are seen from farther away, of those whose object lies whole within. The
-        background goes on mirrored around them. An object in the middle that fills a third of the frame is what
-        photographers make; a network that knows nothing else paints too much in video.
-      shrunk_zoom, shrunk_cover: by which, and what share of the frame the object then is. DAVIS's cover 1 to 30 %;
-        below 3 % little of a still of 256 pixels is left. Where no such zoom gives such a share, the still is left as
-        it is.
-      parallax_share: the share of stills whose background is near here and far there, so that no homography explains
-        its motion; else all that a homography leaves is the object, as it never is in real video.
-      parallax: how much farther than the plane the nearest of it moves when the camera does, as a factor less 1. At .7
-        the nearest is six times as near as the farthest: a street more than a landscape.
-      parallax_camera_speed: of the camera there. One that rests shows no parallax; this is a walk beside the object.
-      distractor_share: the share of stills with another still's object between object and background, which the mask
-        leaves out: not all that has an outline of its own, or moves by itself, is the object.
-      distractor_cover: its area as a share of the object's, less than a half lest a viewer be in doubt.
-      distractor_speed: its own speed as a share of the object's, so that where the object rests it does too.
-      distractor_rest_share: the share of distractors that rest in any case, as most things in a street.
+      zoom: the factor by which the view is smaller than the still, so that the camera has room to move.
+      camera_speed, camera_zoom, camera_rotation: the camera's speed, and how much it zooms (as a factor less 1) and
+        turns (in radians) per frame at most.
+      object_speed, object_growth, object_rotation: the same for the object, relative to the background.
+      follow_share: the share of clips in which the camera follows the object, so that the background moves and the
+        object moves little.
+      rest_share: the share of clips in which the object rests on the background. Motion alone is no perfect cue in real
+        video either. 15 % keep the network from relying on it and leave most clips for learning it.
+      shrunk_share: the share of stills that are seen from farther away, among those whose object lies whole within.
+        Around them the background continues mirrored. Photographers put an object in the middle and let it fill a third
+        of the frame; a network that knows nothing else paints too much in video.
+      shrunk_zoom: the factor by which such a still is made smaller.
+      shrunk_cover: the share of the frame that the object then covers. DAVIS's objects cover 1 to 30 %; below 3 %
+        little of a still of 256 pixels is left. If no zoom of that range gives such a share, the still is not shrunk.
+      parallax_share: the share of stills whose background is near in some places and far in others, so that no
+        homography explains its motion. Otherwise a homography would leave nothing but the object, as in no real video.
+      parallax: how much farther than the plane the nearest point moves when the camera moves, as a factor less 1. At .7
+        the nearest point is six times as near as the farthest: a street more than a landscape.
+      parallax_camera_speed: the camera's speed in such clips. A camera at rest shows no parallax; this one walks beside
+        the object.
+      distractor_share: the share of stills with another still's object between the object and the background, which the
+        mask leaves out. It teaches that not everything with an outline or a motion of its own is the object.
+      distractor_cover: the distractor's area as a share of the object's; less than a half, lest a viewer be in doubt.
+      distractor_speed: the distractor's speed as a share of the object's, so that it rests where the object rests.
+      distractor_rest_share: the share of distractors that rest in any case, as most things in a street do.
     """
 
     zoom: tuple[float, float] = (1.15, 1.4)
-    camera_speed: tuple[float, float] = (0.0, 0.012)
-    camera_zoom: float = 0.003
-    camera_rotation: float = 0.004
-    object_speed: tuple[float, float] = (0.014, 0.035)
-    object_growth: float = 0.006
-    object_rotation: float = 0.03
-    follow_share: float = 0.5
+    camera_speed: tuple[float, float] = SceneOptions.camera_speed
+    camera_zoom: float = SceneOptions.camera_zoom
+    camera_rotation: float = SceneOptions.camera_rotation
+    object_speed: tuple[float, float] = SceneOptions.object_speed
+    object_growth: float = SceneOptions.object_growth
+    object_rotation: float = SceneOptions.object_rotation
+    follow_share: float = SceneOptions.follow_share
     rest_share: float = 0.15
     shrunk_share: float = 0.0
     shrunk_zoom: tuple[float, float] = (0.45, 0.95)
@@ -56,7 +61,7 @@ class StillMotionOptions:
     distractor_speed: tuple[float, float] = (0.2, 0.6)
     distractor_rest_share: float = 1 / 3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("_share") and not 0 <= value <= 1:

@@ -1,4 +1,4 @@
-"""What a still in motion shows: a background and, before it, things that are cut out; its frames, masks and exact flow.
+"""A still taken apart into a background and things in front of it, and what it shows in motion: frames, masks, flow.
 
 Points are x, y; an affine map is (2, 3).
 """
@@ -11,9 +11,9 @@ import numpy as np
 from msst_keras.synthetic.affine import apply, compose, invert
 from msst_keras.synthetic.relief import Relief
 
-_SOFTNESS = 0.7  # pixels, standard deviation of the blur of the object's outline: that of a sharp photograph
-_HOLE_RIM = 3  # pixels around the object that are painted over with it: they hold some of its colour
-_PAINT_RADIUS = 5  # pixels that the painting looks around
+_SOFTNESS = 0.7  # pixels, standard deviation of the blur of the object's outline, as in a sharp photograph
+_HOLE_RIM = 3  # pixels around the object that are painted over too, because they hold some of its colour
+_PAINT_RADIUS = 5  # pixels; how far around a pixel the painting looks
 
 
 class Cutout:
@@ -30,7 +30,7 @@ class Cutout:
           image: uint8 (h, w, 3).
           cover: (h, w), bool or float32 in 0..1, where the thing is.
           maps: see `Cutout`.
-          deviation: standard deviation in pixels by which image and outline are blurred besides; 0: not.
+          deviation: standard deviation, in pixels, of a blur of image and outline; 0 for none.
         """
         alpha = cv2.GaussianBlur(cover.astype(np.float32), (0, 0), np.hypot(_SOFTNESS, deviation))
         return cls(blur(image, deviation), alpha, maps)
@@ -40,7 +40,7 @@ class Cutout:
         affine, size = self.maps[index], frame.shape[1::-1]
         alpha = _warp(self._alpha, affine, size, border=cv2.BORDER_CONSTANT)
         x, y, width, height = cv2.boundingRect((alpha > 0).view(np.uint8))
-        box = slice(y, y + height), slice(x, x + width)  # all else stays
+        box = slice(y, y + height), slice(x, x + width)  # nothing changes outside it
         front = _warp(self._image, affine, size)[box].astype(np.float32)
         frame[box] += alpha[box][..., None] * (front - frame[box])
 
@@ -58,8 +58,8 @@ class Cutout:
 class Scene:
     """A still taken apart, and its motion: frame t shows the plane of the still through `camera[t]`.
 
-    The points of things are first moved within the plane by the things' own motion; those of the background by its
-    relief, if it has one.
+    Before that, the motion of a thing moves its points within the plane, and the relief of the background, if it has
+    one, moves the points of the background.
     """
 
     def __init__(self, background: np.ndarray, camera: np.ndarray, things: list[Cutout], relief: Relief | None):
@@ -106,7 +106,7 @@ class Scene:
 
 
 def paint_over(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The background, painted in where the object was; without one, or without background, the image."""
+    """The background, painted in where the object was; the image itself if it has no object or no background."""
     hole = cv2.dilate(mask.astype(np.uint8), np.ones((2 * _HOLE_RIM + 1,) * 2, np.uint8))
     if not hole.any() or hole.all():
         return image
@@ -114,15 +114,17 @@ def paint_over(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def blur(image: np.ndarray, deviation: float) -> np.ndarray:
-    """The image, Gaussian-blurred by `deviation` pixels; by 0, as it is."""
+    """The image, Gaussian-blurred by `deviation` pixels, or as it is for 0."""
     return cv2.GaussianBlur(image, (0, 0), deviation) if deviation else image
 
 
-def _warp(plane: np.ndarray, affine: np.ndarray, size: tuple[int, int], border: int = cv2.BORDER_REFLECT_101):
+def _warp(
+    plane: np.ndarray, affine: np.ndarray, size: tuple[int, int], border: int = cv2.BORDER_REFLECT_101
+) -> np.ndarray:
     return cv2.warpAffine(plane, affine, size, flags=cv2.INTER_LINEAR, borderMode=border)
 
 
 def _grid(size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The frame's points x, y, (h, w) each, at the centres of the pixels of a map of `size` of it."""
+    """The points x, y of the frame, (h, w) each, at the pixel centres of a map of the frame that has `size`."""
     y, x = ((np.arange(side) + 0.5) * frame / side - 0.5 for side, frame in zip(size, frame_size, strict=True))
     return np.meshgrid(x, y)

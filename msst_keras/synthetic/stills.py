@@ -6,19 +6,19 @@ So datasets of stills (DUTS, MSRA) train all three parts of the network: spatial
           another still's object ── own slower path ───────┤
       └── object painted over ▶ background ── camera path ─┴─▶ frames, masks, flow
 
-All is a function of the seed and the image's name alone. Points are x, y; an affine map is (2, 3).
+Everything is a function of the seed and the image's name alone. Points are x, y; an affine map is (2, 3).
 
 Where the object leaves, the background is painted in from the hole's rim (Telea's method), as in Lucid Data Dreaming
-(Khoreva et al. 2017). The original cannot stay there, an object without a label; another image's background would
-give the object away by its light and sharpness. Paths are short, so that little of the painting is seen, and cross the
-still's own arrangement in the middle of the clip.
+(Khoreva et al. 2017). The original object cannot stay there, because it would be an object without a label. Another
+image's background would give the object away by its light and sharpness. Paths are short, so that little of the
+painting is seen, and in the middle of the clip they pass through the still's own arrangement.
 
-The flow is exact, where an estimator's is blurred at outlines and wrong where little texture is: in use the network
-sees an estimator's. Both can be had (see `MovingStill.exact_flow`).
+The flow is exact. An estimator's flow, which the network sees in use, is blurred at outlines and wrong where there is
+little texture. `MovingStill.exact_flow` chooses between the two.
 
 A still's object fills more of the frame than a video's, its background is one plane, and nothing else moves. So a share
-of the clips can be shrunk, have parallax (`relief`) and a second thing in motion (`distractors`). Each is drawn from
-numbers of its own: what a clip is like without one of them does not depend on the share of it.
+of the clips can be shrunk, have parallax (`relief`) or a second thing in motion (`distractors`). Each of these is drawn
+from random numbers of its own, so that the share of one does not change clips without it.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ from msst_keras.synthetic.still_motion import camera_places, draw_motion, draw_s
 from msst_keras.synthetic.still_options import StillMotionOptions
 from msst_keras.synthetic.still_scene import Cutout, Scene, blur, paint_over
 
-_SHRINKING, _PARALLAX, _DISTRACTOR = 1, 2, 3  # end the seed of each one's numbers; the motion's ends without
+_SHRINKING, _PARALLAX, _DISTRACTOR = 1, 2, 3  # what the seeds of their random numbers end in; that of motion does not
 
 
 @dataclasses.dataclass(frozen=True)
 class MovingStill:
-    """A generated sequence, to `convert` as a `datasets.Sequence` is; nothing is held in memory but the last one used.
+    """A generated sequence, which `convert` takes like a `datasets.Sequence`. Only the one used last is in memory.
 
     Attributes:
-      name: of the sequence, and of the image.
+      name: the name of the sequence, and of the image.
       image_path, mask_path: the still.
       num_frames: 2 or more.
-      seed: of all motion.
-      exact_flow: True, the default: the flow stored, and seen by the prior, is that of the motion. False: it is
-        estimated from the generated frames as from any video, with an estimator's errors, as in use.
+      seed: the seed of all motion.
+      exact_flow: if True, the default, the flow that is stored, and that the prior sees, is that of the motion. If
+        False, it is estimated from the generated frames as from any video, with an estimator's errors, as in use.
       mask_rule: how the mask is read, one of `images.MASK_RULES`.
       options: how it moves.
-      others: (image, mask) of stills whose objects may be its distractor; the first that will do is. See
-        `set_in_motion`.
+      others: (image, mask) of stills whose objects may be its distractor, of which the first that is suitable is taken.
+        See `set_in_motion`.
     """
 
     name: str
@@ -70,7 +70,7 @@ class MovingStill:
     options: StillMotionOptions = StillMotionOptions()
     others: tuple[tuple[Path, Path], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_frames < 2:
             raise ValueError(f"a moving still has 2 frames or more, not {self.num_frames}; 1 is the still itself")
 
@@ -90,6 +90,7 @@ class MovingStill:
 
     @property
     def frame_names(self) -> tuple[str, ...]:
+        """The names of the frames: 00000, 00001, ..."""
         return tuple(f"{index:05d}" for index in range(self.num_frames))
 
     @property
@@ -126,7 +127,7 @@ class MovingStill:
         for index in range(self.num_frames):
             end, sign = (self.num_frames - 1, 1) if direction == "forward" else (0, -1)
             steps = min(stride, abs(end - index))
-            # The frame at the end has nowhere to lead: the negated flow to its neighbour.
+            # From the frame at the end flow leads nowhere, so it is the negated flow to its neighbour.
             other, divisor = (index + sign * steps, steps) if steps else (index - sign, -1)
             yield flow_files.round_flow(scene.flow(index, other, motion_size) / np.float32(divisor))
 
@@ -135,9 +136,9 @@ def set_in_motion(
     stills: Iterable[Sequence], num_frames: int, seed: int = 0, exact_flow: bool = True,
     options: StillMotionOptions | None = None,
 ) -> list[MovingStill]:  # fmt: skip
-    """Stills as `MovingStill.from_sequence` has them, each with the others that its distractor may come from.
+    """Makes a `MovingStill` of each still, and says which other stills its distractor may come from.
 
-    Which these are depends on seed, names and order of the stills alone; their files are read when the clip is made.
+    The choice depends on the seed and on the names and order of the stills alone. Files are read when a clip is made.
     """
     options = options or StillMotionOptions()
     moving = [
@@ -169,7 +170,7 @@ def _load(still: MovingStill) -> Scene:
         options = dataclasses.replace(options, camera_speed=options.parallax_camera_speed)
     camera, motion = draw_motion(still.draw(), mask, still.num_frames, options, shrunk, parallax)
     relief = Relief.draw(relief_rng, parallax, mask.shape, camera_places(camera, mask.shape)) if parallax else None
-    # From farther away a camera sees less detail; without this, pixels between those that are looked at would be lost.
+    # From farther away a camera sees less detail. Without this blur, a shrunk still would be sampled with gaps.
     deviation = np.sqrt(1 / shrunk.zoom**2 - 1) / 2 if shrunk else 0.0
 
     def cut(image: np.ndarray, cover: np.ndarray, motion: np.ndarray) -> Cutout:
@@ -186,7 +187,7 @@ def _load(still: MovingStill) -> Scene:
 def _draw_distractor(
     still: MovingStill, mask: np.ndarray, camera: np.ndarray, motion: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """See `distractors.draw`; the other stills are read only where one is drawn."""
+    """Draws a distractor, see `distractors.draw`. The other stills are read only if this still gets one."""
     rng = still.draw(_DISTRACTOR)
     if rng.random() >= still.options.distractor_share or not 0 < mask.sum() < mask.size:
         return None

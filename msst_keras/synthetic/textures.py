@@ -14,16 +14,17 @@ PHOTOS = (
     *("brick", "camera", "coins", "grass", "gravel"),  # grey; they are tinted
 )
 # Texture pixels per unit (a pixel of the image at zoom 1). Textures are first reduced to a pixel per unit, so that
-# nothing aliases, then enlarged: linear sampling of that is sharp and at most 1/128 pixel off, OpenCV's cubic 1/20.
+# nothing aliases, then enlarged. Linear sampling of the enlarged texture is sharp and at most 1/128 pixel off, while
+# OpenCV's cubic sampling is up to 1/20 pixel off.
 TEXTURE_SCALE = 2
-_MIN_CONTRAST = 30  # standard deviation of grey levels; on plain sky nobody sees motion
+_MIN_CONTRAST = 30  # standard deviation of grey levels; on a plain sky no motion can be seen
 
 
 def cut_background(rng: np.random.Generator, name: str, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph that is larger than the view.
+    """Makes a texture of a photograph that is larger than the view.
 
     Returns:
-      the texture, uint8 (h, w, 3) RGB, and its point, x and y, for the middle of the view, which then lies within it.
+      the texture, uint8 (h, w, 3) RGB, and the point of it, x and y, at which the middle of the view lies within it.
     """
     photo = _load_photo(name)
     size = np.array(photo.shape[1::-1])
@@ -44,7 +45,7 @@ def cut_background(rng: np.random.Generator, name: str, image_size: tuple[int, i
 
 
 def cut_patch(rng: np.random.Generator, name: str, side: int, vivid: bool) -> np.ndarray:
-    """A square piece of a photograph, `side` units wide, uint8 RGB; `vivid`: of strong contrast and colour."""
+    """A square piece of a photograph, `side` units wide, uint8 RGB; with strong contrast and colour if `vivid`."""
     photo = _load_photo(name)
     patches = []
     for _ in range(10):
@@ -68,7 +69,7 @@ def _load_photo(name: str) -> np.ndarray:
 
 
 def _recolour(rng: np.random.Generator, image: np.ndarray, max_turn: int) -> np.ndarray:
-    """Turns the hue of a colour image by up to `max_turn` degrees and tints a grey one: earth, leaves, stone."""
+    """Turns the hue of a colour image by up to `max_turn` degrees, and tints a grey one like earth, leaves or stone."""
     if not np.array_equal(image[..., 0], image[..., 2]):
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
         turn = int(rng.integers(-max_turn, max_turn, endpoint=True)) // 2  # OpenCV's hue has 180 steps

@@ -2,12 +2,14 @@
 
 Photographs move over one another: a background under a moving camera, objects with paths of their own, patches that
 catch the eye but stay on the background, and a foreground that hides them at times (see `scenes`). Nothing is
-estimated: a mask says whose shape holds the pixel's centre, and flow leads to where the next frame has the same point.
+estimated: the mask is True where an object's shape holds the pixel's centre, and the flow leads to the place where the
+next frame has the same point.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,7 +18,8 @@ import numpy as np
 from msst_keras.data import images
 from msst_keras.files import publish
 from msst_keras.synthetic.affine import compose, invert
-from msst_keras.synthetic.scenes import Layer, SceneOptions, make_scene
+from msst_keras.synthetic.scene_options import SceneOptions
+from msst_keras.synthetic.scenes import Layer, Shape, make_scene
 from msst_keras.synthetic.textures import TEXTURE_SCALE
 
 
@@ -28,9 +31,9 @@ class GeneratedSequence:
       frames: uint8 (T, H, W, 3), RGB.
       masks: bool (T, H, W), where an object is visible.
       flow: float32 (T, H, W, 2), pixels per frame, x then y, from frame t to t + 1, exact; the last leads to the frame
-        that would follow. It leads to where the point is, hidden or out of view though it may be there.
+        that would follow. It leads to where the point is, even if the point is hidden or out of view there.
       visible: int8 (T, H, W), the index in `kinds` of the layer that is seen.
-      kinds: of each layer, from back to front: "background", "distractor", "object" or "occluder".
+      kinds: the kind of each layer, from back to front: "background", "distractor", "object" or "occluder".
     """
 
     frames: np.ndarray
@@ -41,15 +44,15 @@ class GeneratedSequence:
 
 
 def generate_sequence(
-    seed: int, num_frames: int, image_size: tuple[int, int], options: SceneOptions | None = None
+    seed: int | Sequence[int], num_frames: int, image_size: tuple[int, int], options: SceneOptions | None = None
 ) -> GeneratedSequence:
     """Generates a sequence; the same arguments give the same sequence in any process.
 
     Args:
-      seed: at least 0; or a list of such integers.
+      seed: a whole number from 0 up, or a list of such numbers.
       num_frames: at least 1.
-      image_size: (height, width), at least 32x32: on less nothing is to be seen.
-      options: what the scene is like; None: the defaults.
+      image_size: (height, width), at least 32x32, because nothing can be seen on less.
+      options: what the scene is like; None for the defaults.
 
     Raises:
       ValueError: an argument is out of range.
@@ -108,18 +111,20 @@ def write_davis(
 def _render(layers: list[Layer], t: int, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Frame t, uint8 (H, W, 3), and the index of the layer seen at each pixel's centre, int8 (H, W).
 
-    Outlines are blended over a pixel's width; what a pixel shows is still the layer that holds its centre.
+    Outlines are blended over a pixel's width. The layer seen at a pixel is still the one that holds its centre.
     """
     canvas = _sample(layers[0], t, slice(0, image_size[0]), slice(0, image_size[1])).astype(np.float32)
     visible = np.zeros(image_size, np.int8)
     for index, layer in enumerate(layers[1:], start=1):
-        rows, columns = _find_box(layer, t, image_size)
+        shape = layer.shape
+        assert shape is not None, "only the background has no shape"
+        rows, columns = _find_box(shape, layer.maps[t], image_size)
         if rows.start >= rows.stop or columns.start >= columns.stop:
             continue
         # One pixel more on each side, for the gradient.
         y, x = np.mgrid[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1].astype(np.float64)
         to_plane = invert(layer.maps[t])
-        depth = layer.shape.depth(*(to_plane[i, 0] * x + to_plane[i, 1] * y + to_plane[i, 2] for i in range(2)))
+        depth = shape.depth(*(to_plane[i, 0] * x + to_plane[i, 1] * y + to_plane[i, 2] for i in range(2)))
         slope = np.hypot(*np.gradient(depth))[1:-1, 1:-1]
         depth = depth[1:-1, 1:-1]
         coverage = np.clip(depth / np.maximum(slope, 1e-9) + 0.5, 0, 1).astype(np.float32)[..., None]
@@ -129,10 +134,10 @@ def _render(layers: list[Layer], t: int, image_size: tuple[int, int]) -> tuple[n
     return np.rint(canvas).astype(np.uint8), visible
 
 
-def _find_box(layer: Layer, t: int, image_size: tuple[int, int]) -> tuple[slice, slice]:
-    """The rows and columns of the image that the layer's shape can touch in frame t."""
-    reach = layer.shape.reach * np.sqrt(np.abs(np.linalg.det(layer.maps[t, :, :2]))) + 1
-    middle = layer.maps[t, ::-1, 2]
+def _find_box(shape: Shape, to_image: np.ndarray, image_size: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns of the image that a shape can touch; `to_image` (2, 3) takes its plane to the image."""
+    reach = shape.reach * np.sqrt(np.abs(np.linalg.det(to_image[:, :2]))) + 1
+    middle = to_image[::-1, 2]
     low = np.clip(np.floor(middle - reach), 0, image_size).astype(int)
     high = np.clip(np.ceil(middle + reach) + 1, 0, image_size).astype(int)
     return slice(low[0], high[0]), slice(low[1], high[1])
@@ -149,7 +154,7 @@ def _sample(layer: Layer, t: int, rows: slice, columns: slice) -> np.ndarray:
 
 
 def _compute_flow(layers: list[Layer], t: int, visible: np.ndarray) -> np.ndarray:
-    """Flow of frame t, float32 (H, W, 2): where the next map takes the point that this one brings to a pixel."""
+    """Flow of frame t, float32 (H, W, 2): where frame t + 1 has the point that frame t has at a pixel."""
     steps = np.stack([compose(layer.maps[t + 1], invert(layer.maps[t])) for layer in layers])
     steps[:, :, :2] -= np.eye(2)
     y, x = np.mgrid[: visible.shape[0], : visible.shape[1]]

@@ -1,1 +1,1 @@
-"""A local page that shows what the product does: a video goes in, its maps and an overlay come out."""
+"""A local page that shows what the product does: it takes a video and gives its maps and an overlay."""

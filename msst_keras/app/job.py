@@ -1,8 +1,8 @@
-"""One video's way through `msst predict`, as a child process: its folder, its progress, its end.
+"""The job of one video: `msst predict` as a child process, its folder, its progress and its end.
 
 WORK_DIR/upload.SUFFIX                 the video
-WORK_DIR/frames/00000.jpg              its frames, for the page: not every browser plays every video
-WORK_DIR/maps/upload/00000.png         the maps; in maps/.partial-upload until all are there
+WORK_DIR/frames/00000.jpg              its frames for the page, because not every browser plays every video
+WORK_DIR/maps/upload/00000.png         the maps; they are in maps/.partial-upload until all are made
 WORK_DIR/overlay.mp4, maps.zip         to download
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from msst_keras.data import datasets, images, layouts
 
-# Waits for the end of its standard input, which comes when this process dies, however it dies; then it dies as well.
+# The child's standard input ends when this process dies, however it dies. The child waits for that and then dies too.
 _CHILD = """
 import os, sys, threading
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
@@ -39,7 +39,7 @@ _SPEAKER = "msst predict: "
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What is taken in: bytes of a file, frames of a video, pixels of a frame."""
+    """The largest video that is taken: bytes of the file, frames of the video, pixels of a frame."""
 
     num_bytes: int = 500 * 2**20
     num_frames: int = 3000
@@ -50,18 +50,18 @@ class Job:
     """The work on one video.
 
     Attributes:
-      title: the file's name, to be shown.
+      title: the file's name, as the page shows it.
       state: "receiving", "working", "done", "failed" or "cancelled".
-      error: why it failed.
+      error: why the job failed.
       frame_rate: frames per second.
-      num_frames: of the video, 0 where its file does not say.
+      num_frames: how many frames the video has; 0 if its file does not say.
     """
 
     def __init__(self, work_dir: Path, title: str, model: str, limits: Limits, refine: bool):
-        """Makes the folder.
+        """Makes the job's folder.
 
         Raises:
-          ValueError: a name that is no video's.
+          ValueError: the name is not that of a video.
         """
         suffix = Path(title).suffix.lower()
         if suffix not in layouts.VIDEO_SUFFIXES:
@@ -72,12 +72,12 @@ class Job:
         self._folder = work_dir
         self.video_path = work_dir / f"{NAME}{suffix}"
         self._lock = threading.Lock()
-        self._process = None
+        self._process: subprocess.Popen[bytes] | None = None
         work_dir.mkdir(parents=True)
 
     @property
     def is_active(self) -> bool:
-        """Whether it still receives or works."""
+        """Whether the job still receives its video or works on it."""
         return self.state in ("receiving", "working")
 
     def start(self) -> None:
@@ -95,11 +95,11 @@ class Job:
                     os.killpg(self._process.pid, signal.SIGKILL)
 
     def remove(self) -> None:
-        """Removes all that was made."""
+        """Removes everything that was made."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def num_done(self) -> int:
-        """How many maps there are, as far as they are whole."""
+        """How many complete maps there are."""
         return sum(path.name[0] != "." for path in self._maps_dir().glob("*.png"))
 
     def frame_path(self, index: int) -> Path:
@@ -117,9 +117,8 @@ class Job:
     def zip_maps(self) -> Path:
         """Packs the maps into a ZIP file, once, and returns its path."""
         path = self._folder / "maps.zip"
-        folder = (
-            re.sub(r"[^\w. -]", "_", Path(self.title).stem).strip(". ") or NAME
-        )  # not "..", which unpacks elsewhere
+        # A folder ".." would be unpacked elsewhere.
+        folder = re.sub(r"[^\w. -]", "_", Path(self.title).stem).strip(". ") or NAME
         with self._lock:
             if not path.exists():
                 partial = path.with_suffix(".partial")
@@ -138,15 +137,15 @@ class Job:
             sequence = datasets.find_sequences("video", self.video_path)[0]
             self.frame_rate, self.num_frames = sequence.frame_rate, len(sequence)
             self._check(len(sequence))
-            self._start_child()
-            self._extract(sequence)
-            if self._process.wait() and self.state == "working":
+            child = self._start_child()
+            self._extract(sequence, child)
+            if child.wait() and self.state == "working":
                 raise ValueError(_last_sentence((self._folder / "errors.txt").read_text(errors="replace")))
             self._end("done")
         except (ValueError, OSError) as error:
-            # The file has no name here that the person knows.
+            # The person knows the video by its title, not by the name of the file here.
             self._end("failed", str(error).replace(str(self.video_path), self.title))
-        if self._process:
+        if self._process and self._process.stdin:
             self._process.stdin.close()
         if self.state != "done":
             self.remove()
@@ -157,7 +156,7 @@ class Job:
                 f"this video has {num_frames} frames or more; the limit is {self._limits.num_frames} (--max_frames)"
             )
 
-    def _start_child(self) -> None:
+    def _start_child(self) -> subprocess.Popen[bytes]:
         arguments = [f"--model={self._model}", f"--input={self.video_path}", f"--output_dir={self._folder / 'maps'}"]
         arguments += [f"--overlay={self.overlay_path()}", *["--crf"] * self._refine]
         with self._lock, open(self._folder / "errors.txt", "wb") as errors:
@@ -167,9 +166,10 @@ class Job:
                 [sys.executable, "-c", _CHILD, "predict", *arguments], stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
             )  # fmt: skip
+            return self._process
 
-    def _extract(self, sequence: datasets.Sequence) -> None:
-        """Writes the frames, while the child works; a frame that is too large or one too many ends both."""
+    def _extract(self, sequence: datasets.Sequence, child: subprocess.Popen[bytes]) -> None:
+        """Writes the frames while the child works. A frame that is too large, or one too many, ends both."""
         self.frame_path(0).parent.mkdir()
         try:
             for index, (_, encoded, frame) in enumerate(sequence.read_frames()):
@@ -186,8 +186,8 @@ class Job:
                 partial.rename(self.frame_path(index))
             self.num_frames = index + 1
         except (ValueError, OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
             raise
 
     def _end(self, state: str, error: str = "") -> None:
@@ -197,7 +197,7 @@ class Job:
 
 
 def _reduce(frame: np.ndarray, encoded: bytes) -> bytes:
-    """A frame as the page shows it, at most SHOWN_WIDTH wide: large frames of a long video would fill the disk."""
+    """A frame as the page shows it, at most SHOWN_WIDTH wide, so that a long video does not fill the disk."""
     height, width = frame.shape[:2]
     if width <= SHOWN_WIDTH:
         return encoded
@@ -206,13 +206,13 @@ def _reduce(frame: np.ndarray, encoded: bytes) -> bytes:
 
 
 def frame_size(job: Job) -> tuple[int, int] | None:
-    """(height, width) of a job's frames as they are shown, None before the first is there."""
+    """(height, width) of a job's frames as the page shows them; None before there is one."""
     path = job.frame_path(0)
     return images.read_image_size(path) if path.exists() else None
 
 
 def _last_sentence(errors: str) -> str:
-    """What `msst predict` says is wrong, or the last that a library said before it died."""
+    """What `msst predict` says is wrong, or else the last line that was written before it died."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     own = [line.removeprefix(_SPEAKER) for line in lines if line.startswith(_SPEAKER)]
     return (own or lines or ["the prediction died without a word"])[-1]

@@ -1,9 +1,11 @@
-"""The server of the app's page: takes a video, tells of its progress, and gives what was made of it."""
+"""The server of the app's page: it takes a video, tells of its progress, and gives what was made of it."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -20,21 +22,21 @@ class AppPage:
     """The routes of the page; at most one job works at a time.
 
     Args:
-      work_dir: for the video and what is made of it; its content is removed when the next video comes.
+      work_dir: folder for the video and what is made of it; its content is removed when the next video comes.
       model: folder of a SavedModel.
-      limits: what is taken in.
+      limits: the largest video that is taken.
     """
 
     def __init__(self, work_dir: Path, model: str, limits: Limits):
         self._work_dir, self._model, self._limits = work_dir, model, limits
-        self._job = None
+        self._job: Job | None = None
         self._number = 0
 
     def make_app(self) -> Starlette:
         """The application, to be served by `web.server.serve`."""
 
         @contextlib.asynccontextmanager
-        async def lifespan(app):
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
             yield
             if self._job:
                 self._job.cancel()
@@ -51,9 +53,9 @@ class AppPage:
         return make_app("msst_keras.app", routes, lifespan)
 
     async def _describe(self, request: Request) -> Response:
-        def describe():
+        def describe() -> dict[str, Any]:
             job, limits = self._job, self._limits
-            answer = {"state": "idle", "model": Path(self._model).name, "number": self._number}
+            answer: dict[str, Any] = {"state": "idle", "model": Path(self._model).name, "number": self._number}
             answer |= {"max_megabytes": limits.num_bytes >> 20, "max_frames": limits.num_frames}
             if job is None:
                 return answer
@@ -66,7 +68,7 @@ class AppPage:
         try:
             job = self._begin(request)
         except (Refused, ValueError):
-            async for _ in request.stream():  # a browser reads no answer before it has sent all
+            async for _ in request.stream():  # a browser reads no answer before it has sent everything
                 pass
             raise
         try:
@@ -117,7 +119,7 @@ class AppPage:
         return self._send(self._current(request).map_path(request.path_params["index"]), "image/png")
 
     def _current(self, request: Request) -> Job:
-        """The job that a page asks about, if it still is the one there is."""
+        """The job that a page asks about, if it is still the current one."""
         if self._job is None or request.path_params["number"] != self._number:
             raise Refused("this video has been replaced by another", "gone", 404)
         return self._job

@@ -1,11 +1,11 @@
-"""Folders of several methods' maps to a folder of coarse labels.
+"""Makes a folder of coarse labels from folders of several methods' maps.
 
   OUTPUT_DIR/sources/METHOD/SEQUENCE/FRAME.png   maps of the built-in methods
   OUTPUT_DIR/frames/SEQUENCE/FRAME.jpg           frames of video files, for the review and for `make_records`
   OUTPUT_DIR/labels/SEQUENCE/FRAME.png           the labels of the frames that have no mask
-  OUTPUT_DIR/labels/frames.csv, weights.csv      how they came about
+  OUTPUT_DIR/labels/frames.csv, weights.csv      how sure the labels are, and what each method counted
 
-`labels` appears when all of it is whole. What is made before it is kept, so that an interrupted run goes on.
+`labels` appears when everything in it is complete. Maps and frames are kept, so that an interrupted run can continue.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from msst_keras.data.datasets import Sequence
 from msst_keras.files import publish
 from msst_keras.labels import fusion
 from msst_keras.labels.label_files import FRAMES_CSV, write_label, write_table
+from msst_keras.labels.sources import Source
 from msst_keras.progress import progress
 
 WEIGHTS_CSV = "weights.csv"
@@ -37,8 +39,8 @@ class Fusion:
     Attributes:
       weights: method -> weight; their sum is 1.
       quality: method, PLAIN_MEAN and FUSED -> mean IoU of its labels with the given masks; empty without masks.
-      num_labels: labels written.
-      num_masks: frames that have a mask.
+      num_labels: how many labels were written.
+      num_masks: how many frames have a mask.
     """
 
     weights: dict[str, float]
@@ -48,7 +50,7 @@ class Fusion:
 
 
 def extract_frames(sequence: Sequence, frames_dir: Path) -> Sequence:
-    """A video file as a folder of frames, FRAMES_DIR/SEQUENCE/00000.jpg; a folder of frames as it is."""
+    """Extracts a video file to FRAMES_DIR/SEQUENCE/00000.jpg, ...; leaves a folder of frames as it is."""
     if sequence.video_path is None:
         return sequence
     folder = frames_dir / sequence.name
@@ -60,7 +62,7 @@ def extract_frames(sequence: Sequence, frames_dir: Path) -> Sequence:
     return Sequence(sequence.name, tuple(layouts.list_images(folder)), frame_rate=sequence.frame_rate)
 
 
-def make_maps(sequence: Sequence, make: Callable, folder: Path) -> None:
+def make_maps(sequence: Sequence, make: Source, folder: Path) -> None:
     """Writes the maps that a source (`sources.make_source`) makes of a sequence, unless they are there already."""
     target = folder / sequence.name
     if target.is_dir():
@@ -79,22 +81,24 @@ def fuse_labels(
     """Fuses the maps, fits the weights on the frames that have masks, and writes a label for each frame that has none.
 
     Args:
-      sequences: folders of frames; the masks of some or none of the frames, which stay what they are.
-      maps_dirs: method -> folder of its maps, SEQUENCE/FRAME.png, 8-bit grey; resized to the frame where they differ.
-      labels_dir: is made.
+      sequences: folders of frames, some of which may have masks. Frames with a mask get no label.
+      maps_dirs: method -> folder of its maps, SEQUENCE/FRAME.png, 8-bit grey. A map of another size is resized to the
+        frame.
+      labels_dir: the folder that is made.
       free_offset: see `fusion.WeightFit`.
 
     Raises:
-      FileExistsError: `labels_dir` is there already.
+      FileExistsError: `labels_dir` exists already.
       FileNotFoundError: a map is missing.
-      ValueError: an unreadable map or mask, or weights that the masks do not tell.
+      ValueError: a map or mask cannot be read, or no map resembles the masks.
     """
     sequences = list(sequences)
     if labels_dir.exists():
         raise FileExistsError(f"{labels_dir}: labels are here already, reviewed perhaps; choose another folder")
     found = {(m, s.name): _find_maps(folder, s) for m, folder in maps_dirs.items() for s in sequences}
     weights = _fit(sequences, maps_dirs, found, free_offset)
-    rows, quality = [], []
+    rows: list[dict[str, Any]] = []
+    scores: list[list[float]] = []  # of each frame with a mask: IoU of the methods, of the plain mean, of the fused
     with publish(labels_dir) as partial:
         partial.mkdir()
         frames = [(sequence, index) for sequence in sequences for index in range(len(sequence))]
@@ -102,25 +106,23 @@ def fuse_labels(
             maps = _read_maps(sequence, index, maps_dirs, found)
             mask = sequence.read_mask(index)
             row, label, labels = _describe(maps, weights)
+            names = {"sequence": sequence.name, "frame": sequence.frame_names[index]}
             if mask is None:
                 write_label(partial / sequence.name / f"{sequence.frame_names[index]}.png", label)
+                rows.append({**names, "kind": "coarse", "iou_with_mask": "", **row})
             else:
                 mean = fusion.label_of(fusion.fuse(maps, np.full(len(maps), 1 / len(maps))))
-                scores = [fusion.intersection_over_union(x, mask) for x in (*labels, mean, label)]
-                quality.append(scores)
-            names = {"sequence": sequence.name, "frame": sequence.frame_names[index]}
-            kind = (
-                {"kind": "coarse", "iou_with_mask": ""}
-                if mask is None
-                else {"kind": "fine", "iou_with_mask": scores[-1]}
-            )
-            rows.append({**names, **kind, **row})
-        weights = dict(zip(maps_dirs, weights.tolist(), strict=True))
-        means = np.mean(quality, axis=0).tolist() if quality else []
-        quality = dict(zip((*maps_dirs, PLAIN_MEAN, FUSED), means, strict=False))
-        _write_tables(partial, rows, weights, quality)
-    num_masks = sum(row["kind"] == "fine" for row in rows)
-    return Fusion(weights, quality, len(rows) - num_masks, num_masks)
+                scores.append([fusion.intersection_over_union(x, mask) for x in (*labels, mean, label)])
+                rows.append({**names, "kind": "fine", "iou_with_mask": scores[-1][-1], **row})
+        means = np.mean(scores, axis=0).tolist() if scores else []
+        done = Fusion(
+            weights=dict(zip(maps_dirs, weights.tolist(), strict=True)),
+            quality=dict(zip((*maps_dirs, PLAIN_MEAN, FUSED), means, strict=False)),
+            num_labels=len(rows) - len(scores),
+            num_masks=len(scores),
+        )
+        _write_tables(partial, rows, done.weights, done.quality)
+    return done
 
 
 def _find_maps(folder: Path, sequence: Sequence) -> dict[str, Path]:
@@ -149,16 +151,18 @@ def _fit(sequences: list[Sequence], maps_dirs: Mapping[str, Path], found: Mappin
     fit = fusion.WeightFit(len(maps_dirs), free_offset)
     annotated = [(sequence, index) for sequence in sequences for index in sorted(sequence.mask_paths)]
     for sequence, index in progress(annotated, len(annotated), "weights"):
-        fit.add(_read_maps(sequence, index, maps_dirs, found), sequence.read_mask(index))
+        mask = sequence.read_mask(index)
+        if mask is not None:
+            fit.add(_read_maps(sequence, index, maps_dirs, found), mask)
     return fit.solve()
 
 
-def _describe(maps: np.ndarray, weights: np.ndarray) -> tuple[dict, np.ndarray, list[np.ndarray]]:
-    """What the table says of a frame, its fused label, and each method's own label.
+def _describe(maps: np.ndarray, weights: np.ndarray) -> tuple[dict[str, float], np.ndarray, list[np.ndarray]]:
+    """A frame's numbers for the table, its fused label, and each method's own label.
 
-    How sure a label is: its methods' agreement times the separability of the fused map. On 78 frames of 27 DAVIS-2016
-    training sequences its rank correlation with the label's IoU is .74 for the plain mean of the three image methods
-    (agreement alone .72, separability alone .67) and .39 for their fitted weights (.33, .44).
+    The confidence in a label is its methods' agreement times the fused map's separability. On 78 frames of 27
+    DAVIS-2016 training sequences its rank correlation with the label's IoU is .74 for the plain mean of the three image
+    methods (agreement alone .72, separability alone .67) and .39 for their fitted weights (.33, .44).
     """
     levels = fusion.fuse(maps, weights)
     threshold, separability = fusion.otsu(levels)
@@ -170,8 +174,10 @@ def _describe(maps: np.ndarray, weights: np.ndarray) -> tuple[dict, np.ndarray, 
     return row, label, labels
 
 
-def _write_tables(folder: Path, rows: list[dict], weights: dict[str, float], quality: dict[str, float]) -> None:
-    """The frames' table, those to review first and of them the most doubtful first; and the methods' table."""
+def _write_tables(
+    folder: Path, rows: list[dict[str, Any]], weights: dict[str, float], quality: dict[str, float]
+) -> None:
+    """Writes the frames' table, labels before masks and the most doubtful labels first, and the methods' table."""
     rows = sorted(rows, key=lambda row: (row["kind"] == "fine", row["confidence"]))
     numbers = (
         {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows

@@ -3,12 +3,12 @@
 The paper (section 3.3) fuses the maps of three methods by the weighted linear combination of [11] and thresholds the
 result by Otsu's method. In [11] the weights w solve min ||A - sum_m w_m A_m||^2, with the mask A and the maps A_m of
 annotated frames. Here they may not be negative and are divided by their sum, so that the fused map lies in 0..1; the
-label does not depend on that scale. Each frame counts alike, whatever its size.
+label does not depend on that scale. Each frame counts equally, whatever its size.
 
 Nor does the label depend on what is added to a whole map, so by default a constant is free in each frame: the residual
-is A - c - sum_m w_m A_m. Without it a method is punished for a background that is grey rather than black, which Otsu's
-threshold does not mind. On generated maps of three methods (tests/labels/test_fusion.py) this raises the IoU of the
-fused labels by .05, and without it they are worse than those of the plain mean.
+is A - c - sum_m w_m A_m. Without c a method is punished for a background that is grey rather than black, which does not
+matter to Otsu's threshold. On generated maps of three methods (tests/labels/test_fusion.py) c raises the IoU of the
+fused labels by .05; without it they are worse than those of the plain mean.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import scipy.optimize
 
-# Directions in the space of weights along which the squared error grows less than this, as a share of the largest, are
-# noise of the sums (two copies of one method): no weight may follow from them.
+# If the squared error grows less than this share of the largest along a direction in the space of weights, as with two
+# copies of one method, that growth is rounding noise, and no weight may follow from it.
 _SMALLEST_SHARE = 1e-12
 
 
@@ -29,7 +29,7 @@ class WeightFit:
 
     Args:
       num_methods: M.
-      free_offset: whether a constant is free in each frame; False is the problem of [11] to the letter.
+      free_offset: whether a constant is free in each frame; False is exactly the problem of [11].
     """
 
     def __init__(self, num_methods: int, free_offset: bool = True):
@@ -37,8 +37,8 @@ class WeightFit:
             raise ValueError("a combination needs at least one method's maps")
         self.num_frames = 0
         self._free_offset = free_offset
-        self._products = np.zeros((num_methods, num_methods))  # of two methods' maps
-        self._matches = np.zeros(num_methods)  # of a method's map and the mask
+        self._products = np.zeros((num_methods, num_methods))  # of the maps of each two methods
+        self._matches = np.zeros(num_methods)  # of each method's maps and the masks
 
     def add(self, maps: np.ndarray, mask: np.ndarray) -> None:
         """Adds an annotated frame.
@@ -48,7 +48,7 @@ class WeightFit:
           mask: bool (H, W), True = object; or float, a mask of grey edges.
 
         Raises:
-          ValueError: another number of methods, or another size of the mask.
+          ValueError: the number of methods or the size of the mask does not fit.
         """
         if maps.shape != (len(self._matches), *mask.shape):
             raise ValueError(
@@ -107,8 +107,8 @@ def otsu(levels: np.ndarray) -> tuple[int, float]:
 
     Returns:
       the threshold, above which is the object; and the separability, the share of the variance that lies between the
-      two classes: 1 for a map of two levels. A map of one level has the threshold 255 and the separability 0: nothing
-      stands out of it.
+      two classes: 1 for a map of two levels. A map of one level has the threshold 255 and the separability 0, because
+      nothing stands out.
     """
     variance = float(levels.var())
     if variance == 0:
@@ -132,7 +132,7 @@ def intersection_over_union(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def agreement(labels: Sequence[np.ndarray], fused: np.ndarray, weights: np.ndarray) -> float:
-    """How far the methods agree on a frame: the mean IoU, by their weights, of each method's label with the fused one.
+    """How far the methods agree on a frame: the weighted mean of the IoU of each method's label and the fused label.
 
     Args:
       labels: each method's own label by Otsu's threshold, bool (H, W).

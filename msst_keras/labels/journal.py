@@ -6,20 +6,23 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 
 class Journal:
-    """Lines that are only ever added. A line that a killed program has not finished is taken away when it is opened."""
+    """A file of lines that only grows. Opening it removes a last line that a killed program has not finished."""
 
     def __init__(self, path: Path):
         """Opens the journal, or makes it.
 
         Raises:
-          ValueError: a line that is no JSON object.
+          ValueError: a line is not an entry of a review.
         """
         content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        self.entries = [_read(line, number, path) for number, line in enumerate(whole.splitlines(), 1)]
+        self.entries: list[dict[str, Any]] = [
+            _read(line, number, path) for number, line in enumerate(whole.splitlines(), 1)
+        ]
         self._file = open(path, "ab", buffering=0)
         self._file.truncate(len(whole))
 
@@ -27,7 +30,7 @@ class Journal:
         """Adds a line, with the time in seconds since 1970.
 
         Raises:
-          OSError: it cannot be written; a full disk, say.
+          OSError: the line cannot be written, for example because the disk is full.
         """
         entry = {"time": round(time.time(), 3), "action": action, "sequence": sequence, "frame": frame}
         self._file.write(json.dumps(entry).encode() + b"\n")
@@ -39,7 +42,7 @@ class Journal:
         self._file.close()
 
 
-def _read(line: bytes, number: int, path: Path) -> dict:
+def _read(line: bytes, number: int, path: Path) -> dict[str, Any]:
     try:
         entry = json.loads(line)
         if {"action", "sequence", "frame"} <= entry.keys():

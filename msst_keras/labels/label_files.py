@@ -19,8 +19,8 @@ def read_label(path: str | Path) -> np.ndarray:
     """Reads a label: bool (H, W), True = object.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: an unreadable file, or one that is no label: its values must be 0 and 255 (or 0 and 1).
+      FileNotFoundError: the file is missing.
+      ValueError: the file cannot be read, or is no label: a label's values are 0 and 255 (or 0 and 1).
     """
     levels = np.rint(images.read_map(path) * 255).astype(np.uint8)
     object_level = levels.max()
@@ -33,10 +33,10 @@ def read_label(path: str | Path) -> np.ndarray:
 
 
 def write_label(path: str | Path, label: np.ndarray) -> None:
-    """Writes a label, bool (H, W), as PNG of 0 and 255. The file is whole and on the disk when it has its name.
+    """Writes a label, bool (H, W), as PNG of 0 and 255. The file is complete and on the disk before it gets its name.
 
     Raises:
-      ValueError: another type or shape.
+      ValueError: the label has another type or shape.
     """
     if label.dtype != np.bool_ or label.ndim != 2:
         raise ValueError(f"{path}: a label must be bool (H, W), not {label.dtype} {label.shape}")
@@ -56,10 +56,10 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def read_order(labels_dir: str | Path) -> list[tuple[str, str]]:
-    """The (sequence, frame) of each row of the folder's table, in its order; none where there is no table.
+    """The (sequence, frame) of each row of the folder's table, in its order; an empty list if there is no table.
 
     Raises:
-      ValueError: a table without these columns.
+      ValueError: the table lacks these columns.
     """
     path = Path(labels_dir) / FRAMES_CSV
     if not path.is_file():

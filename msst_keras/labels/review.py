@@ -1,7 +1,7 @@
-"""The review of a folder of labels: what a person decides and erases, kept on the disk at each step.
+"""The review of a folder of labels: what a person decides and erases is kept on the disk at each step.
 
-A label is replaced by renaming a whole file over it, so no program ever sees a half of one, whenever this one dies.
-`review_files` says which files there are.
+A label is replaced by renaming a complete file over it, so no program ever sees half a label, even if this one is
+killed. `review_files` says which files there are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DECISIONS = ("accept", "reject", "reopen")
 
 
 class LabelChanged(ValueError):
-    """A change that was made on another version of a label than the one on the disk."""
+    """Raised for a change that was made to another version of a label than the one on the disk."""
 
 
 @dataclasses.dataclass
@@ -31,10 +31,10 @@ class Item:
     """A frame with a label.
 
     Attributes:
-      sequence: its sequence.
-      frame: its name.
+      sequence: name of its sequence.
+      frame: name of the frame.
       frame_path: its image file.
-      decision: "accept", "reject" or "reopen", which is none.
+      decision: "accept", "reject", or "reopen" if there is none.
     """
 
     sequence: str
@@ -60,13 +60,14 @@ class Review:
 
         Args:
           labels_dir: the labels.
-          sequences: the frames: those that a label is of must be among them, as image files.
-          order: "doubt", the order of the folder's table (`msst fuse_labels`: most doubtful first), or "sequence".
+          sequences: the frames, as image files; each label's frame must be among them.
+          order: "doubt", the order of the folder's table (of `msst fuse_labels`, the most doubtful first), or
+            "sequence", by name.
 
         Raises:
           BlockingIOError: another process reviews this folder.
-          FileNotFoundError: no such folder.
-          ValueError: no labels, a label without its frame, or one that lies outside the folder.
+          FileNotFoundError: the folder is missing.
+          ValueError: there are no labels, or a label has no frame or lies outside the folder.
         """
         self._files = ReviewFiles(labels_dir)
         with contextlib.ExitStack() as resources:
@@ -78,7 +79,7 @@ class Review:
             self._resources = resources.pop_all()
 
     def _replay(self) -> None:
-        """Takes the decisions from the journal and brings the files to where they belong."""
+        """Takes the decisions from the journal and moves the files to where they belong."""
         self._indices = {item.key: index for index, item in enumerate(self.items)}
         for entry in self._journal.entries:
             index = self._indices.get((entry["sequence"], entry["frame"]))
@@ -105,7 +106,7 @@ class Review:
         """A frame's label and its original, bool (H, W).
 
         Raises:
-          ValueError: an unreadable label, or one of another size than its frame.
+          ValueError: the label cannot be read, or its size is not its frame's.
         """
         item = self.items[index]
         size, path, original = read_frame_size(item.frame_path), self._place(item), self._files.original(*item.key)
@@ -120,13 +121,13 @@ class Review:
         """Replaces a frame's label; its original is kept. Returns the version of the new label.
 
         Args:
-          index: of the frame.
+          index: the frame's place in `items`.
           label: bool (H, W).
           base: the version that the change was made on, or None for whatever there is.
 
         Raises:
           LabelChanged: the label on the disk is another version.
-          ValueError: another size.
+          ValueError: the label has another size than its frame.
         """
         current, _ = self.read_labels(index)
         if label.shape != current.shape:
@@ -147,7 +148,7 @@ class Review:
         """Accepts or rejects a frame's label, or takes the decision back ("reopen").
 
         Raises:
-          ValueError: another decision.
+          ValueError: the decision is unknown.
         """
         if decision not in DECISIONS:
             raise ValueError(f"a decision is one of {', '.join(DECISIONS)}, not '{decision}'")
@@ -158,10 +159,10 @@ class Review:
             self._place(item)
 
     def close(self) -> None:
-        """Gives the folder free."""
+        """Lets other processes review the folder."""
         self._resources.close()
 
 
 def version_of(label: np.ndarray) -> str:
-    """A name for a label's content."""
+    """A short hash of a label's pixels, by which two versions of a label are told apart."""
     return hashlib.sha256(np.packbits(label).tobytes()).hexdigest()[:16]

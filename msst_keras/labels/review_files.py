@@ -1,6 +1,6 @@
 """The files of a review: which labels there are, where each belongs, and the frames as a browser shows them.
 
-LABELS/SEQUENCE/FRAME.png                       the labels as they are now: all in here count, whoever reads them
+LABELS/SEQUENCE/FRAME.png                       the labels as they are now, for every program that reads them
 LABELS/.review/original/SEQUENCE/FRAME.png      a label as it was before its first change
 LABELS/.review/rejected/SEQUENCE/FRAME.png      the labels that were rejected
 LABELS/.review/journal.jsonl                    what was done, in order; decisions are read from it
@@ -20,23 +20,23 @@ from PIL import Image
 from msst_keras.data import images, layouts
 from msst_keras.labels.label_files import read_order
 
-# 8K, 7680x4320. A browser holds a dozen bytes a pixel, and several frames.
+# About 8K, 7680x4320. A browser holds a dozen bytes a pixel, for several frames at once.
 MAX_PIXELS = 2**25
-_ORIENTATION = 0x0112  # the EXIF tag that browsers obey and this program does not (see `data.images`)
+_ORIENTATION = 0x0112  # the EXIF tag; browsers obey it and this program does not (see `data.images`)
 
 
 class ReviewFiles:
-    """The folder of labels.
+    """The files in the folder of labels.
 
     Attributes:
       journal_path: the file of the journal.
     """
 
     def __init__(self, labels_dir: str | Path):
-        """Makes the review's own folder in it.
+        """Makes the review's own folder in the folder of labels.
 
         Raises:
-          FileNotFoundError: no such folder.
+          FileNotFoundError: the folder of labels is missing.
         """
         self._root = Path(labels_dir)
         if not self._root.is_dir():
@@ -47,7 +47,7 @@ class ReviewFiles:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Keeps other processes out, and removes what a killed one was writing.
+        """Keeps other processes out, and removes the files that a killed process was writing.
 
         Raises:
           BlockingIOError: another process reviews this folder.
@@ -70,11 +70,11 @@ class ReviewFiles:
         """The (sequence, frame) of each label, rejected ones too, in the order of review.
 
         Args:
-          frames: those that there are.
+          frames: the (sequence, frame) of every frame.
           order: see `review.Review`.
 
         Raises:
-          ValueError: no labels, a label without its frame, or one that lies outside the folder.
+          ValueError: there are no labels, or a label has no frame or lies outside the folder.
         """
         rejected = self._own / "rejected"
         folders = [*layouts.subfolders(self._root), *(layouts.subfolders(rejected) if rejected.is_dir() else ())]
@@ -91,7 +91,7 @@ class ReviewFiles:
         return sorted(dict.fromkeys(found), key=lambda key: (ranks.get(key, len(ranks)), key))
 
     def _check(self, path: Path) -> str:
-        """The frame's name, of a label file that is one and lies in the folder."""
+        """The frame's name, once it is sure that the file is a PNG file and lies in the folder."""
         if path.suffix != ".png":
             raise ValueError(f"{path}: labels are PNG files; convert or remove this one")
         if not path.resolve().is_relative_to(self._root.resolve()):
@@ -105,10 +105,10 @@ class ReviewFiles:
         return self._own / "original" / sequence / f"{frame}.png"
 
     def place(self, sequence: str, frame: str, is_rejected: bool) -> Path:
-        """Where a label belongs; brings it there when it lies at the other place.
+        """The path where a label belongs; moves it there if it is at the other place.
 
         Raises:
-          ValueError: it lies at both.
+          ValueError: it is at both places.
         """
         kept, rejected = (folder / sequence / f"{frame}.png" for folder in (self._root, self._own / "rejected"))
         source, target = (kept, rejected) if is_rejected else (rejected, kept)
@@ -124,7 +124,7 @@ def read_frame_size(path: Path) -> tuple[int, int]:
     """(height, width) of a frame.
 
     Raises:
-      ValueError: an unreadable frame, or one too large to be shown.
+      ValueError: the frame cannot be read, or is too large to be shown.
     """
     height, width = images.read_image_size(path)
     if height * width > MAX_PIXELS:
@@ -133,7 +133,7 @@ def read_frame_size(path: Path) -> tuple[int, int]:
 
 
 def read_for_browser(path: Path) -> tuple[bytes, str]:
-    """A frame as a browser shows it pixel for pixel as it is labelled: an encoded image and its media type.
+    """A frame in a form that a browser shows with the same pixels as were labelled: an encoded image, its media type.
 
     Raises:
       ValueError: see `read_frame_size`.

@@ -1,7 +1,7 @@
-"""The server of the review page: a review's frames and labels for one browser at a time.
+"""The server of the review page: it gives a review's frames and labels to one browser at a time.
 
-Labels travel as bits, row by row, the first pixel in the highest bit; the answer to a label's GET is the label and then
-its original. Frames are named by their number, so no path comes from outside.
+Labels travel as bits, row by row, the first pixel in the highest bit. The answer to a GET of a label is the label and
+then its original. Frames are named by their number, so no path comes from outside.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from starlette.applications import Starlette
@@ -21,22 +22,23 @@ from starlette.routing import Route
 from msst_keras.labels.review import LabelChanged, Review, version_of
 from msst_keras.web.server import Refused, make_app, read_body
 
-# The page speaks every 5 s; a browser that has not spoken for so long has gone.
+# The page sends a sign of life every 5 s. A browser that has sent none for so long has gone.
 SEAT_SECONDS = 20
 
 
 class Seat:
-    """Which browser reviews: the one that came first, until it leaves, falls silent, or another takes over."""
+    """Says which browser reviews: the first that came, until it leaves, falls silent, or another takes over."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic):
-        self._holder, self._heard, self._now = None, 0.0, now
+        self._holder: str | None = None
+        self._heard, self._now = 0.0, now
 
     def take(self, previous: str, by_force: bool) -> str:
-        """Returns a new name for the browser that holds the seat from now on.
+        """Gives the seat to a browser and returns a new name for it.
 
         Args:
           previous: the name it had before it loaded the page again, or "".
-          by_force: take it from another browser.
+          by_force: whether to take the seat from another browser.
 
         Raises:
           Refused: another browser holds it.
@@ -49,7 +51,7 @@ class Seat:
         return self._holder
 
     def check(self, name: str) -> None:
-        """Notes a sign of life.
+        """Notes a sign of life of the browser of this name.
 
         Raises:
           Refused: another browser holds the seat.
@@ -91,7 +93,7 @@ class ReviewPage:
         )
 
     async def _list(self, request: Request) -> Response:
-        def describe():
+        def describe() -> dict[str, Any]:
             with self._lock:
                 items = self._review.items
                 frames = [[item.sequence, item.frame, item.decision] for item in items]
@@ -120,7 +122,7 @@ class ReviewPage:
     async def _send_label(self, request: Request) -> Response:
         index = self._index(request)
 
-        def read():
+        def read() -> tuple[np.ndarray, np.ndarray]:
             with self._lock:
                 return self._review.read_labels(index)
 
@@ -134,7 +136,7 @@ class ReviewPage:
         self._seat.check(request.headers.get("x-seat", ""))
         index = self._index(request)
 
-        def size():
+        def size() -> tuple[int, ...]:
             with self._lock:
                 return self._review.read_labels(index)[0].shape
 
@@ -147,7 +149,7 @@ class ReviewPage:
             )
         bits = np.unpackbits(np.frombuffer(content, np.uint8), count=height * width)
 
-        def save():
+        def save() -> str:
             with self._lock:
                 label = bits.reshape(height, width).astype(bool)
                 return self._review.save(index, label, request.headers.get("x-version"))

@@ -1,14 +1,15 @@
-"""Maps that need no other people's folders: flow magnitude, two classical methods of OpenCV, and a model of ours.
+"""Built-in methods that make maps for the labels: flow magnitude, two classical methods of OpenCV, and our model.
 
 Mean IoU of their labels on 78 frames of 27 DAVIS-2016 training sequences: flow_magnitude .54, spectral_residual .24,
-fine_grained .18. The plain mean of the first two has .49, of all three .42; weights fitted on these frames have .56. So
-without masks a weak method does harm, and where there are masks it helps.
+fine_grained .18. The plain mean of the first two has .49, that of all three .42; weights fitted on these frames have
+.56. So a weak method does harm without masks, and helps where there are masks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,23 +17,26 @@ import numpy as np
 from msst_keras.inference import SHIPPED_MODEL
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 
+# From the frames of a sequence, uint8 (H, W, 3) RGB, to their maps, float32 (H, W) in [0, 1].
+Source = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 
-def make_source(name: str, model_path: str | Path | None = None) -> Callable[[Iterable[np.ndarray]], Iterator]:
-    """A function from the frames of a sequence, uint8 (H, W, 3) RGB, to their maps, float32 (H, W) in [0, 1].
+
+def make_source(name: str, model_path: str | Path | None = None) -> Source:
+    """Makes a function from the frames of a sequence, uint8 (H, W, 3) RGB, to their maps, float32 (H, W) in [0, 1].
 
     Args:
       name: one of SOURCES: flow_magnitude (what moves against the camera), spectral_residual (Hou and Zhang 2007),
         fine_grained (Montabone and Soto 2010), or model.
-      model_path: of a SavedModel of `msst export`, for "model" alone; None is the one that is installed.
+      model_path: folder of a SavedModel of `msst export`, which only "model" needs; None for the installed one.
 
     Raises:
-      FileNotFoundError: no such model, or none that is installed.
-      ValueError: an unknown name.
+      FileNotFoundError: the model is missing, or none is installed.
+      ValueError: the name is unknown.
     """
     if name not in SOURCES:
         raise ValueError(f"a source must be one of {', '.join(SOURCES)}, not '{name}'")
     if name != "model":
-        return {"flow_magnitude": _flow_magnitude}.get(name) or _classical(_CLASSICAL[name])
+        return _flow_magnitude if name == "flow_magnitude" else _classical(_CLASSICAL[name])
     if model_path is None and not has_shipped_model():
         raise FileNotFoundError(
             "the source 'model' needs a SavedModel, and none is installed here: name one of `msst export` with --model"
@@ -49,10 +53,10 @@ def has_shipped_model() -> bool:
 
 
 def _flow_magnitude(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The residual flow's magnitude. Of the cameras, the homography gives the best map (docs/measurements.md)."""
+    """The magnitude of the flow less the camera's, a homography, which gives the best map (docs/measurements.md)."""
     size = None
 
-    def note_size():
+    def note_size() -> Iterator[np.ndarray]:
         nonlocal size
         for frame in frames:
             size = frame.shape[1::-1]
@@ -62,8 +66,8 @@ def _flow_magnitude(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield np.clip(cv2.resize(magnitude_prior(flow, camera="homography"), size), 0, 1)
 
 
-def _classical(create: Callable) -> Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]:
-    def make_maps(frames):
+def _classical(create: Callable[[], Any]) -> Source:
+    def make_maps(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for frame in frames:
             done, saliency = create().computeSaliency(np.ascontiguousarray(frame[..., ::-1]))
             if not done:

@@ -1,1 +1,1 @@
-"""What the local pages share: a server that answers its own pages alone, and their common style."""
+"""What the local pages share: a server that answers only its own pages, and their common style."""

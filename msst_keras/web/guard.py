@@ -1,11 +1,13 @@
-"""Who is answered: pages of this server, and with a token those who know it. Nobody else's page can read or write.
+"""Decides which requests are answered, so that no other site's page can read or write anything here.
 
-Any page that a browser has open can send requests to 127.0.0.1. Four rules keep them out:
+Any page that is open in a browser can send requests to 127.0.0.1. Four rules keep such pages out:
 
-- Host must be this server's own address: a foreign name that resolves to it (DNS rebinding) is refused.
-- What changes something (any method but GET and HEAD) must come from a page of this server, by its Origin.
-- What only reads is refused when the browser says that another site asks (Sec-Fetch-Site), except to open the page.
-- Beyond this machine every request needs the token, as a cookie that is set when the page is opened with ?token=.
+- Host must be this server's own address. A foreign name that resolves to it (DNS rebinding) is refused.
+- A request that changes something (any method but GET and HEAD) must have the Origin of a page of this server.
+- A request that reads is refused if the browser says that another site sends it (Sec-Fetch-Site), except to open the
+  page.
+- If the server listens beyond this machine, every request needs the token, in a cookie that is set when the page is
+  opened with ?token=.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -33,23 +36,23 @@ class Guard:
 
     Args:
       app: the application.
-      port: that the server listens on.
-      token: what requests must know, or None where the server listens on this machine's own address alone.
+      port: the port that the server listens on.
+      token: the token that requests must have; None if the server listens only on this machine's own address.
     """
 
-    def __init__(self, app, port: int, token: str | None = None):
+    def __init__(self, app: ASGIApp, port: int, token: str | None = None):
         self._app, self._token = app, token
         self._cookie = f"msst_{port}"  # cookies do not tell ports apart
         names = ("127.0.0.1", "localhost", "[::1]")
         self._hosts = {f"{name}:{port}" for name in names} | {name for name in names if port == 80}
 
-    async def __call__(self, scope, receive, send):
-        """Answers a request, or hands it on."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuses a request, or hands it on to the application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
-        async def send_with_headers(message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
@@ -59,7 +62,7 @@ class Guard:
         answer = self._refuse(scope) or self._app
         await answer(scope, receive, send_with_headers)
 
-    def _refuse(self, scope):
+    def _refuse(self, scope: Scope) -> Response | None:
         """The response to a request that is not handed on; None for one that is."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
@@ -73,7 +76,7 @@ class Guard:
                 return _error("another site's page may not read anything here")
         return self._ask_token(scope, headers)
 
-    def _ask_token(self, scope, headers: Headers):
+    def _ask_token(self, scope: Scope, headers: Headers) -> Response | None:
         if self._token is None:
             return None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]

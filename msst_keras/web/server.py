@@ -1,4 +1,4 @@
-"""A local server for one page: its files, its errors as one sentence, and its address."""
+"""A local server for one page: it serves the page's files, answers errors in one sentence, and prints its address."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 from starlette.applications import Starlette
@@ -24,10 +24,11 @@ _TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", 
 
 
 class Refused(Exception):
-    """A request that cannot be done now; the page is told why.
+    """Raised for a request that cannot be done now; the page is told why.
 
     Attributes:
-      kind: what the page decides by.
+      kind: a word for the reason, by which the page decides what to do.
+      status: the HTTP status of the answer.
     """
 
     def __init__(self, sentence: str, kind: str = "refused", status: int = 409):
@@ -36,10 +37,10 @@ class Refused(Exception):
 
 
 def make_app(package: str, routes: Sequence[Route], lifespan: Callable | None = None) -> Starlette:
-    """An application: the page in PACKAGE/page (page.html and its styles and scripts), what is common, and `routes`.
+    """Makes an application of the page in PACKAGE/page (page.html, styles, scripts), the common files, and `routes`.
 
-    ValueError and OSError in a route are answered with their sentence as {"error": ...} and status 400, `Refused` with
-    its own status and kind.
+    ValueError and OSError in a route are answered with their sentence as {"error": ...} and status 400, and `Refused`
+    with its own status and kind.
     """
     folders = [importlib.resources.files(name) / "page" for name in ("msst_keras.web", package)]
     files = [file for folder in folders for file in folder.iterdir() if file.name.rpartition(".")[2] in _TYPES]
@@ -54,7 +55,7 @@ def make_app(package: str, routes: Sequence[Route], lifespan: Callable | None = 
     return Starlette(routes=[*pages, *routes], exception_handlers=handlers, lifespan=lifespan)
 
 
-def _serve_file(content: bytes, name: str):
+def _serve_file(content: bytes, name: str) -> Callable[[Request], Awaitable[Response]]:
     media_type = _TYPES[name.rpartition(".")[2]]
 
     async def serve(request: Request) -> Response:
@@ -80,7 +81,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     """Reads a request's body.
 
     Raises:
-      Refused: more than `limit` bytes.
+      Refused: the body has more than `limit` bytes.
     """
     chunks, size = [], 0
     async for chunk in request.stream():
@@ -92,16 +93,16 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def serve(app: Starlette, host: str, port: int, what: str) -> None:
-    """Serves until it is stopped (Ctrl-C), and says where.
+    """Serves until it is stopped (Ctrl-C), and prints the address.
 
     Args:
       app: the application.
-      host: the address to listen on. Beyond this machine's own (127.0.0.1, localhost, ::1) a token is asked for.
-      port: 0 takes a free one.
-      what: the page shows, for the line that is printed.
+      host: the address to listen on. On any address but 127.0.0.1, localhost and ::1, requests need a token.
+      port: the port to listen on; 0 takes a free one.
+      what: what the page shows, for the line that is printed.
 
     Raises:
-      OSError: the address cannot be had.
+      OSError: the address is taken, or is not this machine's.
     """
     token = None if host in _LOCAL else secrets.token_urlsafe(24)
     with _listen(host, port) as listener:
@@ -114,7 +115,7 @@ def serve(app: Starlette, host: str, port: int, what: str) -> None:
             Guard(app, port, token), log_level="warning", server_header=False, timeout_graceful_shutdown=2,
             proxy_headers=False, ws="none",
         )  # fmt: skip
-        # uvicorn raises the signal that ended it once more when it is done: what is open here is then closed.
+        # uvicorn raises the signal that stopped it again when it is done. As SystemExit it closes what is open here.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
@@ -127,7 +128,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(128)  # before the address is printed: whoever reads it may connect at once
+        listener.listen(128)  # before the address is printed, because whoever reads it may connect at once
         return listener
     except OSError as error:
         raise OSError(

@@ -1,7 +1,7 @@
 """The camera's motion in a flow map: a smooth motion of the whole map, fitted robustly and removed (section 3.1).
 
-The paper does not say whether the camera's motion is removed before flow is coloured. What is left of a map once it is
-removed moves by itself; a parallax, which no motion of a plane explains, is left too.
+The paper does not say whether the camera's motion is removed before flow is coloured. Without it a map shows what moves
+by itself, and also parallax, which no motion of a plane explains.
 
 This is the NumPy version; `regions.subtract_camera` is the same in the graph.
 """
@@ -15,15 +15,16 @@ from msst_keras.data.flow_files import FLOW_STEP
 CAMERAS = ("none", "median", "affine", "homography")
 
 FIT_STEP = 4  # the fit sees every fourth row and column: 6,480 points of 240x432
-# Least absolute residuals first, which a large object pulls less than squares, then Tukey's biweight, for which points
-# far off count nothing. A fixed number of steps, so that the exported graph has no loop.
+# First come steps of least absolute residuals, which a large object pulls less than least squares, then steps of
+# Tukey's biweight, for which points far off do not count. Their numbers are fixed, so that the exported graph has no
+# loop.
 ROBUST_STEPS = 8
 BIWEIGHT_STEPS = 8
-# Where the biweight ends, in medians of the residuals; its usual 4.685 standard deviations are 4 medians of a
-# two-dimensional normal residual. A median below MIN_RESIDUAL, the rounding of flow, is taken to be that.
+# Where the biweight ends, in medians of the residuals: its usual 4.685 standard deviations are 4 medians of a
+# two-dimensional normal residual. A median below MIN_RESIDUAL, the rounding of flow, counts as MIN_RESIDUAL.
 CUTOFF = 4.0
 MIN_RESIDUAL = FLOW_STEP
-# Added to the normal equations, whose diagonal is near 1 or far above: with it a map of one column has a solution.
+# Added to the normal equations, whose diagonal is near 1 or far above, so that a map of one column has a solution too.
 RIDGE = 1e-6
 
 
@@ -41,10 +42,10 @@ def check_camera(camera: str) -> str:
 def subtract_camera(flow: np.ndarray, camera: str) -> np.ndarray:
     """Removes the camera's motion from a flow map.
 
-    "median" takes each component's median; "affine" has a linear function of the position for each component, 6
-    numbers: pan, zoom, roll, shear; "homography" is the flow of a plane under any small motion of the camera, 8
-    numbers (Longuet-Higgins), to which it is linear: u = a + bx + cy + gxx + hxy, v = d + ex + fy + gxy + hyy. Both are
-    fitted by least squares that are reweighted a fixed number of times, so that objects drop out.
+    "median" takes each component's median. "affine" fits a linear function of the position for each component: 6
+    numbers, for pan, zoom, roll and shear. "homography" fits the flow of a plane under any small motion of the camera:
+    8 numbers (Longuet-Higgins), in which it is linear: u = a + bx + cy + gxx + hxy, v = d + ex + fy + gxy + hyy. Both
+    are fitted by least squares that are reweighted a fixed number of times, so that objects drop out.
 
     Args:
         flow: (h, w, 2) float, x then y, pixels per frame.
@@ -54,14 +55,14 @@ def subtract_camera(flow: np.ndarray, camera: str) -> np.ndarray:
         (h, w, 2) float64.
 
     Raises:
-        ValueError: The camera is none of these.
+        ValueError: The camera is unknown.
     """
     flow = np.asarray(flow, np.float64)
     if check_camera(camera) == "none":
         return flow
     if camera == "median":
         return flow - np.median(flow, axis=(0, 1))
-    basis = camera_basis(*flow.shape[:2], camera)
+    basis = camera_basis(flow.shape[0], flow.shape[1], camera)
     points = basis[::FIT_STEP, ::FIT_STEP].reshape(-1, 2, basis.shape[-1])
     observed = flow[::FIT_STEP, ::FIT_STEP].reshape(-1, 2)
     weights = np.ones(len(points))

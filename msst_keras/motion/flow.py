@@ -1,14 +1,15 @@
 """Optical flow between frames, its colours, and its magnitude as a prior (section 3.1).
 
-The paper names no flow method. Flow is made at `motion_size`, smaller than the frame, and rounded to FLOW_STEP: what
-this module gives is what records hold and what the exported graph is given, to the bit.
+The paper names no flow method. Flow is made at `motion_size`, which is smaller than the frame, and rounded to
+FLOW_STEP. Records and the exported graph get exactly what this module gives, to the bit.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,34 +17,37 @@ import numpy as np
 from msst_keras.data.flow_files import FLOW_STEP, MAX_FLOW
 from msst_keras.motion.camera import subtract_camera
 
+# Two grey frames, uint8 (h, w) -> the flow from the first to the second, float32 (h, w, 2).
+Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
 MIN_MOTION_SIZE = 32  # DIS fails on smaller maps or gives NaN, depending on their shape
 
-# A frame's flow leads `stride` frames ahead (forward) or back (backward), near that end of the sequence to its last or
-# first frame, and is divided by the number of frames it spans. The frame at the end has nowhere to lead: its flow is
-# the negated flow of the opposite direction to its neighbour.
+# A frame's flow leads `stride` frames ahead (forward) or back (backward), or to the last or first frame of the sequence
+# if that is nearer, and is divided by the number of frames it spans. From the frame at the end flow leads nowhere, so
+# it is the negated flow of the opposite direction to its neighbour.
 EDGE_RULE = "forward: last = -flow(last, last - 1); backward: first = -flow(first, second); one frame alone: zero"
 
 FILES_EDGE_RULE = "a frame at the end without a file takes its neighbour's flow"
 
 
-def _dis(preset: int, finest_scale: int, patch_stride: int) -> Callable:
+def _dis(preset: int, finest_scale: int, patch_stride: int) -> Method:
     method = cv2.DISOpticalFlow_create(preset)
     method.setFinestScale(finest_scale)
     method.setPatchStride(patch_stride)
     return lambda first, second: method.calc(first, second, None)
 
 
-def _tvl1() -> Callable:
+def _tvl1() -> Method:
     method = cv2.optflow.createOptFlow_DualTVL1()
     return lambda first, second: method.calc(first, second, None)
 
 
-def _deepflow() -> Callable:
+def _deepflow() -> Method:
     method = cv2.optflow.createOptFlow_DeepFlow()
     return lambda first, second: method.calc(first, second, None)
 
 
-def _farneback() -> Callable:
+def _farneback() -> Method:
     return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 5, 15, 3, 5, 1.2, 0)
 
 
@@ -55,10 +59,10 @@ def _farneback() -> Callable:
 #   farneback  21 ms  .37 px  .433  (.444)  it gives nothing where texture is weak
 #   deepflow  300 ms  .13 px
 #   tvl1        2 s   .16 px
-# `dis` is OpenCV's medium preset carried to full resolution (as it comes, with finest scale 1: 11 ms, .22 px), its
-# patches 4 pixels apart. `dis_fast` is the fast preset with one scale more (as it comes, with finest scale 2: 3 ms,
+# `dis` is OpenCV's medium preset carried on to full resolution, with patches 4 pixels apart (unchanged, the preset ends
+# at scale 1: 11 ms, .22 px). `dis_fast` is the fast preset with one scale more (unchanged, it ends at scale 2: 3 ms,
 # .44 px).
-_METHODS = {
+_METHODS: dict[str, Callable[[], Method]] = {
     "dis": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, finest_scale=0, patch_stride=4),
     "dis_fast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_FAST, finest_scale=1, patch_stride=4),
     "farneback": _farneback,
@@ -66,22 +70,22 @@ _METHODS = {
     "deepflow": _deepflow,
 }
 FLOW_METHODS = tuple(_METHODS)
-FROM_FILES = "files"  # in place of a method: somebody else's flow, which is given and not computed
+FROM_FILES = "files"  # in place of a method: flow that is read from files and not computed
 DIRECTIONS = ("forward", "backward")
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowSettings:
-    """Everything that flow depends on; goes into record manifests and exported models.
+    """Everything that flow depends on. Record manifests and exported models hold these settings.
 
     Attributes:
         method: One of FLOW_METHODS, or FROM_FILES.
         motion_size: (height, width) of flow maps. The default is half of DAVIS's 480x854 (16:9): flow takes a
-            quarter of the time, and a 512x512 network sees it through a stride of 16 anyhow.
-        direction: "forward", from frame t to t + stride, as most flow files are; or "backward", from t to t - stride:
-            no delay in a live stream.
-        stride: Frames that flow spans; flow is divided by it, so its unit is always pixels per frame. 2 or 3 help
-            where the frame rate is high and motion slow.
+            quarter of the time, and a 512x512 network sees it through a stride of 16 anyway.
+        direction: "forward", from frame t to t + stride, as most flow files are, or "backward", from t to t - stride,
+            which has no delay in a live stream.
+        stride: How many frames flow spans. Flow is divided by it, so its unit is always pixels per frame. 2 or 3 help
+            where the frame rate is high and motion is slow.
 
     Raises:
         ValueError: A value is none of these.
@@ -92,7 +96,7 @@ class FlowSettings:
     direction: str = "forward"
     stride: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in (*FLOW_METHODS, FROM_FILES):
             methods = ", ".join((*FLOW_METHODS, FROM_FILES))
             raise ValueError(f"The flow method must be one of {methods}, found {self.method!r}.")
@@ -107,14 +111,14 @@ class FlowSettings:
         if not (isinstance(self.stride, int) and self.stride >= 1):
             raise ValueError(f"The flow stride must be a whole number of frames, 1 or more, found {self.stride!r}.")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values, with the rounding and the rule at the ends that flow was made with."""
         settings = dataclasses.asdict(self)
         edge_rule = FILES_EDGE_RULE if self.method == FROM_FILES else EDGE_RULE
         return {**settings, "motion_size": list(self.motion_size), "rounding": FLOW_STEP, "edge_rule": edge_rule}
 
     @classmethod
-    def from_dict(cls, settings: dict) -> FlowSettings:
+    def from_dict(cls, settings: Mapping[str, Any]) -> FlowSettings:
         """The inverse of `to_dict`.
 
         Raises:
@@ -134,7 +138,7 @@ class FlowSettings:
 class FlowEstimator:
     """The flow of a sequence, frame by frame: `flows`, or `push` and `close` for a live stream.
 
-    Results depend on the frames and settings alone, not on the number of threads nor on what was computed before.
+    Results depend on the frames and settings alone, not on the number of threads or on what was computed before.
     Memory does not grow with the sequence: `stride` + 1 reduced frames are held. An estimator cannot be pickled; make
     one in each process.
     """
@@ -147,23 +151,24 @@ class FlowEstimator:
         self._start()
 
     def _start(self) -> None:
-        self._frames = collections.deque(maxlen=self.settings.stride + 1)  # reduced; the newest last
-        self._frame_shape = None
+        # The reduced frames, the newest last.
+        self._frames: collections.deque[np.ndarray] = collections.deque(maxlen=self.settings.stride + 1)
+        self._frame_shape: tuple[int, ...] | None = None
         self._num_frames = 0
 
     def resize(self, frame: np.ndarray) -> np.ndarray:
-        """Reduces a frame to what flow is computed on.
+        """Reduces a frame to the grey image that flow is computed on.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
 
         Returns:
-            (h, w) uint8 grey at `motion_size`: grey first, then means over areas (INTER_AREA) where neither side
-            grows, and bilinear interpolation otherwise. The aspect ratio is not kept; flow is in pixels of the
-            reduced frame.
+            (h, w) uint8 grey at `motion_size`. The frame is made grey and then resized: by means over areas
+            (INTER_AREA) if neither side grows, by bilinear interpolation otherwise. The aspect ratio is not kept; flow
+            is in pixels of the reduced frame.
 
         Raises:
-            ValueError: The frame is none.
+            ValueError: The array is not such a frame.
         """
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
@@ -174,17 +179,17 @@ class FlowEstimator:
         return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
     def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The flow from one frame to another, whatever lies between them.
+        """The flow from one frame to another, which need not be neighbours.
 
         Args:
             first: (H, W, 3) uint8 RGB.
-            second: Of the same shape.
+            second: A frame of the same shape.
 
         Returns:
             (h, w, 2) float32, x then y, in pixels of `motion_size`, multiples of FLOW_STEP.
 
         Raises:
-            ValueError: Bad frames, two sizes, or flow that 16 bits cannot hold.
+            ValueError: An array is not such a frame, the sizes differ, or 16 bits cannot hold the flow.
         """
         first_grey, second_grey = self.resize(first), self.resize(second)
         if first.shape != second.shape:
@@ -203,7 +208,7 @@ class FlowEstimator:
         Raises:
             ValueError: See `between`.
         """
-        stream = FlowEstimator(self.settings)  # of its own, so that it cannot meet frames pushed here
+        stream = FlowEstimator(self.settings)  # a new one, which has no frames that were pushed here
         for frame in frames:
             yield from stream.push(frame)
         yield from stream.close()
@@ -211,8 +216,9 @@ class FlowEstimator:
     def push(self, frame: np.ndarray) -> list[np.ndarray]:
         """Takes the next frame and returns the flows that became known, in frame order.
 
-        Forward: none at first, then one each time, of the frame `stride` before. Backward: none for the first frame,
-        two for the second (the first frame's flow leads to it), then that of each frame at once.
+        Forward, there is none at first, and then one each time, that of the frame `stride` before. Backward, there is
+        none for the first frame, two for the second (the flow of the first frame leads to it), and then that of each
+        frame at once.
 
         Raises:
             ValueError: See `between`.
@@ -236,7 +242,7 @@ class FlowEstimator:
         return [*flows, self._measure(grey, frames[0], len(frames) - 1)]
 
     def close(self) -> list[np.ndarray]:
-        """Ends the sequence and returns the flows that were still to come, in order; the estimator is then as new."""
+        """Ends the sequence and returns the remaining flows in order. The estimator can then be used again."""
         frames, direction = list(self._frames), self.settings.direction
         num_frames, stride = self._num_frames, self.settings.stride
         self._start()
@@ -272,7 +278,7 @@ COLOR_WHEEL = _make_color_wheel()  # (55, 3) RGB in 0..1, Middlebury's
 def flow_to_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.ndarray:
     """Colours of flow: hue is its direction, saturation its magnitude, white where nothing moves (Middlebury's wheel).
 
-    Unlike Middlebury's own program the wheel is closed (no seam where the angle wraps) and magnitudes above the
+    Unlike in Middlebury's own program, the wheel is closed (no seam where the angle wraps), and magnitudes above the
     largest are shown as the largest.
 
     Args:
@@ -284,7 +290,7 @@ def flow_to_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.nd
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: The flow is none.
+        ValueError: The array is not a flow map.
     """
     flow = check_flow(flow)
     x, y = flow[..., 0], flow[..., 1]
@@ -302,8 +308,8 @@ def flow_to_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.nd
 def magnitude_prior(flow: np.ndarray, camera: str = "median") -> np.ndarray:
     """The magnitude of residual flow as a motion prior: the baseline that a trained prior must beat.
 
-    The camera's motion is removed; magnitudes are divided by their 99th percentile (by FLOW_STEP where that is less:
-    there all but a hundredth of the map stands still) and clipped to 1.
+    The camera's motion is removed. Magnitudes are divided by their 99th percentile and clipped to 1. If that percentile
+    is less than FLOW_STEP, all but a hundredth of the map stands still, and they are divided by FLOW_STEP.
 
     Args:
         flow: (h, w, 2) float32, x then y, pixels per frame.
@@ -313,7 +319,7 @@ def magnitude_prior(flow: np.ndarray, camera: str = "median") -> np.ndarray:
         (h, w) float32 in 0..1.
 
     Raises:
-        ValueError: The flow is none, or the camera is unknown.
+        ValueError: The array is not a flow map, or the camera is unknown.
     """
     residual = subtract_camera(check_flow(flow), camera)
     magnitude = np.hypot(residual[..., 0], residual[..., 1])
@@ -325,7 +331,7 @@ def check_flow(flow: np.ndarray) -> np.ndarray:
     """Returns `flow` as float32.
 
     Raises:
-        ValueError: It is no finite (H, W, 2) float array.
+        ValueError: The array is not a finite (H, W, 2) float array.
     """
     flow = np.asarray(flow)
     if flow.ndim != 3 or flow.shape[2] != 2 or not np.issubdtype(flow.dtype, np.floating):

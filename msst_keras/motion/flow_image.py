@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,18 +14,18 @@ from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.settings import LEVELS, ZERO_LEVEL
 
 # Full scale is this percentile of a map's residual lengths: an object of 2 % of the frame reaches it, and a few wrong
-# vectors do not; it is taken of the rows and columns that the camera's fit sees, since sorting all takes longer than
-# the fit. Where that is less than SMALLEST_SCALE pixels of the map nothing moves for certain, and noise is not blown up
-# to look like motion.
+# vectors do not. It is taken of the rows and columns that the camera's fit sees, since sorting all takes longer than
+# the fit. Full scale is at least SMALLEST_SCALE pixels of the map: below that nothing moves for certain, and noise
+# must not be blown up to look like motion.
 SCALE_PERCENTILE = 98
 SMALLEST_SCALE = 0.75
 
 
 @keras.saving.register_keras_serializable(package="msst_keras")
 class FlowImage(keras.Model):
-    """The flow that is left when the camera's is removed, robustly scaled, behind the interface of `prior.MotionPrior`.
+    """The flow that is left without the camera's, robustly scaled, with the interface of `prior.MotionPrior`.
 
-    Inputs: {"flow": (B, h, w, 2) float32, pixels per frame}; "superpixels" may be there and are ignored. Output:
+    Inputs: {"flow": (B, h, w, 2) float32, pixels per frame}; "superpixels" are allowed and ignored. Output:
     (B, h, w, 3) float32 in 0..1, multiples of 1/255: x and y of the residual flow and its length, each divided by the
     map's scale and cut at 1, as (ZERO_LEVEL + LEVELS * value) / 255.
 
@@ -31,25 +34,28 @@ class FlowImage(keras.Model):
 
     Args:
         flow: Settings of the flow.
-        camera: The motion of the camera that is removed, one of `camera.CAMERAS`. A homography is what a camera that
-            turns and a scene that is far away give.
+        camera: The motion of the camera that is removed, one of `camera.CAMERAS`. A homography describes a camera that
+            turns, and a scene that is far away.
+        **model_options: Options of `keras.Model`: name, trainable.
     """
 
     superpixel_settings = None
     needs_frames = False
 
-    def __init__(self, flow: FlowSettings | dict | None = None, camera: str = "homography", **model_options):
+    def __init__(self, flow: FlowSettings | dict | None = None, camera: str = "homography", **model_options: Any):
         super().__init__(dtype="float32", **model_options)
         self.flow_settings = FlowSettings.from_dict(flow) if isinstance(flow, dict) else flow or FlowSettings()
         self.camera = check_camera(camera)
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Mapping[str, keras.KerasTensor], training: bool = False) -> keras.KerasTensor:
+        """The residual flow as an image, see the class."""
         residual = regions.subtract_camera(inputs["flow"], self.camera)
         length = ops.sqrt(ops.sum(ops.square(residual), axis=-1))
         scale = ops.maximum(regions.percentile(length[:, ::FIT_STEP, ::FIT_STEP], SCALE_PERCENTILE), SMALLEST_SCALE)
         image = ops.concatenate([residual, ops.expand_dims(length, -1)], axis=-1) / ops.expand_dims(scale, -1)
         return (ZERO_LEVEL + ops.round(LEVELS * ops.clip(image, -1.0, 1.0))) / 255
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the same model again."""
         return {"name": self.name, "flow": self.flow_settings.to_dict(), "camera": self.camera}

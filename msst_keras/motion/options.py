@@ -14,27 +14,29 @@ from msst_keras.options import check_options, option, options_of
 class PriorOptions:
     """What the prior is made of; see `prior.MotionPrior`."""
 
-    num_levels: int = option("M, segmentations of each flow map.", SuperpixelSettings.num_levels, low=1)
+    num_levels: int = option("M, the number of segmentations of each flow map.", SuperpixelSettings.num_levels, low=1)
     max_regions: int = option(
-        "Most superpixels of a level; 256 do for small maps.", SuperpixelSettings.max_regions, low=2
+        "The most superpixels that a level may have; 256 suffice for small maps.", SuperpixelSettings.max_regions, low=2
     )
-    classifier_per_level: bool = option("One classifier per level (Eq. 1's S^j) instead of one.", False)
+    classifier_per_level: bool = option(
+        "Train a classifier for each level (Eq. 1's S^j) instead of one for all.", False
+    )
     backbone: str = option(
         "Network that the deep features come from; vgg16 is the paper's.", "vgg16", choices=BACKBONES
     )
-    weights: str = option("Of the backbone: imagenet, hed (vgg16), none, or a file.", "imagenet")
-    width: float = option("Multiplies the backbone's numbers of channels.", 1.0, low=0.01)
+    weights: str = option("The backbone's first weights: imagenet, hed (for vgg16), none, or a file.", "imagenet")
+    width: float = option("A factor for the backbone's numbers of channels.", 1.0, low=0.01)
     train_backbone: bool | None = option(
-        "Train the backbone too; by default only where it has no weights (--weights=none).", None
+        "Train the backbone too. By default it is trained only if it has no weights (--weights=none).", None
     )
     camera: str = option(
-        "The camera's motion that is removed before flow is coloured: the map's median, or a fitted one.",
+        "Which motion of the camera is removed before flow is coloured: none, the map's median, or a fitted motion.",
         "homography",
         choices=CAMERAS,
     )
-    rgb_features: bool = option("Features of the frame beside those of the flow; not in the paper.", False)
+    rgb_features: bool = option("Use features of the frame beside those of the flow; not in the paper.", False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -44,13 +46,13 @@ class TrainPriorOptions:
 
     records: tuple[str, ...] = option("Globs of record folders made with --store_flow, comma-separated.")
     val_records: tuple[str, ...] | None = option("Globs of record folders to report on, of other sequences.", None)
-    val_frames: int = option("At most so many of their frames, drawn by --seed.", 200, low=1)
-    output: str = option("File of the prior, NAME.keras.")
-    batch_size: int = option("Flow maps in a step.", 4, low=1)
-    steps: int = option("Steps.", 1000, low=1)
-    learning_rate: float = option("Of Adam.", 1e-3, low=0)
-    seed: int = option("Of initial weights and order.", 0, low=0)
+    val_frames: int = option("Report on at most so many frames of --val_records, drawn by --seed.", 200, low=1)
+    output: str = option("File to write the prior to, NAME.keras.")
+    batch_size: int = option("Number of flow maps in a step.", 4, low=1)
+    steps: int = option("Number of steps.", 1000, low=1)
+    learning_rate: float = option("Learning rate of Adam.", 1e-3, low=0)
+    seed: int = option("Seed of the initial weights and of the order.", 0, low=0)
     prior: PriorOptions = options_of(PriorOptions)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)

@@ -1,6 +1,6 @@
-"""How the motion of a video's frames is made: what records, runs and exported models say of it, and what is to be made.
+"""How the motion of a video's frames is made, as records, runs and exported models say it, and as it is asked for.
 
-Nothing here brings Keras or TensorFlow; `prior.make_prior` makes the prior that settings name.
+Nothing here imports Keras or TensorFlow; `prior.make_prior` makes the prior that settings name.
 """
 
 from __future__ import annotations
@@ -8,21 +8,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from msst_keras.files import hash_file
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.superpixels import SuperpixelSettings
 
-# Kinds of prior. MAGNITUDE is the flow's residual magnitude, FLOW is flow itself as an image (see `flow_image`), and
-# NETWORK is a file of `msst train_prior`. FILES are maps that somebody else's method made.
+# Kinds of prior. MAGNITUDE is the flow's residual magnitude, FLOW is the flow itself as an image (see `flow_image`),
+# and NETWORK is a file of `msst train_prior`. FILES are maps that another method made.
 NO_PRIOR, MAGNITUDE, FLOW, NETWORK, FILES = "none", "magnitude", "flow", "network", "files"
 UNTRAINED = (MAGNITUDE, FLOW)
-_CHANNELS = {FLOW: 3}  # 1 of the others
-# The numbers of flow as an image, of 0 to 255: no motion, and the steps from there to full scale.
+_CHANNELS = {FLOW: 3}  # the others have 1
+# Of the levels 0 to 255 of flow as an image: the level of no motion, and the number of levels from there to full scale.
 ZERO_LEVEL, LEVELS = 128, 127
 
-# Settings of flow that flow as an image does not show: it is scaled map by map, so what spans other frames, or leads
-# back, differs no more than other videos do. A frame seen in several such ways teaches more.
+# Settings of flow that do not matter for flow as an image. It is scaled map by map, so flow that spans more frames, or
+# leads backward, differs no more than other videos do. A frame seen in several such ways even teaches more.
 SCALED_AWAY = ("direction", "stride")
 
 
@@ -32,7 +33,7 @@ class PriorSettings:
 
     Attributes:
         kind: One of NO_PRIOR, MAGNITUDE, FLOW, NETWORK and FILES.
-        sha256: Of the file of a NETWORK.
+        sha256: Hash of the file of a NETWORK; None for the other kinds.
     """
 
     kind: str
@@ -40,11 +41,12 @@ class PriorSettings:
 
     @property
     def channels(self) -> int:
+        """How many channels its maps have."""
         return _CHANNELS.get(self.kind, 1)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values."""
-        settings = {"kind": self.kind}
+        settings: dict[str, Any] = {"kind": self.kind}
         if self.channels > 1:
             settings["channels"] = self.channels
         if self.sha256 is not None:
@@ -57,15 +59,15 @@ class MotionSettings:
     """How motion was made: the "motion" of a manifest, of run.json and of a SavedModel's asset.
 
     Attributes:
-        flow: How flow was, as `FlowSettings.to_dict` writes it. It is kept as it was written, because records may hold
-            flow that this program cannot make; `flow_settings` reads it.
-        superpixels: How superpixels were, as `SuperpixelSettings.to_dict` writes it; None without.
+        flow: How flow was made, as `FlowSettings.to_dict` writes it. It is kept as it was written, because records may
+            hold flow that this program cannot make; `flow_settings` reads it.
+        superpixels: How superpixels were made, as `SuperpixelSettings.to_dict` writes it; None if there are none.
         prior: Which prior was computed from them.
-        flow_stored: Whether records hold flow, too; None of a run or a model, which have no records.
+        flow_stored: Whether records hold the flow too; None for a run or a model, which have no records.
     """
 
-    flow: dict
-    superpixels: dict | None
+    flow: dict[str, Any]
+    superpixels: dict[str, Any] | None
     prior: PriorSettings
     flow_stored: bool | None = None
 
@@ -76,22 +78,22 @@ class MotionSettings:
         Raises:
             ValueError: A setting is missing or of the wrong type.
         """
-        right = isinstance(settings, dict) and (
-            isinstance(settings.get("flow"), dict)
+        if not (
+            isinstance(settings, dict)
+            and isinstance(settings.get("flow"), dict)
             and isinstance(settings.get("superpixels", ""), dict | None)
             and isinstance(settings.get("prior"), dict)
             and isinstance(settings["prior"].get("kind"), str)
             and isinstance(settings["prior"].get("sha256"), str | None)
             and isinstance(settings.get("flow_stored"), bool | None)
-        )
-        if not right:
+        ):
             raise ValueError(
                 f"expected motion settings (flow, superpixels, prior, flow_stored), found {str(settings)[:80]!r}"
             )
         prior = PriorSettings(settings["prior"]["kind"], settings["prior"].get("sha256"))
         return cls(settings["flow"], settings["superpixels"], prior, settings.get("flow_stored"))
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values."""
         settings = {"flow": self.flow, "superpixels": self.superpixels, "prior": self.prior.to_dict()}
         return settings if self.flow_stored is None else {**settings, "flow_stored": self.flow_stored}
@@ -107,7 +109,7 @@ class MotionSettings:
 
     @property
     def superpixel_settings(self) -> SuperpixelSettings | None:
-        """How superpixels are made; None without.
+        """How superpixels are made; None if there are none.
 
         Raises:
             ValueError: This program cannot make such superpixels.
@@ -115,9 +117,9 @@ class MotionSettings:
         return None if self.superpixels is None else SuperpixelSettings.from_dict(self.superpixels)
 
     def differences(self, other: MotionSettings, parts: Collection[str] = ("flow", "superpixels", "prior")) -> str:
-        """How the settings of another differ from these, in words for a sentence; "" where they are alike.
+        """How other settings differ from these, in words for a sentence; "" if they do not.
 
-        Whether flow is stored makes no difference to what motion is.
+        Whether flow is stored does not count, because it does not change the motion.
 
         Args:
             other: The settings to compare with.
@@ -133,19 +135,19 @@ class MotionSettings:
         return "; ".join(found)
 
     def without_flow(self, keys: Collection[str]) -> MotionSettings:
-        """The same settings, those of flow that `keys` name left out, for `differences` that are to pass over them."""
+        """The same settings without those of flow that `keys` name, so that `differences` passes over them."""
         return dataclasses.replace(self, flow={key: value for key, value in self.flow.items() if key not in keys})
 
 
 @dataclasses.dataclass(frozen=True)
 class MotionOptions:
-    """What is to be computed from the frames' motion and stored. It can be pickled: each worker makes the prior itself.
+    """What is to be computed from the frames' motion and stored. It can be pickled; each worker makes the prior itself.
 
     Attributes:
         flow: How flow is made.
-        superpixels: How superpixels are; None when the prior needs none.
-        prior: NO_PRIOR, MAGNITUDE, FLOW, FILES, or a file of `msst train_prior`; `flow` and `superpixels` are then the
-            file's.
+        superpixels: How superpixels are made; None if the prior needs none.
+        prior: NO_PRIOR, MAGNITUDE, FLOW, FILES, or a file of `msst train_prior`, whose `flow` and `superpixels` these
+            must then be.
         store_flow: Whether the flow is stored too.
         flow_dir: Where the flow is read from when its method is "files" (see `data.flow_files`).
         prior_dir: Where the prior is read from when it is FILES: PRIOR_DIR/SEQUENCE/FRAME.png, 8-bit grey, any size.
@@ -159,7 +161,7 @@ class MotionOptions:
     prior_dir: str | Path | None = None
 
     def settings(self) -> MotionSettings:
-        """What records say of it; a prior's file goes into it by its hash."""
+        """The settings as records hold them, with the hash of a prior's file."""
         if self.prior in (NO_PRIOR, FILES, *UNTRAINED):
             prior = PriorSettings(self.prior)
         else:
@@ -167,7 +169,7 @@ class MotionOptions:
         superpixels = self.superpixels.to_dict() if self.superpixels else None
         return MotionSettings(self.flow.to_dict(), superpixels, prior, self.store_flow)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The manifest's "motion"."""
         return self.settings().to_dict()
 

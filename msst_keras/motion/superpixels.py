@@ -1,11 +1,13 @@
 """Superpixels: several graph segmentations of a flow map (section 3.1; Felzenszwalb and Huttenlocher, the paper's [7]).
 
-The paper gives neither their number M nor their settings.
+The paper gives neither the number M of segmentations nor their settings.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,25 +17,26 @@ from msst_keras.motion.flow import check_flow, flow_to_color
 
 @dataclasses.dataclass(frozen=True)
 class SuperpixelSettings:
-    """How flow maps are segmented; goes into record manifests, priors and exported models.
+    """How flow maps are segmented. Record manifests, priors and exported models hold these settings.
 
-    `scales` and `min_sizes` are those of the coarsest and the finest level; between them lie geometric steps, as in
-    MDF, the paper's [16]. With the defaults flow maps of DAVIS-2016's training sequences at 240x432 fall into 42, 113
-    and 311 regions on average; each region labelled as most of its pixels are gives J .71, .76 and .81 (27 sequences,
-    coarse masks, `python benchmarks/prior_choices.py --root=DAVIS_TRAIN --every=20 --superpixels`).
+    `scales` and `min_sizes` are those of the coarsest and the finest level; the levels between them follow in geometric
+    steps, as in MDF, the paper's [16]. With the defaults, flow maps of DAVIS-2016's training sequences at 240x432 fall
+    into 42, 113 and 311 regions on average. If each region is labelled as most of its pixels are, J is .71, .76 and .81
+    (27 sequences, coarse masks, `python benchmarks/prior_choices.py --root=DAVIS_TRAIN --every=20 --superpixels`).
 
     Attributes:
         num_levels: M. 1 takes the middle of the range. MDF has 15; three spread over the same range cost a fifth.
-        max_regions: The most regions that a level may have: the exported graph has room for so many. Where a
-            segmentation gives more it is made again with a minimum size half as large again, until it holds. At the
-            defaults maps of those sequences have up to 668.
+        max_regions: The most regions that a level may have, because the exported graph has room for so many. A
+            segmentation with more is made again, with the minimum size 1.5 times as large each time, until it fits.
+            With the other defaults, maps of those sequences have up to 668.
         scales: The constant k of the segmentation: larger ones prefer larger regions.
         min_sizes: The smallest region, in pixels of the reduced map.
-        sigma: Of the Gaussian that smooths the map before; the value of the paper's [7] is 0.8, but flow is smooth.
-        shorter_side: A map is reduced, if need be, until its shorter side is this long, and segmented so. At 240x432
-            that takes a quarter of the time (9 for 36 ms a level), and the regions follow the objects of those
-            sequences nearly as well (J .81 of 464 regions for .82 of 566); and scales and sizes mean the same for every
-            `motion_size`.
+        sigma: Standard deviation of the Gaussian that smooths the map before. The paper's [7] has 0.8, but flow is
+            smooth.
+        shorter_side: A larger map is reduced until its shorter side is this long before it is segmented. At 240x432
+            that takes a quarter of the time (9 ms a level instead of 36), and the regions follow the objects of those
+            sequences nearly as well (J .81 with 464 regions instead of .82 with 566). Scales and sizes then mean the
+            same for every `motion_size`.
 
     Raises:
         ValueError: A value is out of range.
@@ -46,7 +49,7 @@ class SuperpixelSettings:
     sigma: float = 0.5
     shorter_side: int = 120
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("num_levels", "max_regions", "shorter_side"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
@@ -59,12 +62,12 @@ class SuperpixelSettings:
         if not self.sigma > 0:
             raise ValueError(f"sigma must be positive, found {self.sigma!r}.")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values."""
         return {**dataclasses.asdict(self), "scales": list(self.scales), "min_sizes": list(self.min_sizes)}
 
     @classmethod
-    def from_dict(cls, settings: dict) -> SuperpixelSettings:
+    def from_dict(cls, settings: Mapping[str, Any]) -> SuperpixelSettings:
         """The inverse of `to_dict`.
 
         Raises:
@@ -84,11 +87,11 @@ def segment(flow: np.ndarray, settings: SuperpixelSettings) -> np.ndarray:
         settings: See SuperpixelSettings.
 
     Returns:
-        (h, w, M) int32 labels, coarse to fine; those of a level are 0 to its number of regions - 1, which is at most
-        `max_regions`.
+        (h, w, M) int32 labels, coarse to fine. Those of a level count from 0 up to its number of regions less 1, and
+        that number is at most `max_regions`.
 
     Raises:
-        ValueError: The flow is none.
+        ValueError: The array is not a flow map.
     """
     flow = check_flow(flow)
     height, width = flow.shape[:2]

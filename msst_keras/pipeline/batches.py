@@ -2,15 +2,15 @@
 
 There is one global order of clips. Example number i (counted over the whole training) is clip
 `shuffle(seed, epoch)(i mod n)` of epoch i div n, augmented by numbers drawn from (seed, i) alone. Several groups of
-clips take turns by their shares, each in an order of its own. Step s takes the
-examples s * batch_size and following. Starting at step s is therefore free (nothing before it is read) and gives the
-very batches of an uninterrupted run.
+clips take turns by their shares, each in an order of its own. Step s takes `batch_size` examples from number
+s * batch_size on. So a run can start at step s without reading anything before it, and gets exactly the batches of an
+uninterrupted run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -24,11 +24,11 @@ from msst_keras.pipeline.share import WHOLE, Share
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """The batches of a tf.data dataset, in which a record that cannot be read is a ValueError that says which.
+    """The batches of a tf.data dataset. A record that cannot be read raises a ValueError that names it.
 
     Attributes:
-      batches: dicts of tensors, a dataset or what reads one.
-      index: where its clips lie.
+      batches: dicts of tensors: a dataset, or an iterator over one.
+      index: where its clips are.
     """
 
     batches: Iterable[dict[str, tf.Tensor]]
@@ -44,7 +44,7 @@ class Batches:
             yield from self.batches
         except tf.errors.OpError as error:
             found = find_damage(self.index)
-            # Of an assertion that is our own sentence (see `clips`), else TensorFlow's.
+            # If an assertion of `clips` failed, its own sentence, otherwise TensorFlow's.
             assertion = error.message.partition("assertion failed: [")[2].partition("]")[0]
             reason = assertion or error.message.partition("\n")[0]
             places = ", ".join(self.index.paths[:3])
@@ -70,23 +70,24 @@ def training_batches(
 ) -> Batches:
     """The batches of steps first_step to last_step - 1, or a process's `share` of them.
 
-    Step s has image size `image_sizes[draw(seed, s)]`: the paper's two resolutions mixed batch by batch. `service` is
-    the address of a tf.data service (see `pipeline.service`) that prepares them, the same ones in the same order.
+    Step s has image size `image_sizes[draw(seed, s)]`, so that the paper's two resolutions are mixed batch by batch.
+    `service` is the address of a tf.data service (see `pipeline.service`) that prepares the same batches in the same
+    order.
 
     Returns:
       dicts: "frames" (B, T, H, W, 3) float32 in 0..255 RGB, "prior" (B, T, H, W, 1 or 3) float32 in 0..1 (where
       the index has one), "mask" (B, H, W, 1) float32 of 0 and 1 for the last frame, "clip" (B,) int64 indices into
-      `index`, and, with `label_weights`, "weight" (B,) float32, that of the label's kind.
+      `index`, and, with `label_weights`, "weight" (B,) float32, the weight of the label's kind.
     """
     weights = None
     if label_weights:
         weights = np.asarray([label_weights[kind] for kind in index.label_kinds], np.float32)
     sizes = np.asarray(image_sizes, np.int32)
+    # One draw per step from one generator. A longer training draws the same numbers first, so they depend on (seed,
+    # step) alone.
     size_ids = np.random.default_rng(seed).integers(len(sizes), size=last_step)
-    # One draw per step from one generator: a pure function of (seed, step), since a longer training draws the same
-    # prefix.
 
-    def load(example, clip):
+    def load(example: tf.Tensor, clip: tf.Tensor) -> dict[str, tf.Tensor]:
         size = tf.gather(sizes, tf.gather(size_ids, example // batch_size))
         element = load_clip(index, clip, num_frames, size, augmentation, [seed, example])
         return element if weights is None else element | {"weight": tf.gather(weights, clip)}
@@ -97,17 +98,17 @@ def training_batches(
 def validation_batches(
     index: ClipIndex, num_frames: int, batch_size: int, image_size: tuple[int, int], share: Share = WHOLE
 ) -> Batches:
-    """Every clip once, in order, not augmented; elements as in `training_batches`.
+    """Every clip once, in order, not augmented; the elements are those of `training_batches`.
 
-    The last batch is short, but where several replicas share it: all of them need as many examples, so it is filled up
-    with repetitions of the last clip, whose "clip" is -1.
+    The last batch may be short. But if several replicas share it, each of them needs equally many examples, so it is
+    filled up with repetitions of the last clip, whose "clip" is -1.
     """
     size = np.asarray(image_size, np.int32)
     replicas = share.num_workers * share.num_replicas
     steps = -(-len(index) // batch_size)
     examples = share.examples(0, steps, batch_size) if replicas > 1 else tf.data.Dataset.range(len(index))
 
-    def load(example):
+    def load(example: tf.Tensor) -> dict[str, tf.Tensor]:
         clip = tf.minimum(example, len(index) - 1)
         element = load_clip(index, clip, num_frames, size, None, None)
         return element | {"clip": tf.where(example < len(index), clip, -1)}
@@ -117,16 +118,16 @@ def validation_batches(
 
 
 def picture_clips(
-    index: ClipIndex, clips: Sequence[int], num_frames: int, image_size: tuple[int, int]
+    index: ClipIndex, clips: Sequence[int] | np.ndarray, num_frames: int, image_size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """The clips of these numbers as one batch like those of `validation_batches`, for drawing.
+    """One batch of the clips with these numbers, like those of `validation_batches`, for drawing.
 
     Returns:
       the same keys, and "flow" (N, h, w, 2) float32 of the last frame if the records hold flow.
     """
     size = np.asarray(image_size, np.int32)
 
-    def load(clip):
+    def load(clip: tf.Tensor) -> dict[str, tf.Tensor]:
         element = load_clip(index, clip, num_frames, size, None, None)
         return element | {"flow": load_flow(index, clip)} if index.flow_stored else element
 
@@ -142,26 +143,35 @@ def flow_batches(
 
     Returns:
       dicts: "flow" (B, h, w, 2) float32 (see `flow_files.encode_flow_png`), "mask" (B, h, w) float32 of 0
-      and 1, the frame's mask at the size of the flow, "clip" (B,) int64, and, if wanted, "frame" (B, h, w, 3) float32
-      in 0..255 RGB, the frame at the size of the flow. Only whole batches.
+      and 1, the frame's mask at the size of the flow, "clip" (B,) int64, and, with `with_frames`, "frame" (B, h, w, 3)
+      float32 in 0..255 RGB, the frame at the size of the flow. Only whole batches are given.
     """
 
-    def load(_, clip):
+    def load(_: tf.Tensor, clip: tf.Tensor) -> dict[str, tf.Tensor]:
         return load_labelled_flow(index, clip, with_frames)
 
     return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
 
 
-def _shuffled_batches(index, load, batch_size, seed, first_step, last_step, share=WHOLE, service=None):
+def _shuffled_batches(
+    index: ClipIndex,
+    load: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    share: Share = WHOLE,
+    service: str | None = None,
+) -> Batches:
     """Batches of `load(example, clip)` in the global order (see the module)."""
 
-    # Of each place in a turn: its group, and how many places of the turn that group has had.
-    turn = [group for group, (_, share) in enumerate(index.groups) for _ in range(share)]
+    # The group of each place in a turn, and how many earlier places of the turn that group has.
+    turn = [group for group, (_, weight) in enumerate(index.groups) for _ in range(weight)]
     ranks = [turn[:place].count(group) for place, group in enumerate(turn)]
     counts = np.asarray([count for count, _ in index.groups], np.int64)
-    shares, firsts_of = np.asarray([share for _, share in index.groups], np.int64), np.cumsum(counts) - counts
+    shares, firsts_of = np.asarray([weight for _, weight in index.groups], np.int64), np.cumsum(counts) - counts
 
-    def locate(example):
+    def locate(example: tf.Tensor) -> dict[str, tf.Tensor]:
         turns, place = example // len(turn), example % len(turn)
         group = tf.gather(np.asarray(turn, np.int64), place)
         number = turns * tf.gather(shares, group) + tf.gather(np.asarray(ranks, np.int64), place)
@@ -171,15 +181,15 @@ def _shuffled_batches(index, load, batch_size, seed, first_step, last_step, shar
         element = load(example, tf.gather(firsts_of, group) + clip)
         return element | {NUMBER: example} if service else element
 
-    def make(examples):
+    def make(examples: tf.data.Dataset) -> tf.data.Dataset:
         dataset = examples.map(locate, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return dataset.batch(size, drop_remainder=True).prefetch(2)
 
     size = share.replica_batch(batch_size)
-    batches = make(share.examples(first_step, last_step, batch_size))
+    batches: Iterable[dict[str, tf.Tensor]] = make(share.examples(first_step, last_step, batch_size))
     if service:
 
-        def begin(number):
+        def begin(number: int) -> tf.data.Dataset:
             step, position = divmod(number, batch_size)
             examples = share.examples(step, last_step, batch_size)
             return make(examples.skip(position - share.worker * share.num_replicas * size))

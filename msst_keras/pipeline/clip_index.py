@@ -1,10 +1,10 @@
-"""Which clips there are in record folders, and where on disk each of them lies."""
+"""Which clips there are in record folders, and where on disk each of them is."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,19 +19,20 @@ from msst_keras.records.shard_files import scan_shard
 
 @dataclasses.dataclass(frozen=True)
 class ClipIndex:
-    """Every clip of T frames that ends on a labelled frame, by where it lies on disk.
+    """Every clip of T frames that ends on a labelled frame, and its place on disk.
 
-    The first frames of a sequence have fewer than T - 1 before them: the first one is repeated, as in inference.
+    The first frames of a sequence have fewer than T - 1 frames before them. There the first frame is repeated, as in
+    inference.
 
     Attributes:
       paths: the shards.
       path_ids, offsets: int64 (N,), the shard of each clip and the byte offset of its first stored frame.
-      counts: int64 (N,), how many frames it stores; T - count repetitions of the first are put before them.
+      counts: int64 (N,), how many frames of each clip are stored; the first is repeated T - count times before them.
       names: "sequence/index" of the labelled frame, for messages.
-      label_kinds: "fine" or "coarse", of each clip's label.
-      motion: how their motion was made; None when clips have no prior.
+      label_kinds: "fine" or "coarse" for each clip's label.
+      motion: how the motion of all clips was made; None if clips have no prior.
       flow_stored: whether all of their records hold flow.
-      groups: of each group of clips, in order: how many clips it has, and its share of every batch.
+      groups: for each group of clips, in order, how many clips it has, and its share of every batch.
     """
 
     paths: tuple[str, ...]
@@ -52,9 +53,9 @@ def find_record_folders(patterns: Sequence[str]) -> list[str]:
     """The record folders that the glob patterns name, each once, in order.
 
     Raises:
-      FileNotFoundError: a pattern that matches no folder.
+      FileNotFoundError: a pattern matches no folder.
     """
-    folders = []
+    folders: list[str] = []
     for pattern in patterns:
         matches = sorted(path for path in tf.io.gfile.glob(pattern.rstrip("/")) if tf.io.gfile.isdir(path))
         if not matches:
@@ -66,17 +67,18 @@ def find_record_folders(patterns: Sequence[str]) -> list[str]:
 def find_record_groups(patterns: Sequence[str]) -> dict[tuple[str, ...], int]:
     """The record folders that patterns name, and their shares: "stills:3", "video:1" are 3 of 4 and 1 of 4 examples.
 
-    Without any share all folders are one group, in which every clip counts alike. Where one pattern has a share, each
-    is a group of its own, those without a share of share 1.
+    Without any share all folders are one group, in which every clip counts equally. If any pattern has a share, each
+    pattern is a group, and a pattern without a share has share 1.
 
     Raises:
-      FileNotFoundError: a pattern that matches no folder.
-      ValueError: a share of 0, or a folder that two patterns name.
+      FileNotFoundError: a pattern matches no folder.
+      ValueError: a share is 0, or two patterns name the same folder.
     """
-    split = [re.fullmatch(r"(.*?)(?::(\d+))?", pattern, re.DOTALL).groups() for pattern in patterns]
+    split = [_split_share(pattern) for pattern in patterns]
     if not any(share for _, share in split):
         return {tuple(find_record_folders(patterns)): 1}
-    groups, seen = {}, set()
+    groups: dict[tuple[str, ...], int] = {}
+    seen: set[str] = set()
     for pattern, share in split:
         folders = tuple(find_record_folders([pattern]))
         if share is not None and not int(share):
@@ -88,6 +90,12 @@ def find_record_groups(patterns: Sequence[str]) -> dict[tuple[str, ...], int]:
     return groups
 
 
+def _split_share(pattern: str) -> tuple[str, str | None]:
+    """A pattern and its share; None if it has none."""
+    pattern_alone, colon, share = pattern.rpartition(":")
+    return (pattern_alone, share) if colon and share.isdecimal() else (pattern, None)
+
+
 def index_groups(
     groups: Mapping[tuple[str, ...], int],
     num_frames: int,
@@ -97,7 +105,7 @@ def index_groups(
     """`index_clips` of the folders of groups (see `find_record_groups`), with the groups' shares.
 
     Raises:
-      ValueError, FileNotFoundError: as `index_clips`; a group without a labelled frame.
+      ValueError, FileNotFoundError: see `index_clips`; or a group has no labelled frame.
     """
     index = index_clips([folder for folders in groups for folder in folders], num_frames, with_prior, label_kinds)
     if len(groups) == 1:
@@ -118,12 +126,12 @@ def index_clips(
 ) -> ClipIndex:
     """Lists the clips of `num_frames` (T) frames in the record folders, in a fixed order.
 
-    Clips whose label is of another kind than `label_kinds` are left out.
+    Clips with labels of other kinds than `label_kinds` are left out.
 
     Raises:
-      ValueError: as `read_manifests`; no labelled frame; with a prior, folders that have none or priors made in
-        different ways.
-      FileNotFoundError: as `read_manifests`.
+      ValueError: see `read_manifests`; or there is no labelled frame; or, with a prior, folders have no prior or priors
+        that were made in different ways.
+      FileNotFoundError: see `read_manifests`.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, not {num_frames}")
@@ -134,15 +142,16 @@ def index_clips(
     return _index(manifests, num_frames, motion, label_kinds)
 
 
-def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
+def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict[str, Any]]:
     """Lists the labelled frames of record folders that hold flow, for `flow_batches`.
 
     Returns:
       the frames, and the settings that their flow was made with.
 
     Raises:
-      ValueError: as `read_manifests`; no labelled frame; folders without flow or with flow made in different ways.
-      FileNotFoundError: as `read_manifests`.
+      ValueError: see `read_manifests`; or there is no labelled frame; or folders have no flow, or flow that was made in
+        different ways.
+      FileNotFoundError: see `read_manifests`.
     """
     manifests = read_manifests(folders)
     for folder, manifest in manifests.items():
@@ -152,7 +161,7 @@ def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
 
 
 def find_damage(index: ClipIndex) -> str | None:
-    """Reads the shards of an index one by one; the sentence about the first record that is damaged, None if none is."""
+    """Reads all shards of an index; returns the sentence about the first damaged record, or None if none is damaged."""
     for path in index.paths:
         try:
             for offset, record in scan_shard(path):
@@ -163,9 +172,15 @@ def find_damage(index: ClipIndex) -> str | None:
 
 
 def _index(
-    manifests: dict, num_frames: int, motion: MotionSettings | None, label_kinds: Collection[str] = LABEL_KINDS
+    manifests: dict[str, dict[str, Any]],
+    num_frames: int,
+    motion: MotionSettings | None,
+    label_kinds: Collection[str] = LABEL_KINDS,
 ) -> ClipIndex:
-    paths, path_ids, offsets, counts, names, kinds = [], [], [], [], [], []
+    paths: list[str] = []
+    names: list[str] = []
+    kinds: list[str] = []
+    places: list[tuple[int, int, int]] = []  # shard, offset and count of each clip
     for folder, manifest in manifests.items():
         for name, sequence in manifest["sequences"].items():
             for frame, kind in sequence["labelled"].items():
@@ -173,26 +188,24 @@ def _index(
                     continue
                 frame = int(frame)
                 first = max(0, frame - num_frames + 1)
-                path_ids.append(len(paths) + sequence["shard"])
-                offsets.append(sequence["offsets"][first])
-                counts.append(frame - first + 1)
+                places.append((len(paths) + sequence["shard"], sequence["offsets"][first], frame - first + 1))
                 names.append(f"{name}/{frame}")
                 kinds.append(kind)
         paths += [f"{folder}/{shard['name']}" for shard in manifest["shards"]]
-    if not offsets:
-        kinds = "" if set(label_kinds) == set(LABEL_KINDS) else " or ".join(label_kinds) + " "
-        raise ValueError(f"{', '.join(manifests)}: no frame has a {kinds}label, so there is nothing to learn from")
-    arrays = (np.asarray(values, np.int64) for values in (path_ids, offsets, counts))
+    if not places:
+        wanted = "" if set(label_kinds) == set(LABEL_KINDS) else " or ".join(label_kinds) + " "
+        raise ValueError(f"{', '.join(manifests)}: no frame has a {wanted}label, so there is nothing to learn from")
+    path_ids, offsets, counts = np.ascontiguousarray(np.asarray(places, np.int64).T)
     flow_stored = all(manifest["motion"].get("flow_stored", False) for manifest in manifests.values())
     groups = ((len(names), 1),)
-    return ClipIndex(tuple(paths), *arrays, tuple(names), tuple(kinds), motion, flow_stored, groups)
+    return ClipIndex(tuple(paths), path_ids, offsets, counts, tuple(names), tuple(kinds), motion, flow_stored, groups)
 
 
-def _find_common(manifests: dict[str, dict], parts: tuple[str, ...]) -> MotionSettings:
-    """How the motion of all manifests was made, in the words of the first; `parts` are those that must be alike.
+def _find_common(manifests: dict[str, dict[str, Any]], parts: tuple[str, ...]) -> MotionSettings:
+    """How the motion of all manifests was made, as the first says; `parts` of the settings must be the same in all.
 
-    Where the prior is flow as an image, the folders' flow may differ in SCALED_AWAY; the first folder's settings are
-    then to be those of use.
+    If the prior is flow as an image, the folders' flow may differ in SCALED_AWAY. The first folder's settings are then
+    those that the model is used with.
     """
     motions = {folder: check_motion(manifest, folder) for folder, manifest in manifests.items()}
     (first, motion), *others = motions.items()

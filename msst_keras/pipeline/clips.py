@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from msst_keras.data import flow_files
 from msst_keras.motion.settings import LEVELS, ZERO_LEVEL
+from msst_keras.pipeline.clip_index import ClipIndex
+from msst_keras.pipeline.options import Augmentation
 from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.shard_files import read_serialized
 
+# Two integers, from which all random numbers of a clip are drawn; None if it is not augmented.
+Seed = Sequence[int | tf.Tensor] | None
 
-def load_clip(index, clip, num_frames, size, augmentation, seed):
-    """Reads, decodes and augments one clip; `size` int32 (2,), `seed` two integers (None: not augmented)."""
+
+def load_clip(
+    index: ClipIndex,
+    clip: tf.Tensor,
+    num_frames: int,
+    size: tf.Tensor | np.ndarray,
+    augmentation: Augmentation | None,
+    seed: Seed,
+) -> dict[str, tf.Tensor]:
+    """Reads, decodes and augments one clip, at `size`, int32 (2,); see `batches.training_batches` for its elements."""
     features = _read_features(index, clip)
     order = tf.maximum(tf.range(num_frames, dtype=tf.int64) - (num_frames - tf.gather(index.counts, clip)), 0)
     box, flip = _draw(augmentation, seed)
@@ -21,7 +35,7 @@ def load_clip(index, clip, num_frames, size, augmentation, seed):
     frames = tf.stack([_sample(_decode(frames[t], 3), box, flip, size) for t in range(num_frames)])
     element = {
         "frames": _jitter(frames, augmentation, seed),
-        # A resampled mask is a pixel's covered share; half of it or more is object.
+        # A resampled mask holds the share of each pixel that is covered; a half or more counts as object.
         "mask": tf.cast(_sample(_decode(features["mask"][-1], 1), box, flip, size) >= 127.5, tf.float32),
         "clip": clip,
     }
@@ -33,9 +47,9 @@ def load_clip(index, clip, num_frames, size, augmentation, seed):
     return element
 
 
-def _jitter(frames, augmentation, seed):
-    """Brightness, contrast and saturation of a clip's frames (T, H, W, 3) in 0..255, changed alike."""
-    if augmentation is None or not augmentation.color_jitter:
+def _jitter(frames: tf.Tensor, augmentation: Augmentation | None, seed: Seed) -> tf.Tensor:
+    """Changes brightness, contrast and saturation of a clip's frames (T, H, W, 3), in 0..255, all alike."""
+    if augmentation is None or seed is None or not augmentation.color_jitter:
         return frames
     most = augmentation.color_jitter
     draws = 1 + most * tf.random.stateless_uniform([3], _another(seed, 1), -1.0, 1.0)
@@ -45,13 +59,13 @@ def _jitter(frames, augmentation, seed):
     return tf.clip_by_value(grey + (frames - grey) * draws[2], 0.0, 255.0)
 
 
-def _augment_motion(priors, flip, augmentation, seed):
-    """What flips and other augmentations do to a clip's motion (T, H, W, 1 or 3), levels 0 to 255."""
+def _augment_motion(priors: tf.Tensor, flip: tf.Tensor, augmentation: Augmentation | None, seed: Seed) -> tf.Tensor:
+    """Does to a clip's motion (T, H, W, 1 or 3), in levels 0 to 255, what flips and other augmentations ask for."""
     is_flow = priors.shape[-1] == 3
     zero = float(ZERO_LEVEL) if is_flow else 0.0
-    if is_flow:  # in a mirrored frame what went left goes right
+    if is_flow:  # in a mirrored frame, what moved left moves right
         priors = tf.where(flip, (priors - zero) * [-1.0, 1.0, 1.0] + zero, priors)
-    if augmentation is None:
+    if augmentation is None or seed is None:
         return priors
     if is_flow and augmentation.turn_motion:
         angle = tf.random.stateless_uniform([], _another(seed, 2), 0.0, 2 * math.pi)
@@ -65,12 +79,12 @@ def _augment_motion(priors, flip, augmentation, seed):
     return priors
 
 
-def _another(seed, number):
-    """A seed of its own for what is drawn beside the crop."""
+def _another(seed: Sequence[int | tf.Tensor], number: int) -> tf.Tensor:
+    """The seed of something that is drawn beside the crop, by its number."""
     return tf.random.experimental.stateless_fold_in(tf.cast(tf.stack(seed), tf.int64), number)
 
 
-def load_labelled_flow(index, clip, with_frame):
+def load_labelled_flow(index: ClipIndex, clip: tf.Tensor, with_frame: bool) -> dict[str, tf.Tensor]:
     """A clip's last flow with its mask and, if wanted, its frame, at the size of the flow (see `flow_batches`)."""
     features = _read_features(index, clip)
     flow = _decode_flow(features["flow"][-1], index, clip)
@@ -82,15 +96,15 @@ def load_labelled_flow(index, clip, with_frame):
     return element
 
 
-def load_flow(index, clip):
+def load_flow(index: ClipIndex, clip: tf.Tensor) -> tf.Tensor:
     """A clip's last flow, float32 (h, w, 2)."""
     return _decode_flow(_read_features(index, clip)["flow"][-1], index, clip)
 
 
-def _read_features(index, clip):
-    """The encoded images of a clip's stored frames: (count,) strings, empty where there is none.
+def _read_features(index: ClipIndex, clip: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The encoded images of a clip's stored frames: (count,) strings, empty where there is no image.
 
-    That they are the frames that the manifest says they are is checked too.
+    It also checks that these are the frames that the manifest names.
     """
     path, count = tf.gather(list(index.paths), tf.gather(index.path_ids, clip)), tf.gather(index.counts, clip)
     serialized = read_serialized(path, tf.gather(index.offsets, clip), count)
@@ -106,26 +120,26 @@ def _read_features(index, clip):
     return features
 
 
-def _decode_flow(encoded, index, clip):
-    """Flow PNG to (h, w, 2) float32: 16 bits hold x, y and whether it is known; FLOW_OFFSET is zero."""
+def _decode_flow(encoded: tf.Tensor, index: ClipIndex, clip: tf.Tensor) -> tf.Tensor:
+    """Decodes a flow PNG to (h, w, 2) float32. Its 16-bit channels hold x, y and whether the flow is known."""
     levels = tf.io.decode_png(encoded, channels=3, dtype=tf.uint16)
     known = tf.reduce_all(levels[..., 2] == flow_files.FLOW_KNOWN)
     _expect(known, index, clip, "its flow is no flow PNG, or unknown in places")
     return (tf.cast(levels[..., :2], tf.float32) - flow_files.FLOW_OFFSET) * flow_files.FLOW_STEP
 
 
-def _expect(condition, index, clip, problem) -> None:
-    """Ends the reading unless `condition` holds; `batches.Batches` makes a sentence of it."""
+def _expect(condition: tf.Tensor, index: ClipIndex, clip: tf.Tensor, problem: str) -> None:
+    """Stops the reading unless `condition` holds; `batches.Batches` raises the error with this problem."""
     tf.debugging.Assert(condition, [tf.strings.join([tf.gather(list(index.names), clip), ": ", problem])])
 
 
-def _decode(encoded, channels):
-    # INTEGER_ACCURATE is what OpenCV and Pillow decode with; the operation decodes PNG as well.
+def _decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    # OpenCV and Pillow decode with INTEGER_ACCURATE too. The operation also decodes PNG.
     return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")
 
 
-def _draw(augmentation, seed):
-    """A crop box (top, left, height, width as shares of the frame) and whether to flip."""
+def _draw(augmentation: Augmentation | None, seed: Seed) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws a crop box (top, left, height, width as shares of the frame) and whether to flip."""
     if augmentation is None:
         return tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False)
     draws = tf.random.stateless_uniform([4], seed)
@@ -134,11 +148,11 @@ def _draw(augmentation, seed):
     return box, tf.logical_and(augmentation.flip, draws[3] < 0.5)
 
 
-def _sample(image, box, flip, size):
+def _sample(image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, size: tf.Tensor | np.ndarray) -> tf.Tensor:
     """Crops `box` out of an image and resizes it to `size`: bilinear with antialiasing, half-pixel centres.
 
-    One operation on exact (fractional) boxes, so that frame, prior and mask of different sizes stay aligned. With the
-    whole frame as the box it is `keras.ops.image.resize(..., antialias=True)`, which the exported model does.
+    It is one operation on exact (fractional) boxes, so that frame, prior and mask of different sizes stay aligned. With
+    the whole frame as the box it equals `keras.ops.image.resize(..., antialias=True)`, which the exported model has.
     """
     scale = tf.cast(size, tf.float32) / (box[2:] * tf.cast(tf.shape(image)[:2], tf.float32))
     translation = -box[:2] * tf.cast(tf.shape(image)[:2], tf.float32) * scale

@@ -1,9 +1,8 @@
 """Batches that other machines prepare, through a tf.data service: the same batches in the same order.
 
-A dispatcher hands out steps to its workers one by one, as they ask for them (`tf.data`'s dynamic sharding), so batches
-come in any order; they carry a number and are put in order here. A worker that dies takes the steps it had with it, and
-without a dispatcher nothing comes any more: what is missing is made here, which any process can, since a batch is a
-pure function of its number.
+A dispatcher hands out steps to its workers one by one, as they ask for them (`tf.data`'s dynamic sharding). So batches
+come in any order; they carry a number and are put in order here. If a worker or the dispatcher dies, the training
+process makes the missing batches itself. It can, because a batch is a pure function of its number.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-NUMBER = "example"  # key of an element: the number of its first example is that of a batch
-# Batches that may wait for an earlier one. Two workers in step are at most a few apart; a worker's buffer holds some 8.
+NUMBER = "example"  # key of an element's number; the number of a batch is that of its first element
+# How many batches may wait for an earlier one. Workers that keep pace are a few apart; a worker's buffer holds about 8.
 PATIENCE = 16
-SILENCE = 20.0  # seconds without a batch after which the service counts as gone; a worker's first one takes some
+SILENCE = 20.0  # seconds without a batch after which the service counts as silent; a worker's first batch takes long
 _PROTOCOL = "grpc://"
 _GONE = (tf.errors.UnavailableError, tf.errors.CancelledError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
@@ -29,12 +28,12 @@ def serve(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
     """The elements of a dataset in any order, made by the workers of the service.
 
     Args:
-      dataset: begins with steps (`tf.data.Dataset.range`), which the workers share among them.
-      address: of the dispatcher, grpc://HOST:PORT.
+      dataset: a dataset that begins with steps (`tf.data.Dataset.range`), which the workers share.
+      address: the dispatcher's address, grpc://HOST:PORT.
 
     Raises:
-      ValueError: not such an address.
-      ConnectionError: nothing listens there. (TensorFlow alone would try for ever.)
+      ValueError: the address has another form.
+      ConnectionError: nothing listens there. (TensorFlow alone would try forever.)
     """
     host, _, port = address.removeprefix(_PROTOCOL).rpartition(":")
     if not address.startswith(_PROTOCOL) or not host or not port.isdecimal():
@@ -48,11 +47,11 @@ def serve(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
 
 
 def listen(batches: Iterable[dict[str, tf.Tensor]], silence: float = SILENCE) -> Iterator[dict[str, tf.Tensor] | None]:
-    """Yields the batches as they come, and None at once as long as none has come for `silence` seconds.
+    """Yields the batches as they come. After `silence` seconds without one, it yields None at once, until one comes.
 
-    TensorFlow itself waits for ever for a service that is gone, deaf to signals; hence a thread of its own.
+    TensorFlow itself waits forever for a service that is gone, and ignores signals, so a thread does the waiting.
     """
-    results = queue.Queue(maxsize=2)
+    results: queue.Queue[dict[str, tf.Tensor] | BaseException | None] = queue.Queue(maxsize=2)
 
     def read() -> None:
         try:
@@ -85,14 +84,14 @@ def listen(batches: Iterable[dict[str, tf.Tensor]], silence: float = SILENCE) ->
 
 
 def make_here(begin: Callable[[int], Iterable[dict[str, tf.Tensor]]]) -> Callable[[int], dict[str, tf.Tensor]]:
-    """Returns a function that makes the batch of a number, quickly if it follows the one before.
+    """Returns a function that makes the batch of a number, quickly if it follows the batch made before.
 
     Args:
-      begin: number -> the batches, with NUMBER, from that one on.
+      begin: a function from a number to the batches, with NUMBER, from that number on.
     """
-    batches = iter(())
+    batches: Iterator[dict[str, tf.Tensor]] = iter(())
 
-    def make(number):
+    def make(number: int) -> dict[str, tf.Tensor]:
         nonlocal batches
         batch = next(batches, None)
         if batch is None or int(batch[NUMBER][0]) != number:
@@ -111,17 +110,18 @@ def in_order(
     """Yields the batches of the numbers in their order, without NUMBER.
 
     Args:
-      batches: with NUMBER, in any order; some may be missing, and None says that none will come soon.
-      numbers: of the batches that are wanted, rising.
-      make: number -> the batch, with NUMBER, for one that is missing.
+      batches: batches with NUMBER, in any order; some may be missing, and None says that none will come soon.
+      numbers: the numbers of the wanted batches, in ascending order.
+      make: a function from the number of a missing batch to that batch, with NUMBER.
     """
-    coming, waiting = iter(batches), {}
+    coming = iter(batches)
+    waiting: dict[int, dict[str, tf.Tensor]] = {}
     for number in numbers:
         while number not in waiting:
             batch = next(coming, None) if len(waiting) < PATIENCE else None
             batch = make(number) if batch is None else batch
             found = int(batch[NUMBER][0])
-            if found >= number:  # else it was made here, and comes late
+            if found >= number:  # otherwise it comes late and was made here
                 waiting[found] = batch
         batch = waiting.pop(number)
         yield {name: value for name, value in batch.items() if name != NUMBER}

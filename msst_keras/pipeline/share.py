@@ -13,12 +13,12 @@ class Share:
     """Which part of every global batch one process of a training reads, in batches of one replica (device) each.
 
     With P = num_workers * num_replicas replicas and b = batch_size / P, replica r of worker w has the examples
-    s * batch_size + (w * num_replicas + r) * b + [0, b) of step s; a process's batches come step by step, replica by
-    replica. So all processes together see what one would.
+    s * batch_size + (w * num_replicas + r) * b + [0, b) of step s. A process's batches come step by step, replica by
+    replica. So all processes together see what a single one would see.
 
     Attributes:
-      worker, num_workers: number of this process, and of how many.
-      num_replicas: of this process.
+      worker, num_workers: the number of this process, and how many processes there are.
+      num_replicas: how many replicas this process has.
     """
 
     worker: int = 0
@@ -26,7 +26,7 @@ class Share:
     num_replicas: int = 1
 
     def replica_batch(self, batch_size: int) -> int:
-        """b, how many examples of a global batch one replica has.
+        """How many examples of a global batch one replica has, b.
 
         Raises:
           ValueError: the replicas cannot share the batch equally.
@@ -52,4 +52,4 @@ class Share:
                 yield step * batch_size + (self.worker * self.num_replicas + replica) * each
 
 
-WHOLE = Share()  # of a training of one process on one device
+WHOLE = Share()  # the share of a training with one process on one device

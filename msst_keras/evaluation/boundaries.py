@@ -17,7 +17,7 @@ BOUNDARY_TOLERANCE = 0.008
 def region_similarity(segmentation: np.ndarray, mask: np.ndarray) -> float:
     """Returns J, the Jaccard index: pixels in both over pixels in either.
 
-    1 where both are empty, 0 where one is: a frame on which there is nothing to find is found by finding nothing.
+    It is 1 if both are empty and 0 if one is, so that nothing should be found on a frame where there is nothing.
 
     Args:
       segmentation: (H, W) bool.
@@ -30,9 +30,9 @@ def region_similarity(segmentation: np.ndarray, mask: np.ndarray) -> float:
 def boundary_pixels(mask: np.ndarray) -> np.ndarray:
     """Returns the (H, W) bool boundary of a (H, W) bool mask, one pixel wide.
 
-    A pixel is on it when it differs from its right, its lower or its lower right neighbour. In the last row the right
-    neighbour alone counts, in the last column the lower one, and the last pixel is never on it. So the boundary lies
-    half a pixel to the upper left of the edge between two pixels, and the frame's edge is no boundary: a mask that
+    A pixel is on it if it differs from its right, its lower or its lower right neighbour. In the last row only the
+    right neighbour counts, in the last column only the lower one, and the last pixel is never on it. So the boundary
+    lies half a pixel to the upper left of the edge between two pixels. The frame's edge is no boundary, so a mask that
     covers the frame has none.
     """
     boundary = np.zeros(mask.shape, bool)
@@ -45,9 +45,9 @@ def boundary_pixels(mask: np.ndarray) -> np.ndarray:
 def boundary_f_measure(segmentation: np.ndarray, mask: np.ndarray, tolerance: float = BOUNDARY_TOLERANCE) -> float:
     """Returns the contour accuracy F: 2 P R / (P + R) of the boundary pixels, matched within a distance.
 
-    A boundary pixel of one matches when a boundary pixel of the other lies within r = ceil(tolerance * diagonal)
-    pixels, in Euclidean distance: what the official code gets by dilation with a disk of radius r. It stands for the
-    bipartite matching of Martin et al. (PAMI 2004) and comes, as in the benchmark, close to it.
+    A boundary pixel of one matches if a boundary pixel of the other lies within r = ceil(tolerance * diagonal) pixels,
+    in Euclidean distance, which is what the official code gets by dilation with a disk of radius r. As in the
+    benchmark, this stands for the bipartite matching of Martin et al. (PAMI 2004) and comes close to it.
 
     Two empty boundaries score 1, one empty boundary 0 (precision 1 and recall 0, or the other way round), and so do
     boundaries of which no pixel matches. A mask that covers the frame has an empty boundary, too.

@@ -24,9 +24,9 @@ class Cell:
 
     Attributes:
       text: What it shows.
-      value: What a numeric column is sorted by: None is undefined and stands last. "" for a cell of text.
+      value: The number by which a column of numbers is sorted; None is undefined and comes last. "" for a cell of text.
       kind: Class names of the style sheet.
-      mark: A small remark behind the text.
+      mark: A small remark after the text.
     """
 
     text: str
@@ -36,19 +36,19 @@ class Cell:
 
     @property
     def sorted_by(self) -> str:
-        """The value as the script reads it; "" where it is undefined."""
+        """The value as the script reads it; "" if it is undefined."""
         return "" if self.value is None else repr(float(self.value))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that sorts by each column; the first cell of a row is its heading.
+    """A table that can be sorted by each column. The first cell of a row is its heading.
 
     Attributes:
-      caption: Text above it.
-      head: A cell per column.
-      rows: Cells, as many in each row as the head has.
-      own_row: The row to be set off, if any.
+      caption: The text above it.
+      head: A cell for each column.
+      rows: The cells of each row, as many as the head has.
+      own_row: The row that is set off, if there is one.
     """
 
     caption: str
@@ -62,10 +62,10 @@ class Picture:
     """A picture inside the page.
 
     Attributes:
-      data: The picture's file.
+      data: The content of the picture's file.
       kind: Its media type, such as "image/png".
       text: What it shows, for those who cannot see it.
-      caption: Below it.
+      caption: The text below it.
     """
 
     data: bytes
@@ -75,12 +75,12 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """The file as an address that holds it."""
+        """A "data:" address, which contains the file."""
         return f"data:{self.kind};base64,{base64.b64encode(self.data).decode()}"
 
 
-def render_page(**values) -> str:
-    """Returns the page of a report as HTML, with its style and its script; `values` are what the template names.
+def render_page(**values: object) -> str:
+    """Returns the page of a report as HTML, with its style and its script. The template says which `values` it needs.
 
     Raises:
       jinja2.UndefinedError: a value that the template needs was not given.
@@ -103,8 +103,8 @@ def encode_image(image: np.ndarray, width: int) -> tuple[bytes, str]:
     """Returns a picture's file at a width of at most `width` pixels, and its media type.
 
     Args:
-      image: (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) bool. What has two values becomes a PNG, all else a JPEG.
-      width: Pixels; a smaller image stays as it is.
+      image: (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) bool. A bool image becomes a PNG, the others a JPEG.
+      width: The largest width in pixels; a narrower image keeps its size.
     """
     levels = image.astype(np.uint8) * 255 if image.dtype == bool else image
     if levels.shape[1] > width:
@@ -119,7 +119,7 @@ def encode_image(image: np.ndarray, width: int) -> tuple[bytes, str]:
 
 
 def reduce_colours(png: bytes) -> bytes:
-    """Returns a PNG of few colours (a chart) as one with a palette, a quarter of the size."""
+    """Returns a PNG of few colours, such as a chart, as a PNG with a palette, which has a quarter of the size."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
         palette = image.convert("RGB").quantize(32, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)

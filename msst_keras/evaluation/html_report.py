@@ -1,7 +1,7 @@
 """The report of an evaluation: report.html, one file to read in a browser, to print or to send, and its figures.
 
-The page holds everything it shows and asks no host for anything. Measured numbers stand under the name of their
-protocol; what papers published stands in a table of its own.
+The page contains everything that it shows, and loads nothing. Measured numbers stand under the name of their protocol;
+numbers that papers published stand in a table of their own.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _HEADINGS = MappingProxyType({
     "numbers": "Numbers", "published": "Published by others, not measured here", "curves": "Curves",
     "sequences": "Sequences", "frames": "Worst and best frames", "time": "Over time",
 })  # fmt: skip
-# What ranks the frames: the first that the protocol defines.
+# Scores by which frames may be ranked; the first that the protocol defines is taken.
 _RANKED_BY = ("max_f", "j_mean", "s_measure", "mae")
 _NUM_EXAMPLES = 4
-_FRAMES_APART = 8  # a third of a second: the scene has changed
-_PICTURE_WIDTH = 288  # pixels: sharp at half the width of a telephone
-# A timeline of a dozen methods is a picture of 54 KB, 72 KB in the page, which is to stay below 5 MB.
+_FRAMES_APART = 8  # a third of a second, after which the scene has changed
+_PICTURE_WIDTH = 288  # pixels, which are sharp at half the width of a telephone
+# A timeline of a dozen methods is a picture of 54 KB, or 72 KB in the page, and the page should stay below 5 MB.
 _MAX_TIMELINES = 50
 
 
@@ -76,18 +76,18 @@ def write_report(
 ) -> Path:
     """Writes report.html, and its figures as PNG and SVG into figures/; returns the report's path.
 
-    The same input gives the same bytes: what is to be said about time or command is the caller's to say in `title`.
+    The same input gives the same bytes. A caller who wants to state the time or the command does it in `title`.
 
     Args:
-      output_dir: The folder; made when missing, files of these names in it are replaced.
-      methods: The user's own method first, then those it is compared with; scored under one protocol.
+      output_dir: The folder. It is made if it is missing; files of these names in it are replaced.
+      methods: The user's own method, then those it is compared with, all scored under one protocol.
       read_images: Called with (sequence, frame) for the few frames that are shown. Returns the frame, uint8 (H, W, 3)
-        RGB, or None where there is none; the mask, bool (H, W); each method's map by its name, uint8 (h, w).
-      published: Rows of what papers report, shown apart.
+        RGB, or None if there is none; the mask, bool (H, W); each method's map by its name, uint8 (h, w).
+      published: What papers report, which is shown in a table of its own.
       title: A line below the heading: what was scored, when, by which command.
 
     Raises:
-      ValueError: no method; two of one name; methods under different protocols; a map missing or not as described.
+      ValueError: there is no method, two have one name, protocols differ, or a map is missing or not as described.
     """
     _check(methods)
     output_dir = Path(output_dir)
@@ -139,7 +139,7 @@ def _check(methods: Sequence[Method]) -> None:
 
 
 def _facts(own: Method) -> dict[str, str]:
-    """What was scored and how, in words, by the term."""
+    """What was scored and how, in words: term -> description."""
     result = own.result
     facts = {
         "Protocol": result["protocol"],
@@ -168,8 +168,8 @@ def _numbers(methods: Sequence[Method]) -> Table:
     names = _shown(methods)
     best = {}
     for name in names:
-        values = [method.result[name] for method in methods if method.result.get(name) is not None]
-        best[name] = (min if SCORES[name].lower_is_better else max)(values, default=None)
+        found = [method.result[name] for method in methods if method.result.get(name) is not None]
+        best[name] = (min if SCORES[name].lower_is_better else max)(found, default=None)
     rows = []
     for place, method in enumerate(methods):
         mark = "baseline" if method.is_baseline else "yours" if place == 0 else ""
@@ -196,22 +196,20 @@ def _published(rows: Sequence[PublishedRow]) -> Table:
 
 
 def _charts(methods: Sequence[Method], figure_dir: Path) -> list[Picture | None]:
-    """The charts; None in place of one that the protocol does not define."""
+    """The charts; None in place of a chart that the protocol does not define."""
     names = ", ".join(method.name for method in methods)
     charts = {
         "precision_recall": (figures.precision_recall_figure(methods), "Precision over recall; marker: largest F"),
         "f_measure": (figures.f_measure_figure(methods), "F over the threshold; marker: its maximum"),
         "mae": (figures.error_figure(methods), "Mean absolute error; all black shows what an empty map gets"),
     }
-    pictures = []
+    pictures: list[Picture | None] = []
     for name, (figure, caption) in charts.items():
         if figure is None:
             pictures.append(None)
             continue
         _, svg = figures.write_figure(figure, figure_dir / name)
-        pictures.append(
-            Picture(svg.read_bytes(), "image/svg+xml", f"Chart: {caption}. Methods: {names}", caption)
-        )
+        pictures.append(Picture(svg.read_bytes(), "image/svg+xml", f"Chart: {caption}. Methods: {names}", caption))
     return pictures
 
 
@@ -236,20 +234,22 @@ def _sequences(methods: Sequence[Method]) -> list[Table]:
 
 
 def _is_scored(scores: Mapping[str, float | None]) -> bool:
-    # Flicker needs no mask, so a frame may have it alone.
+    # Flicker needs no mask, so it may be the only score of a frame.
     return any(value is not None for name, value in scores.items() if name != "temporal_stability")
 
 
 def _examples(methods: Sequence[Method], read_images: ReadImages) -> tuple[str, dict[str, list[_Example]]]:
-    """The score that ranks the frames, and the worst and the best by it; none where no frame has a score."""
+    """The title of the score that ranks the frames, and the worst and best frames by it, if any frame has a score."""
     own = methods[0]
     ranked_by = next((name for name in _RANKED_BY if own.result.get(name) is not None), None)
-    scores = {key: frame[ranked_by] for key, frame in own.frames.items() if frame.get(ranked_by) is not None}
+    if ranked_by is None:
+        return "", {}
+    scores = {key: value for key, frame in own.frames.items() if (value := frame.get(ranked_by)) is not None}
     if not scores:
         return "", {}
     if SCORES[ranked_by].lower_is_better:
         scores = {key: -value for key, value in scores.items()}
-    # Of few frames no more than half, or the best ones would stand among the worst.
+    # No more than half of the frames, or the best ones would be among the worst.
     count = min(_NUM_EXAMPLES, (len(scores) + 1) // 2)
     worst = choose_frames(scores, count)
     others = {key: -value for key, value in scores.items() if key not in worst}
@@ -262,23 +262,23 @@ def _examples(methods: Sequence[Method], read_images: ReadImages) -> tuple[str, 
 
 
 def choose_frames(scores: Mapping[tuple[str, str], float], count: int) -> list[tuple[str, str]]:
-    """Returns the `count` frames of lowest score, spread out: of different sequences, or no neighbours in one.
+    """Returns the `count` frames of lowest score, from different sequences or at least not neighbours in one.
 
     Args:
-      scores: (sequence, frame) -> score, in temporal order. Of equal scores the first frame counts.
-      count: How many; fewer are returned when there are fewer.
+      scores: (sequence, frame) -> score, in temporal order. Of frames with equal scores the first is chosen.
+      count: How many frames; fewer are returned if there are fewer.
     """
     places = {key: place for place, key in enumerate(scores)}
-    ranking = sorted(scores, key=scores.get)
+    ranking = sorted(scores, key=lambda key: scores[key])
     chosen: list[tuple[str, str]] = []
-    # One of each sequence where they suffice; otherwise ever closer neighbours, until there are enough.
+    # One frame of each sequence, if there are enough; otherwise ever closer neighbours, until there are enough.
     suffice = len({sequence for sequence, _ in scores}) >= count
     for distance in (len(scores), 1) if suffice else (_FRAMES_APART, _FRAMES_APART // 2, 2, 1):
         for key in ranking:
             near = any(key[0] == other[0] and abs(places[key] - places[other]) < distance for other in chosen)
             if len(chosen) < count and not near:
                 chosen.append(key)
-    return sorted(chosen, key=scores.get)
+    return sorted(chosen, key=lambda key: scores[key])
 
 
 def _example(
@@ -313,7 +313,7 @@ def _example(
 
 
 def _timelines(methods: Sequence[Method], figure_dir: Path) -> tuple[str, dict[str, Picture]]:
-    """A remark on which sequences these are, unless they are all; and the chart of each by its name."""
+    """The chart of each sequence by its name, and a remark on which sequences these are, if they are not all."""
     own = methods[0]
     sequences = list(own.result["sequences"])
     note = ""

@@ -1,4 +1,4 @@
-"""Folders of maps beside a dataset, as `evaluation.scoring` reads them: by sequence and frame, from any process."""
+"""Folders of maps beside a dataset, read by sequence and frame, in any process; see `evaluation.scoring`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.stability import flicker
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 
-# What holds an image, but not an 8-bit grey PNG that is found by its name.
+# Suffixes of image files. Maps are .png; a map of another kind is an error.
 _OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".exr", ".npy")
 
 
@@ -28,9 +28,9 @@ class MapReader:
     Attributes:
       sequences: Name -> sequence.
       folders: Method -> folder of its maps.
-      flat: Whether maps lie in the folder itself, not in a folder per sequence.
-      baselines: Which of ALL_BLACK and FLOW_MAGNITUDE are given as methods, too. The latter needs the frames: it is
-        `magnitude_prior` of the default flow at its default size, brought to the mask's size.
+      flat: Whether maps are in the folder itself, not in a folder per sequence.
+      baselines: Which of ALL_BLACK and FLOW_MAGNITUDE are methods, too. The latter needs the frames: it is
+        `magnitude_prior` of the default flow at its default size, resized to the mask.
     """
 
     sequences: Mapping[str, Sequence]
@@ -44,6 +44,7 @@ class MapReader:
 
     @property
     def methods(self) -> tuple[str, ...]:
+        """The names of all methods, baselines last."""
         return *self.folders, *self.baselines
 
     def annotated(self) -> dict[str, list[str]]:
@@ -51,9 +52,13 @@ class MapReader:
         return {name: [s.frame_names[i] for i in sorted(s.mask_paths)] for name, s in self.sequences.items()}
 
     def check_maps(self, known: Iterable[str]) -> None:
-        """Raises ValueError or FileNotFoundError when a folder's maps are not those of the masks.
+        """Checks that each folder has the maps of the masks, and no others.
 
-        `known` are the sequences that the dataset has, wherever not all of them are scored.
+        Args:
+          known: The sequences of the dataset, of which perhaps not all are scored.
+
+        Raises:
+          ValueError: it has not.
         """
         known = set(known)
         for folder in self.folders.values():
@@ -87,10 +92,11 @@ class MapReader:
 
     def _masks_of(self, folder: Path, frame: str) -> tuple[Path, ...]:
         name = next(iter(self.sequences)) if self.flat else folder.name
-        return self.sequences[name].mask_paths.get(self._indices[name].get(frame), ())
+        index = self._indices[name].get(frame)
+        return () if index is None else self.sequences[name].mask_paths.get(index, ())
 
     def describe(self, method: str, sequence: str, frame: str) -> str:
-        """Names a map: its file."""
+        """Names a map, by its file."""
         if method in self.baselines:
             return f"{method}, {sequence}/{frame}"
         folder = self.folders[method]
@@ -99,14 +105,17 @@ class MapReader:
     def read(self, sequence: str, frame: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Returns the mask, bool (H, W), and each method's map, uint8, (h, w) as it was found."""
         mask = self.sequences[sequence].read_mask(self._indices[sequence][frame])
-        return mask, {name: self._read_map(name, sequence, frame, mask.shape) for name in self.methods}
+        if mask is None:
+            raise ValueError(f"frame {frame} of '{sequence}' has no mask; only annotated frames can be scored")
+        size = mask.shape[0], mask.shape[1]
+        return mask, {name: self._read_map(name, sequence, frame, size) for name in self.methods}
 
     def read_frame(self, sequence: str, frame: str) -> np.ndarray | None:
-        """Returns the frame, uint8 (H, W, 3) RGB; None where the masks alone are there."""
+        """Returns the frame, uint8 (H, W, 3) RGB; None if there are only masks."""
         return None if self.flat else images.read_frame(self._frame_path(sequence, self._indices[sequence][frame]))
 
     def flicker(self, sequence: str, frame: str) -> dict[str, float]:
-        """Returns `stability.flicker` from this frame to the next of each method that has both maps."""
+        """Returns `stability.flicker` from this frame to the next, for each method that has both maps."""
         index = self._indices[sequence][frame]
         if index + 1 >= len(self.sequences[sequence]):
             return {}
@@ -119,9 +128,9 @@ class MapReader:
                 Path(self.describe(name, sequence, f)).is_file() for f in (frame, following)
             ):
                 size = images.read_image_size(paths[0])
-                maps = [self._read_map(name, sequence, f, size) for f in (frame, following)]
+                first, second = (self._read_map(name, sequence, f, size) for f in (frame, following))
                 try:
-                    values[name] = flicker(*maps, forward, backward)
+                    values[name] = flicker(first, second, forward, backward)
                 except ValueError as error:
                     raise ValueError(f"{self.describe(name, sequence, following)}: {error}") from None
         return {name: value for name, value in values.items() if value is not None}
@@ -134,7 +143,7 @@ class MapReader:
         return _read_levels(self.describe(method, sequence, frame))
 
     def _magnitude(self, sequence: str, index: int) -> np.ndarray:
-        """The map of residual motion, uint8, from the frame to the next one; of the last, to the one before."""
+        """The map of residual motion, uint8, from the frame to the next one, or from the last to the one before."""
         last = len(self.sequences[sequence]) - 1
         if not last:
             return np.zeros(FlowSettings().motion_size, np.uint8)
@@ -145,10 +154,10 @@ class MapReader:
         return self.sequences[sequence].frame_paths[index]
 
 
-# A frame's flow serves its magnitude and its stability, a frame's pixels and map are wanted with both its neighbours.
+# A frame's flow serves its magnitude and its stability. Its pixels and its map are needed with both its neighbours.
 @functools.lru_cache(maxsize=2)
 def _flow(first: Path, second: Path) -> np.ndarray:
-    """(h, w, 2), pixels of the reduced frame. It depends on the two frames alone."""
+    """The flow between two frames, (h, w, 2), in pixels of the reduced frame. It depends on these frames alone."""
     frames = _read_frame(first), _read_frame(second)
     if frames[0].shape != frames[1].shape:
         raise ValueError(f"{second}: this frame is {frames[1].shape[:2]}, but {first} is {frames[0].shape[:2]}")

@@ -1,8 +1,8 @@
 """The metrics of salient object detection, for one map and its mask, and their mean over any number of such pairs.
 
-A map is 8 bits here (the file it is published as), so one histogram of its levels, taken apart by mask and by the four
-quadrants of the S-measure, holds all that any metric but the weighted F-measure needs. Counts are integers: sums are
-exact, and a threshold that falls on a level selects it, whatever the rounding of the machine.
+A map has 8 bits here, like the file it is published as. So one histogram of its levels, split by the mask and by the
+four quadrants of the S-measure, holds everything that the metrics need, but for the weighted F-measure. Counts are
+integers, so that sums are exact, and a threshold that falls on a level selects it, however the machine rounds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PixelCounts:
       counts: (4, 2, 256) int64: quadrant (left top, right top, left bottom, right bottom), mask (outside, inside),
         level. The first quadrant ends with the pixel of the mask's centroid; others may be empty.
       low: The level whose value is 0.
-      span: Levels between value 0 and value 1: the value of a level is (level - low) / span.
+      span: How many levels lie between value 0 and value 1, so that the value of a level is (level - low) / span.
     """
 
     counts: np.ndarray
@@ -38,15 +38,15 @@ class PixelCounts:
 
     @property
     def values(self) -> np.ndarray:
-        """(256,) int64: the value of each level, times `span`."""
+        """The value of each level, times `span`: (256,) int64."""
         return np.arange(NUM_LEVELS) - self.low
 
     def by_threshold(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns two (256,) int64: mask pixels, and other pixels, with 255 * value >= t for t = 0..255."""
         binned = self.counts.sum(axis=0)
         if self.span != NUM_LEVELS - 1:
-            # In floating point and in the order of MATLAB's mapminmax(im2double(map)), so that a value that should be
-            # an integer falls into the same bin as in the published toolboxes.
+            # This is computed in floating point and in the order of MATLAB's mapminmax(im2double(map)), so that a value
+            # that should be an integer falls into the same bin as in the published toolboxes.
             value = np.arange(NUM_LEVELS) / 255
             value = (value - value[self.low]) / (value[self.low + self.span] - value[self.low])
             levels = (np.clip(value, 0, 1) * 255).astype(int)
@@ -74,8 +74,8 @@ def count_pixels(saliency: np.ndarray, mask: np.ndarray, min_max: bool = False, 
       mask: (H, W) bool, true = object.
       min_max: Whether the map's lowest level becomes 0 and its highest 1. A constant map is left as it is, as MATLAB's
         mapminmax does.
-      half_up: How the centroid of the mask, which the quadrants of the S-measure meet at, is rounded where it falls
-        half-way between two pixels: up, as MATLAB's round does, or to the even index, as NumPy's and PySODMetrics do.
+      half_up: How the centroid of the mask, where the quadrants of the S-measure meet, is rounded if it is half-way
+        between two pixels: up, as MATLAB's round does, or to the even index, as NumPy and PySODMetrics do.
     """
     height, width = mask.shape
     num_rows, num_columns = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
@@ -98,8 +98,8 @@ def count_pixels(saliency: np.ndarray, mask: np.ndarray, min_max: bool = False, 
 def mean_absolute_error(pixels: PixelCounts) -> float:
     """Returns the mean over pixels of |map - mask| (Perazzi et al., Saliency Filters, CVPR 2012; section 4.1 here).
 
-    Defined for every mask: an empty one leaves the map's mean, a full one 1 minus it. It says little alone: an
-    all-black map scores the area of the object.
+    It is defined for every mask: for an empty one it is the map's mean, for a full one 1 less the mean. It says little
+    alone, because an all-black map scores the area of the object.
     """
     outside, inside = pixels.counts.sum(axis=0)
     error = outside @ pixels.values + inside @ (pixels.span - pixels.values)
@@ -109,17 +109,19 @@ def mean_absolute_error(pixels: PixelCounts) -> float:
 def precision_recall(pixels: PixelCounts) -> tuple[np.ndarray, np.ndarray]:
     """Returns precision and recall, each (256,) float64, of the map binarised at 255 * value >= t, t = 0..255.
 
-    Precision is 0 where no pixel passes the threshold, recall is 0 where the mask is empty: a map is not rewarded for a
-    frame on which nothing can be found. At t = 0 every pixel passes.
+    Precision is 0 where no pixel passes the threshold, and recall is 0 if the mask is empty, so that a map is not
+    rewarded for a frame on which nothing can be found. At t = 0 every pixel passes.
     """
     inside, outside = pixels.by_threshold()
     return inside / np.maximum(inside + outside, 1), inside / max(inside[0], 1)
 
 
-def f_measure(precision: np.ndarray, recall: np.ndarray, beta_squared: float = BETA_SQUARED) -> np.ndarray:
+def f_measure(
+    precision: np.ndarray | float, recall: np.ndarray | float, beta_squared: float = BETA_SQUARED
+) -> np.ndarray:
     """Returns (1 + b) P R / (b P + R), b = `beta_squared` (Achanta et al., CVPR 2009, with 0.3); 0 where P R = 0.
 
-    An empty mask thus scores 0 at every threshold, a constant map the F-measure of selecting everything or nothing.
+    So an empty mask scores 0 at every threshold, and a constant map scores as if everything or nothing were selected.
     """
     product = np.multiply(precision, recall)
     return (1 + beta_squared) * product / np.where(product == 0, 1, beta_squared * precision + recall)
@@ -128,7 +130,7 @@ def f_measure(precision: np.ndarray, recall: np.ndarray, beta_squared: float = B
 def adaptive_f_measure(pixels: PixelCounts) -> float:
     """Returns the F-measure at the threshold min(1, 2 * mean of the map) (Achanta et al., CVPR 2009).
 
-    An all-black map has threshold 0 and selects every pixel; the cap lets a map that is bright throughout keep its
+    An all-black map has threshold 0 and selects every pixel. The cap at 1 lets a map that is bright throughout keep its
     pixels of value 1. An empty mask scores 0.
     """
     inside, outside = pixels.above_adaptive_threshold()
@@ -140,9 +142,10 @@ def s_measure(pixels: PixelCounts, alpha: float = 0.5) -> float:
 
     The object term compares mean and deviation inside and outside the mask; the region term is the SSIM of map and mask
     in the four quadrants around the mask's centroid, weighted by area. It is at least 0. An empty mask scores 1 - mean
-    of the map, a full one the mean. Of two published edges we depart, for both depend on accidents: a quadrant without
-    pixels (an object on the last row or column) has weight 0, not NaN; and where a map is constant over a quadrant its
-    variance is 0 exactly (SSIM 1 if the mask is constant there, too), not what rounding leaves of it (SSIM 0).
+    of the map, a full one the mean. In two cases we depart from the published code, whose result depends on accidents
+    there. A quadrant without pixels (an object on the last row or column) has weight 0, not NaN. And the variance of a
+    map that is constant over a quadrant is exactly 0 (SSIM 1 if the mask is constant there, too), not what rounding
+    leaves of it (SSIM 0).
     """
     quadrants = pixels.moments()
     (num_outside, sum_outside, squares_outside), (num_inside, sum_inside, squares_inside) = (
@@ -169,11 +172,11 @@ def _object_similarity(num: int, total: int, squares: int, span: int, inverted: 
 
 
 def _ssim(outside: tuple[int, int, int], inside: tuple[int, int, int], span: int) -> float:
-    """Returns the structural similarity of map and mask in one quadrant: 1 where both are constant, or one is at 0."""
+    """Returns the structural similarity of map and mask in one quadrant: 1 if both are constant, or one is at 0."""
     num, total, squares = (a + b for a, b in zip(outside, inside, strict=True))
     if num < 2:
         return float(num)
-    # Python's integers: sums of squares of a large frame do not overflow, and a constant map has variance 0, not 1e-33.
+    # These are Python's integers, so the squares of a large frame do not overflow, and a constant map has variance 0.
     norm = num * (num - 1 + EPSILON)
     mean_map, mean_mask = total / (num * span), inside[0] / num
     covariance = (num * inside[1] - total * inside[0]) / (norm * span)
@@ -187,10 +190,10 @@ def e_curve(pixels: PixelCounts) -> np.ndarray:
     """Returns the enhanced-alignment measure (Fan et al., IJCAI 2018), (256,) float64, at 255 * value >= t, t = 0..255.
 
     The sum over pixels of (1 + 2ab / (a^2 + b^2))^2 / 4, a and b the binarised map and the mask minus their means,
-    divided by N - 1 as published: a perfect map scores N / (N - 1). An empty mask scores the pixels left out, a full
-    one the pixels selected. A constant map is aligned with nothing: 0.25 N / (N - 1) for any other mask.
+    divided by N - 1 as published, so that a perfect map scores N / (N - 1). An empty mask scores the share of pixels
+    left out, a full one that of pixels selected. A constant map scores 0.25 N / (N - 1) for any other mask.
     """
-    return _enhanced_alignment(pixels, *pixels.by_threshold())
+    return np.asarray(_enhanced_alignment(pixels, *pixels.by_threshold()))
 
 
 def adaptive_e_measure(pixels: PixelCounts) -> float:
@@ -198,10 +201,11 @@ def adaptive_e_measure(pixels: PixelCounts) -> float:
     return float(_enhanced_alignment(pixels, *pixels.above_adaptive_threshold()))
 
 
-def _enhanced_alignment(pixels: PixelCounts, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def _enhanced_alignment(pixels: PixelCounts, inside: np.ndarray | int, outside: np.ndarray | int) -> np.ndarray | float:
     """Returns E for binary maps that select `inside` pixels of the mask and `outside` others."""
     num_outside, num_inside = (int(number) for number in pixels.counts.sum(axis=(0, 2)))
     area = num_outside + num_inside
+    total: np.ndarray | float
     if num_inside == 0:
         total = area - outside
     elif num_outside == 0:
@@ -217,8 +221,8 @@ def _enhanced_alignment(pixels: PixelCounts, inside: np.ndarray, outside: np.nda
     return total / (area - 1 + EPSILON)
 
 
-# Where to look for the nearest mask pixel of a pixel that the 7x7 window of the weighted F-measure reaches: the nearest
-# first, and of those equally near the one furthest left, then up, which is the one that SciPy's transform gives.
+# Where to look for the nearest mask pixel of a pixel that the 7x7 window of the weighted F-measure reaches. The nearest
+# comes first, and of equally near ones the one furthest left, then furthest up, as SciPy's transform gives it.
 _REACH, _WINDOW = 4, 3
 _NEAREST = sorted(
     ((x, y) for x in range(-_REACH, _REACH + 1) for y in range(-_REACH, _REACH + 1) if 0 < x * x + y * y <= 18),
@@ -231,10 +235,11 @@ _GAUSSIAN /= _GAUSSIAN.sum()
 def weighted_f_measure(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCounts, beta_squared: float = 1.0) -> float:
     """Returns the weighted F-measure (Margolin et al., How to Evaluate Foreground Maps?, CVPR 2014).
 
-    Errors inside the mask are eased where their neighbours (a 7x7 Gaussian of sigma 5, each neighbour outside standing
-    for its nearest mask pixel) err less; errors outside weigh 2 - 2^(-d / 5) at distance d from the mask. An empty mask
-    scores 0; a full mask has precision 1. An all-black map scores 0 if the object keeps 3 pixels from the frame's edge:
-    beyond it the published filter sees no error and eases what it can reach.
+    Errors inside the mask count less where their neighbours err less. (The neighbours are those of a 7x7 Gaussian of
+    sigma 5; a neighbour outside the mask has the error of its nearest mask pixel.) Errors outside weigh
+    2 - 2^(-d / 5) at distance d from the mask. An empty mask scores 0; a full mask has precision 1. An all-black map
+    scores 0 if the object is 3 pixels or more from the frame's edge; nearer to the edge the published filter sees no
+    error beyond the frame and lets errors count less.
 
     Args:
       saliency: (H, W) uint8 map.
@@ -255,7 +260,7 @@ def weighted_f_measure(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCoun
 def _eased_error_inside(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCounts) -> float:
     """Returns the sum over the mask of min(error, smoothed error), times `span`."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    # Around the object alone, in a border wide enough for the window and for the search from the window's corners.
+    # Only the object's box is needed, with a border wide enough for the window and for the search from its corners.
     border = _REACH + _WINDOW
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     inside = np.pad(mask[box], border)
@@ -278,7 +283,7 @@ def _eased_error_inside(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCou
 
 def _weighted_error_outside(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCounts) -> float:
     """Returns the sum outside the mask of value * (2 - 2^(-distance / 5)), times `span`."""
-    # The box that holds the mask and every error: beyond it there is nothing to weigh, and distances in it are whole.
+    # The box holds the mask and every error: outside it nothing has to be weighed, and distances inside it are right.
     concerned = (saliency > pixels.low) | mask
     rows, columns = np.flatnonzero(concerned.any(axis=1)), np.flatnonzero(concerned.any(axis=0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -327,7 +332,7 @@ def score_pair(
 
 @dataclass
 class Averages:
-    """The mean scores of any number of pairs, in the memory of one; two of them merge into the mean of both."""
+    """The mean scores of any number of pairs, in the memory of one. Two such means can be merged."""
 
     num_pairs: int = 0
     sums: dict[str, float | np.ndarray] = field(default_factory=dict)
@@ -342,7 +347,11 @@ class Averages:
         self.num_pairs += other.num_pairs
 
     def mean(self) -> dict[str, float | np.ndarray]:
-        """Returns the mean of each score. Raises ValueError when there is none."""
+        """Returns the mean of each score.
+
+        Raises:
+          ValueError: there is no pair.
+        """
         if not self.num_pairs:
             raise ValueError("there is no pair of map and mask to average over; add one first")
         return {name: value / self.num_pairs for name, value in self.sums.items()}

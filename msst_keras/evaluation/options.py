@@ -9,40 +9,40 @@ from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.options import check_options, option
 
 PROTOCOL_NAMES = tuple(PROTOCOLS)
-FLAT = "flat"  # a folder of masks, by name: one sequence, without frames
+FLAT = "flat"  # a layout: one folder of masks, which are one sequence without frames
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What to score, by which rules."""
+    """What to score, and by which rules."""
 
     predictions: str = option("Folder of the maps.")
     name: str = option("What the maps are called in tables and report.", "predictions")
     ground_truth: str = option("Folder of the dataset that has the masks.")
     layout: str = option(
-        "Of --ground_truth; flat: a folder of masks, by name, which counts as one sequence.",
+        "Layout of --ground_truth. flat is one folder of masks, which counts as one sequence.",
         "davis",
         choices=(*NAMED_DATASETS, FLAT),
     )
     split: str = option("Which official part of the dataset.", "all", choices=SPLITS)
     sequences: tuple[str, ...] | None = option("Only these sequences, comma-separated.", None)
     protocol: tuple[str, ...] = option(
-        f"The rules, or several, or all: {', '.join(PROTOCOL_NAMES)}. Numbers of two do not compare.",
+        f"One or several protocols, or all: {', '.join(PROTOCOL_NAMES)}. Their numbers cannot be compared.",
         ("paper",),
         choices=(*PROTOCOL_NAMES, "all"),
     )
     output_dir: str = option("Folder for the results.")
-    compare: tuple[str, ...] = option("NAME:DIR,...: other methods' maps, scored beside.", ())
-    baselines: bool = option("Score an all-black map and the magnitude of flow beside.", True)
+    compare: tuple[str, ...] = option("NAME:DIR,... of other methods' maps, which are scored too.", ())
+    baselines: bool = option("Score an all-black map and the magnitude of flow too.", True)
     temporal_stability: bool = option(
-        "Measure flicker along the flow of the frames (T: 0 is best); flow takes time.", False
+        "Measure flicker along the flow of the frames (T; 0 is best), which takes time.", False
     )
     report: bool = option("Write report.html and its figures.", True)
     num_workers: int | None = option(
-        "Processes; the result is the same for any number. By default one per core.", None, low=1
+        "Number of processes; the result is the same for any number. By default one per core.", None, low=1
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
         if not are_protocols(self.protocol):
             names = ", ".join(PROTOCOL_NAMES)

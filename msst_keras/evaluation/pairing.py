@@ -1,11 +1,11 @@
-"""Which map belongs to which mask: by sequence and frame name, and nothing may be left over."""
+"""Which map belongs to which mask: they are paired by sequence and frame name, and none may be left over."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-_NUM_LISTED = 5  # of the maps or masks that are amiss
+_NUM_LISTED = 5  # how many of the maps or masks that are wrong are named
 
 
 def pair_maps(
@@ -18,20 +18,21 @@ def pair_maps(
     Args:
       mask_names: Sequence -> names of its frames that have a mask.
       map_names: Sequence -> names of its maps.
-      frame_names: Sequence -> names of all its frames, with and without mask, for datasets that annotate some (FBMS):
-        a map of a frame without mask is no error. By default the frames are those with a mask.
+      frame_names: Sequence -> names of all its frames, with and without mask, for datasets that annotate only some
+        (FBMS), so that a map of a frame without mask is no error. By default the frames are those with a mask.
 
     Returns:
       (sequence, frame) of each pair, in the order of `mask_names`.
 
     Raises:
-      ValueError: lists what is amiss: masks without map, maps of unknown sequences or frames, two maps of one frame.
+      ValueError: masks have no map, maps belong to no sequence or frame, or a frame has two maps; the message lists
+        them.
     """
     frame_names = mask_names if frame_names is None else frame_names
     pairs = [(sequence, frame) for sequence, frames in mask_names.items() for frame in frames]
     frames = {(sequence, frame) for sequence, names in frame_names.items() for frame in names}
     maps = Counter((sequence, frame) for sequence, names in map_names.items() for frame in names)
-    amiss = [
+    amiss: list[tuple[str, list[tuple[str, ...]]]] = [
         ("{} of " + str(len(pairs)) + " masks have no map", [pair for pair in pairs if pair not in maps]),
         ("{} sequences of maps are unknown", [(name,) for name in map_names if name not in frame_names]),
         ("{} maps belong to no frame", [pair for pair in maps if pair[0] in frame_names and pair not in frames]),

@@ -1,7 +1,7 @@
-"""The rules maps are scored by, each under a name: state it beside every number.
+"""The rules by which maps are scored. Each set of rules has a name, which should stand beside every number.
 
 One method's published MAE on one dataset differs by half between papers, because they skip, normalise and average
-differently. A protocol writes these choices down; `Evaluator` follows them.
+differently. A protocol writes these choices down, and `Evaluator` follows them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,11 +18,12 @@ from msst_keras.evaluation.boundaries import boundary_f_measure, region_similari
 from msst_keras.evaluation.metrics import Averages, f_measure, score_pair
 from msst_keras.evaluation.scores import SCORES
 
-# The scalars of a result, in its order.
+# The scalars of a result, in their order there.
 SCALARS = tuple(SCORES)
 _SALIENCY_SCALARS = SCALARS[: SCALARS.index("adaptive_e") + 1]
 _SEGMENTATION_SCALARS = ("j_mean", "f_boundary_mean")
-# What a protocol may choose from. `temporal_stability` is no protocol's: it needs no mask, and is there when asked for.
+# What a protocol may choose from. `temporal_stability` belongs to no protocol: it needs no mask and is given on
+# request.
 _CHOICES = {
     "frames": ("annotated", "inner"),
     "normalisation": ("none", "min_max"),
@@ -31,10 +33,11 @@ _CHOICES = {
     "centroid": ("half_even", "half_up"),
     "resizing": ("bilinear",),
 }
-# How far the aspect ratios of a map and its mask may lie apart: more than the rounding of a network's sizes
-# (854x480 to 432x240 is 1.2 %), less than a map of a crop or a square map of a wide frame, which nobody can tell apart.
+# How far the aspect ratios of a map and its mask may lie apart. It must allow for the rounding of a network's sizes
+# (854x480 to 432x240 is 1.2 %), but neither for the map of a crop nor for a square map of a wide frame, which nobody
+# can tell apart.
 _ASPECT_TOLERANCE = 0.05
-_MIN_INNER = 3  # annotated frames that leave one when the first and the last are skipped
+_MIN_INNER = 3  # the fewest annotated frames of which one is left without the first and the last
 
 
 @dataclass(frozen=True)
@@ -43,27 +46,27 @@ class Protocol:
 
     Attributes:
       name: What the user calls it.
-      frames: Which frames are scored. "annotated": each one that has a mask. "inner": of those of a sequence, the first
-        and the last are skipped; a sequence of fewer than three is an error (the published programs divide by zero).
-        What counts are the masks: where few frames have one (FBMS), the first and the last of these are skipped.
-      normalisation: What happens to a map first. "none"; "min_max": its lowest level becomes 0, its highest 1, and a
-        constant map is left alone.
-      thresholds: Where maps are binarised. "integers": t = 0..255 on the 8-bit map, level >= t, for curves; "half":
+      frames: Which frames are scored. "annotated": each frame that has a mask. "inner": each of them but the first and
+        the last of a sequence; a sequence with fewer than three masks is an error (the published programs divide by
+        zero). If only a few frames have a mask (FBMS), the first and the last of these few are skipped.
+      normalisation: What is done to a map first. "none": nothing. "min_max": its lowest level becomes 0 and its highest
+        1; a constant map stays as it is.
+      thresholds: Where maps are binarised. "integers": at t = 0..255 on the 8-bit map, level >= t, for curves. "half":
         once, at 0.5, level >= 128.
-      averaging: Over what the mean is taken. "frames": over all frames, each with the same weight. "sequences": over
-        the frames of each sequence, then over the sequences, each with the same weight; curves, too.
-      f_curve: How the F curve, whose maximum and mean are max_f and mean_f, comes about. "of_means": F of the averaged
-        precision and recall, so that max F is a point of the precision-recall curve. "mean": mean of the frames' F
-        curves.
+      averaging: How the mean is taken. "frames": over all frames, each with the same weight. "sequences": over the
+        frames of each sequence, then over the sequences, each with the same weight. Curves are averaged in the same
+        way.
+      f_curve: What the F curve is, whose maximum and mean are max_f and mean_f. "of_means": F of the averaged precision
+        and recall, so that max F is a point of the precision-recall curve. "mean": the mean of the frames' F curves.
       centroid: How the S-measure rounds a mask's centroid half-way between two pixels: "half_even" as NumPy does,
         "half_up" as MATLAB does.
-      resizing: How a map of another size is brought to the mask's. "bilinear": pixel centres aligned, no smoothing
-        before reduction. Aspect ratios that differ by more than 5 % are an error. The file is never written.
+      resizing: How a map of another size is resized to the mask. "bilinear": with aligned pixel centres, without
+        smoothing before reduction. Aspect ratios that differ by more than 5 % are an error. The file is never changed.
       metrics: Which of SCALARS the protocol defines; the others are null.
-      source: Where the rules come from, and what was decided where it is silent.
+      source: Where the rules come from, and what was decided where the source says nothing.
 
     Raises:
-      ValueError: when a field has a value that is not listed here.
+      ValueError: a field has a value that is not listed here.
     """
 
     name: str
@@ -77,7 +80,7 @@ class Protocol:
     metrics: tuple[str, ...]
     source: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
                 value = getattr(self, field)
@@ -92,10 +95,10 @@ class Protocol:
         return self.thresholds == "integers"
 
     def select_frames(self, sequence_name: str, annotated: Sequence[str]) -> Sequence[str]:
-        """Returns those of a sequence's annotated frames, given in order, that are scored.
+        """Returns which of a sequence's annotated frames, given in order, are scored.
 
         Raises:
-          ValueError: when none would be left; it names the sequence.
+          ValueError: none would be left; the message names the sequence.
         """
         if self.frames == "annotated":
             return annotated
@@ -167,10 +170,10 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({
 
 
 class Evaluator:
-    """Scores maps one by one and averages them as a protocol says, in memory that grows with the sequences alone.
+    """Scores maps one by one and averages them as a protocol says. Its memory grows only with the number of sequences.
 
-    A map is scored as the 8-bit image it is published as, round(255 * map), so that a number computed during training
-    is the one computed later from the files. Which frames are given is the caller's choice: `Protocol.select_frames`.
+    A map is scored as the 8-bit image that would be published, round(255 * map), so that training and the files give
+    the same number. The caller decides which frames to give, see `Protocol.select_frames`.
     """
 
     def __init__(self, protocol: Protocol):
@@ -179,19 +182,19 @@ class Evaluator:
         self._flicker: dict[str, Averages] = {}
 
     def add(self, sequence_name: str, frame_name: str, prediction: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-        """Scores one map. Each frame is to be given once.
+        """Scores one map. Each frame must be given only once.
 
         Args:
           sequence_name: The sequence the frame belongs to.
-          frame_name: Names the frame in error messages.
-          prediction: (h, w) float in [0, 1] or uint8 in 0..255; another size than the mask's is resized to it.
+          frame_name: The frame's name, for error messages.
+          prediction: (h, w) float in [0, 1] or uint8 in 0..255; it is resized to the mask if its size differs.
           mask: (H, W) bool, at least two pixels (the E-measure divides by H * W - 1).
 
         Returns:
-          Those of SCALARS that the protocol defines, for this frame alone ("max_f" is the maximum of its own curve).
+          The scalars that the protocol defines, for this frame alone ("max_f" is the maximum of its own curve).
 
         Raises:
-          ValueError: names sequence and frame when an array is not as described.
+          ValueError: an array is not as described; the message names sequence and frame.
         """
         try:
             check_mask(mask)
@@ -205,18 +208,18 @@ class Evaluator:
     def add_flicker(self, sequence_name: str, value: float) -> None:
         """Adds how much the map of one frame differs from that of the next one, `stability.flicker`.
 
-        It needs no mask and follows no protocol but in its averaging: any two frames that follow each other count.
+        It needs no mask, and a protocol only says how it is averaged. Any two consecutive frames count.
         """
         self._flicker.setdefault(sequence_name, Averages()).add({"temporal_stability": value})
 
     def merge(self, other: Evaluator) -> None:
-        """Adds what another evaluator has scored (in another process, say) under the same protocol.
+        """Adds what another evaluator has scored under the same protocol, for example in another process.
 
-        The result is the same to the bit when no sequence is split between the two, and to rounding when one is; it
-        is the same to the bit whenever the same parts are merged in the same order.
+        The result is the same to the bit if no sequence is split between the two, and otherwise the same but for
+        rounding. If the same parts are merged in the same order, it is always the same to the bit.
 
         Raises:
-          ValueError: when the protocols differ.
+          ValueError: the protocols differ.
         """
         if other.protocol != self.protocol:
             raise ValueError(f"cannot merge scores under protocol {other.protocol.name} with {self.protocol.name}'s")
@@ -224,29 +227,29 @@ class Evaluator:
             for name, averages in others.items():
                 mine.setdefault(name, Averages()).merge(averages)
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         """Returns the content of metrics.json: plain Python values, sequences in the order of their names.
 
         "precision", "recall", "f_curve" and "e_curve" are the averaged curves at t = 0..255, or None where the protocol
-        has no curves. "sequences" holds each sequence's scalars, by the same rule on its own frames; a maximum of a
-        curve is therefore not the mean of the sequences' maxima.
+        has no curves. "sequences" holds each sequence's scalars, computed by the same rule from its own frames. So the
+        maximum of a curve is not the mean of the sequences' maxima.
 
         Raises:
-          ValueError: when nothing was added.
+          ValueError: nothing was added.
         """
         if not self._averages:
             raise ValueError("no frame was scored; give at least one map with its mask")
         mean = self._average(self._averages)
-        flicker = self._average(self._flicker) if self._flicker else {}
-        curves = dict.fromkeys(("precision", "recall", "f_curve", "e_curve"))
+        flicker = float(self._average(self._flicker)["temporal_stability"]) if self._flicker else None
+        curves: dict[str, list[float] | None] = dict.fromkeys(("precision", "recall", "f_curve", "e_curve"))
         if self.protocol.has_curves:
-            curves = {name: mean[name].tolist() for name in curves}
+            curves = {name: np.asarray(mean[name]).tolist() for name in curves}
             curves["f_curve"] = self._f_curve(mean).tolist()
         return {
             "protocol": self.protocol.name,
             "num_frames": sum(averages.num_pairs for averages in self._averages.values()),
             "num_sequences": len(self._averages),
-            **self._scalars(mean, flicker.get("temporal_stability")),
+            **self._scalars(mean, flicker),
             **curves,
             "sequences": {name: self._sequence_scalars(name) for name in sorted(self._averages)},
         }
@@ -277,29 +280,40 @@ class Evaluator:
         return dataset.mean()
 
     def _sequence_scalars(self, name: str) -> dict[str, float | None]:
-        flicker = self._flicker[name].mean()["temporal_stability"] if name in self._flicker else None
+        flicker = float(self._flicker[name].mean()["temporal_stability"]) if name in self._flicker else None
         return self._scalars(self._averages[name].mean(), flicker)
 
     def _f_curve(self, mean: Mapping[str, float | np.ndarray]) -> np.ndarray:
-        return f_measure(mean["precision"], mean["recall"]) if self.protocol.f_curve == "of_means" else mean["f_curve"]
+        """The F curve of averaged scores, (256,), as the protocol says."""
+        if self.protocol.f_curve == "of_means":
+            return f_measure(mean["precision"], mean["recall"])
+        return np.asarray(mean["f_curve"])
 
     def _scalars(self, mean: Mapping[str, float | np.ndarray], flicker: float | None) -> dict[str, float | None]:
         scalars = dict(mean)
         if self.protocol.has_curves:
-            f_curve, e_curve = self._f_curve(mean), mean["e_curve"]
+            f_curve, e_curve = self._f_curve(mean), np.asarray(mean["e_curve"])
             scalars.update(max_f=f_curve.max(), mean_f=f_curve.mean(), max_e=e_curve.max(), mean_e=e_curve.mean())
         defined = {name: float(scalars[name]) if name in self.protocol.metrics else None for name in SCALARS}
         return {**defined, "temporal_stability": flicker}
 
 
 def check_mask(mask: np.ndarray) -> None:
-    """Raises ValueError when `mask` is not (H, W) bool of at least two pixels."""
+    """Checks a mask.
+
+    Raises:
+      ValueError: it is not (H, W) bool with at least two pixels.
+    """
     if mask.dtype != bool or mask.ndim != 2 or mask.size < 2:
         raise ValueError(f"the mask must be (H, W) bool with at least two pixels, not {mask.shape} {mask.dtype}")
 
 
-def to_levels(prediction: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns the map as (H, W) uint8 of the mask's `size`, or raises ValueError."""
+def to_levels(prediction: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Returns the map as (H, W) uint8 of the mask's `size`.
+
+    Raises:
+      ValueError: it is no map, or its aspect ratio is not the mask's.
+    """
     is_levels = prediction.dtype == np.uint8
     if prediction.ndim != 2 or not prediction.size or not (is_levels or np.issubdtype(prediction.dtype, np.floating)):
         raise ValueError(f"the map must be (H, W) float in [0, 1] or uint8, not {prediction.shape} {prediction.dtype}")

@@ -1,8 +1,8 @@
-"""What papers report for other methods: for orientation beside measured numbers, never mixed with them.
+"""What papers report for other methods, to be shown beside measured numbers and never mixed with them.
 
 The numbers were taken from the papers' tables; nothing here was measured by this program. They are for the whole test
-set of the dataset and hold under the rules of their own source alone: one method's MAE on DAVIS is given as .0587, .061
-and .091 by three papers.
+set of the dataset and hold only under the rules of their own source: three papers give one method's MAE on DAVIS as
+.0587, .061 and .091.
 """
 
 from __future__ import annotations
@@ -38,12 +38,16 @@ class PublishedRow:
     protocol: str
 
 
-def _rows(source: str, protocol: str, *methods: tuple[str, tuple, tuple]) -> list[PublishedRow]:
+# (max F, S, MAE); None where it is not given.
+Scores = tuple[float | None, float | None, float]
+
+
+def _rows(source: str, protocol: str, *methods: tuple[str, Scores, Scores]) -> list[PublishedRow]:
     """Rows of methods given as (name, (max F, S, MAE) on DAVIS, the same on FBMS)."""
     return [
         PublishedRow(name, dataset, mae, max_f, s_measure, source, protocol)
-        for name, *scores in methods
-        for dataset, (max_f, s_measure, mae) in zip(("davis", "fbms"), scores, strict=True)
+        for name, on_davis, on_fbms in methods
+        for dataset, (max_f, s_measure, mae) in (("davis", on_davis), ("fbms", on_fbms))
     ]
 
 
@@ -70,5 +74,5 @@ PUBLISHED: tuple[PublishedRow, ...] = (
 
 
 def published_rows(dataset: str) -> tuple[PublishedRow, ...]:
-    """Returns the rows of `dataset`, as layouts are called; none for one that has no published numbers here."""
+    """Returns the rows of the dataset of this layout; there are none for most layouts."""
     return tuple(row for row in PUBLISHED if row.dataset == dataset)

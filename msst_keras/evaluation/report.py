@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: metrics.json, metrics.csv, frames.csv, and tables to read."""
+"""The files of an evaluation, metrics.json, metrics.csv and frames.csv, and its tables as text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msst_keras.evaluation.protocols import SCALARS
 from msst_keras.evaluation.published import PublishedRow
@@ -15,19 +16,19 @@ from msst_keras.evaluation.scores import HEADLINE, SCORES
 from msst_keras.files import publish
 
 
-def write_results(result: Mapping, output_dir: str | os.PathLike, method: str = "") -> None:
-    """Writes metrics.json and metrics.csv (metrics-METHOD.json and .csv), each under its name only when it is whole.
+def write_results(result: Mapping[str, Any], output_dir: str | os.PathLike, method: str = "") -> None:
+    """Writes metrics.json and metrics.csv (or metrics-METHOD.json and .csv). A file gets its name when it is complete.
 
-    The CSV has one row per sequence and a last one, "dataset", by the protocol's averaging; a scalar that the protocol
-    does not define is an empty cell.
+    The CSV has one row per sequence and a last one, "dataset", averaged as the protocol says. A scalar that the
+    protocol does not define is an empty cell.
 
     Args:
       result: What `Evaluator.result` returned.
-      output_dir: The folder; made when missing, files of these names in it are replaced.
-      method: Name of the method for the files' names, where it is not the user's own.
+      output_dir: The folder. It is made if it is missing; files of these names in it are replaced.
+      method: The method's name in the names of the files, unless it is the user's own method.
 
     Raises:
-      ValueError: when a number is NaN or infinite, which JSON cannot hold.
+      ValueError: a number is NaN or infinite, which JSON cannot hold.
     """
     stem = Path(output_dir) / f"metrics{_suffix(method)}"
     with publish(stem.with_name(f"{stem.name}.json")) as path:
@@ -45,8 +46,8 @@ def write_frames(
 ) -> Iterator[Callable[[str, str, Mapping[str, float]], None]]:
     """Yields a function (sequence, frame, scalars) that writes a row of frames.csv (frames-METHOD.csv).
 
-    The columns are sequence, frame and SCALARS; what is not defined is an empty cell. Rows go to disk as they come; the
-    file has its name when all are written, and is not there when an error stops them.
+    The columns are sequence, frame and SCALARS; a scalar that is not defined is an empty cell. Rows are written as they
+    come. The file gets its name when all are written; if an error comes before, there is no file.
     """
     final = Path(output_dir) / f"frames{_suffix(method)}.csv"
     with publish(final) as path, open(path, "w", newline="", encoding="utf-8") as file:
@@ -58,7 +59,7 @@ def write_frames(
 
 
 def read_frames(output_dir: str | os.PathLike, method: str = "") -> dict[tuple[str, str], dict[str, float | None]]:
-    """Reads frames.csv back: (sequence, frame) -> scalars, None where the cell is empty."""
+    """Reads frames.csv back: (sequence, frame) -> scalars, None for an empty cell."""
     path = Path(output_dir) / f"frames{_suffix(method)}.csv"
     with open(path, newline="", encoding="utf-8") as file:
         return {
@@ -72,7 +73,7 @@ def _suffix(method: str) -> str:
 
 
 def format_published(rows: Sequence[PublishedRow]) -> str:
-    """Returns a plain text table of published numbers, which says in its head that they are not measured."""
+    """Returns a plain text table of published numbers; its head says that they were not measured here."""
     lines = [["published, not measured here", "MAE", "max F", "S", "protocol", "source"]]
     for row in rows:
         numbers = [f"{value:.3f}" if value is not None else "-" for value in (row.mae, row.max_f, row.s_measure)]
@@ -80,15 +81,15 @@ def format_published(rows: Sequence[PublishedRow]) -> str:
     return _align(lines, left=(0, 4, 5))
 
 
-def format_table(results: Mapping[str, Mapping]) -> str:
-    """Returns a plain text table with one row per method; "-" where its protocol does not define the metric.
+def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns a plain text table with one row per method, and "-" for scores that its protocol does not define.
 
     Args:
       results: Method name -> what `Evaluator.result` returned. Protocol and numbers of sequences and frames are
-        columns, because scores under different ones do not compare.
+        columns, because scores that differ in them cannot be compared.
 
     Raises:
-      ValueError: when there is no method.
+      ValueError: there is no method.
     """
     if not results:
         raise ValueError("there is no method to tabulate; give at least one result")
@@ -102,7 +103,7 @@ def format_table(results: Mapping[str, Mapping]) -> str:
 
 
 def _align(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """Returns the rows, the first one their titles, in columns; those of the numbers `left` start at the left."""
+    """Returns rows, the first of which has the titles, in aligned columns; the columns `left` are aligned left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The scores: the name of each, its title in tables and pictures, and which way is better.
+"""The scores: the name of each, its title in tables and pictures, and whether low or high is better.
 
 A new score is a row here and its computation in `metrics` or `boundaries`.
 """
@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Score:
-    """A number that maps are judged by.
+    """A number by which maps are judged.
 
     Attributes:
       title: What tables and pictures call it.
       family: Key of MEANINGS.
-      lower_is_better: Whether the best map has the lowest.
+      lower_is_better: Whether the best map has the lowest score.
     """
 
     title: str
@@ -56,14 +57,14 @@ MEANINGS: Mapping[str, str] = MappingProxyType({
 # MAE rewards an all-black map, so it never stands alone: max F and S always stand beside it.
 HEADLINE = ("mae", "max_f", "s_measure")
 
-# The score by which one state of a network is better than another: MAE favours black maps, and max F forgives a wrong
+# The score that decides which state of a network is better. MAE favours black maps, and max F forgives a wrong
 # threshold.
 DECISIVE = "s_measure"
 
-# Methods that need no network, which the others are compared with.
+# Methods that need no network, to compare the others with.
 ALL_BLACK, FLOW_MAGNITUDE = "all black", "flow magnitude"
 
 
-def choose_headline(result: Mapping) -> dict[str, float]:
+def choose_headline(result: Mapping[str, Any]) -> dict[str, float]:
     """The scores of HEADLINE in what `Evaluator.result` returned."""
     return {name: result[name] for name in HEADLINE}

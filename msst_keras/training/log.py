@@ -1,4 +1,4 @@
-"""What a run tells of itself while it runs: log.jsonl, TensorBoard, the profiler's window."""
+"""What a run writes about itself while it runs: log.jsonl, TensorBoard events, and the profiler's window."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ import tensorflow as tf
 from msst_keras.evaluation.scores import HEADLINE
 from msst_keras.files import publish
 
-PICTURES = ("frame", "flow", "prior", "recurrent", "saliency", "mask")  # side by side, those that there are
+PICTURES = ("frame", "flow", "prior", "recurrent", "saliency", "mask")  # shown side by side, if they are there
 _TITLES = {"recurrent": "O^T"}
 _SALIENT = np.float32(1e6)  # see _pr_curve
 
@@ -23,8 +24,9 @@ class Log:
     """log.jsonl (a line a step) and TensorBoard events of a run.
 
     Args:
-      run_dir: of the run.
-      first_step: where the run goes on: lines of later steps, which will be done again, and a torn last line go.
+      run_dir: the run's folder.
+      first_step: the step at which the run goes on. Lines of later steps, which will be done again, are removed, and so
+        is a torn last line.
       every: steps between TensorBoard scalars.
       writes: whether this process is the one that writes.
     """
@@ -42,7 +44,7 @@ class Log:
     def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._writes:
             self._file.close()
             self._writer.close()
@@ -55,7 +57,7 @@ class Log:
         if step % self._every == 0:
             self._draw(step, scalars | _memory())
 
-    def validation(self, step: int, result: Mapping) -> None:
+    def validation(self, step: int, result: Mapping[str, Any]) -> None:
         """Writes an evaluator's result after `step` steps: MAE, max F, S, and the curve of precision and recall."""
         if not self._writes:
             return
@@ -70,8 +72,8 @@ class Log:
 
         Args:
           step: how many steps were done.
-          clips: "frame" (H, W, 3) in 0..255, and maps (H, W) in 0..1, by names of PICTURES; "flow" (h, w, 3) uint8 is
-            coloured already and brought to the frame's size.
+          clips: pictures by the names of PICTURES: "frame" (H, W, 3) in 0..255, "flow" (h, w, 3) uint8, which is
+            coloured already and is resized to the frame, and maps (H, W) in 0..1.
         """
         if not self._writes:
             return
@@ -106,8 +108,8 @@ class Profile:
     """A window of steps for TensorBoard's profiler (pip install tensorboard-plugin-profile shows it).
 
     Args:
-      run_dir: of the run.
-      window: first and last step; None for none. A run that begins inside or behind it records none.
+      run_dir: the run's folder.
+      window: first and last step; None for no profile. A run that begins inside or after the window records nothing.
     """
 
     def __init__(self, run_dir: str | Path, window: tuple[int, int] | None):
@@ -120,8 +122,8 @@ class Profile:
             self._running = True
 
     def after(self, step: int) -> None:
-        """Stops it behind the last."""
-        if self._running and step >= self._window[1]:
+        """Stops the profiler after the last step of the window."""
+        if self._running and self._window and step >= self._window[1]:
             tf.profiler.experimental.stop()
             self._running = False
 
@@ -132,19 +134,19 @@ def _to_picture(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         image = np.repeat(image[..., None] * 255, 3, axis=2)
     if image.shape[:2] != shape[:2]:
         image = tf.image.resize(image, shape[:2]).numpy()
-    return np.uint8(np.clip(image, 0, 255) + 0.5)
+    return (np.clip(image, 0, 255) + 0.5).astype(np.uint8)
 
 
-def _pr_curve(precision: Sequence[float], recall: Sequence[float]):
+def _pr_curve(precision: Sequence[float], recall: Sequence[float]) -> bytes:
     from tensorboard.plugins.pr_curve import summary
 
-    # The dashboard leaves out points without counts, and only the curve is known: these are counts for a million
-    # salient pixels, but for the true negatives, of which precision and recall know nothing.
-    precision, recall = np.float32(precision), np.float32(recall)
-    hits = _SALIENT * recall
-    false_alarms = np.divide(hits * (1 - precision), precision, out=np.zeros_like(hits), where=precision > 0)
+    # The dashboard leaves out points without counts, and only the curve is known. So these are the counts for a million
+    # salient pixels; precision and recall say nothing about the true negatives, which are 0 here.
+    precisions, recalls = np.asarray(precision, np.float32), np.asarray(recall, np.float32)
+    hits = _SALIENT * recalls
+    false_alarms = np.divide(hits * (1 - precisions), precisions, out=np.zeros_like(hits), where=precisions > 0)
     return summary.raw_data_pb(
-        "validation", hits, false_alarms, np.zeros_like(hits), _SALIENT - hits, precision, recall, len(precision)
+        "validation", hits, false_alarms, np.zeros_like(hits), _SALIENT - hits, precisions, recalls, len(precisions)
     ).SerializeToString()
 
 

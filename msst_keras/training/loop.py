@@ -1,6 +1,6 @@
-"""The training loop: steps, log, TensorBoard, checkpoints, and going on where a run was left.
+"""The training loop: steps, log, TensorBoard, checkpoints, and the continuation of an earlier run.
 
-Keras's own `fit` cannot train on several hosts and falls over on a short last batch, hence a loop of our own. Every
+Keras's own `fit` cannot train on several hosts and fails on a short last batch, so we have a loop of our own. Every
 process of a training runs it; one of them, the chief, writes the run directory.
 """
 
@@ -14,8 +14,10 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from msst_keras.files import publish
@@ -37,33 +39,34 @@ def train(
     run_dir: str | Path,
     options: TrainingOptions,
     devices: Devices | None = None,
-    validate: Callable[[], Mapping] | None = None,
-    draw: Callable[[], list[dict]] | None = None,
-    settings: dict | None = None,
-) -> dict:
-    """Trains `model` to step `options.steps`, from the last whole checkpoint in `run_dir` if there is one.
+    validate: Callable[[], Mapping[str, Any]] | None = None,
+    draw: Callable[[], list[dict[str, np.ndarray]]] | None = None,
+    settings: Mapping[str, bool | int | float | str] | None = None,
+) -> dict[str, float]:
+    """Trains `model` to step `options.steps`, from the last complete checkpoint in `run_dir` if there is one.
 
     Args:
-      model: of `build_msst`, built in the scope of `devices.strategy`; its inputs are keys of a batch.
-      make_batches: step -> the batches from that step on of this process's share (see `batches.training_batches`).
+      model: a model of `build_msst`, built in the scope of `devices.strategy`; its inputs are keys of a batch.
+      make_batches: a function from a step to the batches of this process's share from that step on (see
+        `batches.training_batches`).
       clip_names: the name of each clip, for the message about a loss that is not finite.
-      run_dir: see `training.run_dir`; all processes must see the same.
+      run_dir: the run directory, see `training.run_dir`; all processes must see the same one.
       options: see `TrainingOptions`.
-      devices: of `make_devices`; None is one device.
-      validate: scores the model as it is: an evaluator's result. The best by S-measure is kept.
+      devices: what `make_devices` gave; None for one device.
+      validate: scores the model as it is and gives an evaluator's result. The best model by S-measure is kept.
       draw: gives pictures of the model's work (see `log.Log.pictures`).
-      settings: flags, for TensorBoard's table of runs.
+      settings: the run's flags, for TensorBoard's table of runs.
 
     Returns:
       {"steps", "loss" (mean of the last tenth of the steps), the headline scores of `validate`, "seconds" and
       "input_wait" (the share of them spent waiting for batches) of this process}; also in result.json.
 
     Raises:
-      ValueError: a loss that is not finite; names the step and the clips. The last checkpoint stays. Or processes that
-        do not see the same run directory.
+      ValueError: a loss is not finite, with the step and the clips (the last checkpoint stays), or the processes do not
+        see the same run directory.
       ConnectionError: another process of the training was lost.
-      OSError: a file could not be written, as on a full disk.
-      Interrupted: by a signal; a checkpoint was written.
+      OSError: a file could not be written, for example because the disk is full.
+      Interrupted: a signal came; a checkpoint was written.
     """
     devices, run_dir = devices or Devices(), Path(run_dir)
     with devices.strategy.scope():
@@ -87,7 +90,7 @@ def train(
                 "start all of them again with the same command to go on"
             ) from error
         seconds = time.perf_counter() - started
-        results = {"steps": options.steps}
+        results: dict[str, float] = {"steps": options.steps}
         if devices.is_chief:
             results["loss"] = log.recent_loss(options.steps // 10)
         results |= watch.validate(options.steps)
@@ -100,7 +103,7 @@ def train(
 
 
 def _restore(checkpoints: Checkpoints, devices: Devices, run_dir: Path) -> int:
-    """Restores all processes to one step; the chief first, since it removes what a kill has torn."""
+    """Restores all processes to the same step. The chief goes first, because it removes what a kill has torn."""
     step = checkpoints.restore() if devices.is_chief else 0
     if devices.num_workers == 1:
         return step
@@ -116,7 +119,7 @@ def _restore(checkpoints: Checkpoints, devices: Devices, run_dir: Path) -> int:
 
 
 def _run_steps(
-    step_function: Callable,
+    step_function: Callable[[dict[str, tf.Tensor], tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
     batches: Iterable[dict[str, tf.Tensor]],
     first: int,
     update: Update,
@@ -126,17 +129,16 @@ def _run_steps(
     clip_names: tuple[str, ...],
 ) -> float:
     """Does the steps from `first` on; returns the seconds spent waiting for batches."""
-    batches, total_wait = iter(batches), 0.0
-    steps = (step for step in range(first, options.steps))
-    if devices.is_chief:
-        steps = progress(steps, options.steps, "training", initial=first)
-    # Closed here, so that the bar's last line does not come behind the sentence of an error.
-    with _Signals() as signals, contextlib.closing(steps):
-        for step in steps:
+    waiting_batches, total_wait = iter(batches), 0.0
+    steps = range(first, options.steps)
+    counted = progress(steps, options.steps, "training", initial=first) if devices.is_chief else (s for s in steps)
+    # The bar is closed here, so that its last line does not come after the sentence of an error.
+    with _Signals() as signals, contextlib.closing(counted):
+        for step in counted:
             watch.before(step)
             rate = learning_rate_at(options.optimizer, step, options.steps)
             before = time.perf_counter()
-            local = list(itertools.islice(batches, devices.share.num_replicas))
+            local = list(itertools.islice(waiting_batches, devices.share.num_replicas))
             waited = time.perf_counter() - before
             total_wait += waited
             watch.computing(step)
@@ -146,7 +148,7 @@ def _run_steps(
             scalars = {name: float(value) for name, value in results.items()}
             watch.computed(step)
             seconds = time.perf_counter() - before
-            # What another process is to hear of must have gone through the step; alone there is no need to wait.
+            # Several processes stop together, by the `stop` of a step. One alone can stop at once.
             stopped = scalars.pop("stop") > 0 or (devices.num_workers == 1 and signals.received is not None)
             if not math.isfinite(scalars["loss"]):
                 names = ", ".join(clip_names[clip] for clip in devices.gather(batch["clip"]))
@@ -163,19 +165,21 @@ def _run_steps(
 
 
 class _Signals:
-    """Notes SIGTERM and SIGINT instead of dying of them, so that the step is finished and saved. A second one kills."""
+    """Notes SIGTERM and SIGINT, so that the step is finished and saved before the end. A second signal kills."""
 
-    def __enter__(self):
-        self.received = None
+    def __init__(self) -> None:
+        self.received: str | None = None
+
+    def __enter__(self) -> _Signals:
         self._old = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def _note(self, number, _) -> None:
+    def _note(self, number: int, _: object) -> None:
         if self.received:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.received = signal.Signals(number).name
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Which floating-point policy a machine is fast at."""
+"""The floating-point policy with which a machine is fast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def resolve_precision(precision: str) -> str:
     several times slower than float32, so "auto" is float32 there.
 
     Raises:
-      ValueError: an unknown precision.
+      ValueError: the precision is unknown.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not '{precision}'")
@@ -30,7 +30,7 @@ def resolve_precision(precision: str) -> str:
 
 
 def _cpu_flags() -> set[str]:
-    path = Path("/proc/cpuinfo")  # Linux alone has it; elsewhere float32 is right
+    path = Path("/proc/cpuinfo")  # only Linux has it; elsewhere float32 is right
     if not path.exists():
         return set()
     lines = (line for line in path.read_text().splitlines() if line.startswith("flags"))

@@ -1,4 +1,4 @@
-"""One step of training: the gradients of a global batch, whatever share of it each replica computes at a time."""
+"""One step of training: the gradients of a global batch, in as many parts as replicas and accumulation ask for."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from msst_keras.training.optimizer import Update
 from msst_keras.training.options import StepOptions
 from msst_keras.training.strategy import Devices
 
+# A model's outputs and the batch that they are of -> the losses, each divided by the number of parts.
+LossOf = Callable[[dict[str, tf.Tensor], dict[str, tf.Tensor]], dict[str, tf.Tensor]]
+Sums = tuple[dict[str, tf.Tensor], list[tf.Tensor]]  # of the losses, and of the gradients
 
-def make_step(model: keras.Model, update: Update, options: StepOptions, devices: Devices) -> Callable:
+
+def make_step(
+    model: keras.Model, update: Update, options: StepOptions, devices: Devices
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """Returns a graph (batch, learning_rate, stop) -> scalars, traced once per image size.
 
-    The batch is of `Devices.scatter`: "frames", "prior", "mask" as in `batches.training_batches`, and "weight" (B,) if
-    examples weigh differently. The losses are means over the global batch, the gradient is theirs. `stop` is summed
-    over all replicas, so that every process hears of a signal that one of them got.
+    The batch comes from `Devices.scatter`: "frames", "prior", "mask" as in `batches.training_batches`, and "weight"
+    (B,) if examples have different weights. The losses are means over the global batch, and the gradient is that of the
+    loss. `stop` is summed over all replicas, so that every process learns of a signal that one of them got.
 
     Returns:
       a function that gives {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"], "gradient_norm", "stop"}, float32
-      scalars, the same in all processes; the loss is that of the weights before the step.
+      scalars, the same in all processes. The losses are those of the weights before the step.
     """
     compute = _add_recomputed_gradients if options.recompute else _add_gradients
     num_parts = devices.num_replicas * options.accumulation_steps
     names = ("loss", "loss_fused", "loss_recurrent", *(["loss_sides"] if list_sides(model.output) else []))
 
     @tf.function(jit_compile=options.xla, reduce_retracing=False)
-    def sum_gradients(batch):
-        def loss_of(outputs, part):
+    def sum_gradients(batch: dict[str, tf.Tensor]) -> Sums:
+        def loss_of(outputs: dict[str, tf.Tensor], part: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             losses = joint_loss(
                 outputs, part["mask"], options.alpha, options.beta, options.region_weight, part.get("weight"),
                 options.side_weight,
@@ -44,7 +50,9 @@ def make_step(model: keras.Model, update: Update, options: StepOptions, devices:
         if options.accumulation_steps == 1:
             return compute(model, update.variables, batch, loss_of, *state[1:])
 
-        def add(part, sums, gradients):
+        def add(
+            part: tf.Tensor, sums: dict[str, tf.Tensor], gradients: list[tf.Tensor]
+        ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
             first = part * size
             rows = {name: value[first : first + size] for name, value in batch.items()}
             return part + 1, *compute(model, update.variables, rows, loss_of, sums, gradients)
@@ -54,22 +62,29 @@ def make_step(model: keras.Model, update: Update, options: StepOptions, devices:
         )
         return sums, gradients
 
-    def replica_step(batch, learning_rate, stop):
+    def replica_step(batch: dict[str, tf.Tensor], learning_rate: tf.Tensor, stop: tf.Tensor) -> dict[str, tf.Tensor]:
         losses, gradients = sum_gradients(batch)
         context = tf.distribute.get_replica_context()
-        stop = tf.identity(stop)  # on the replica's device, which the reduction asks for
+        stop = tf.identity(stop)  # puts it on the replica's device, where the reduction needs it
         losses, stop, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, (losses, stop, gradients))
         return {**losses, "gradient_norm": update.apply(gradients, learning_rate), "stop": stop}
 
     @tf.function
-    def step(batch, learning_rate, stop):
+    def step(batch: dict[str, tf.Tensor], learning_rate: tf.Tensor, stop: tf.Tensor) -> dict[str, tf.Tensor]:
         results = devices.strategy.run(replica_step, (batch, learning_rate, stop))
         return {name: devices.strategy.experimental_local_results(value)[0] for name, value in results.items()}
 
     return step
 
 
-def _add_gradients(model, variables, batch, loss_of, sums, gradients):
+def _add_gradients(
+    model: keras.Model,
+    variables: list[keras.Variable],
+    batch: dict[str, tf.Tensor],
+    loss_of: LossOf,
+    sums: dict[str, tf.Tensor],
+    gradients: list[tf.Tensor],
+) -> Sums:
     """Adds a part's losses to `sums` and its gradients to `gradients`."""
     with tf.GradientTape() as tape:
         losses = loss_of(model({name: batch[name] for name in model.input}, training=True), batch)
@@ -77,11 +92,19 @@ def _add_gradients(model, variables, batch, loss_of, sums, gradients):
     return {name: sums[name] + losses[name] for name in sums}, _add(gradients, found)
 
 
-def _add_recomputed_gradients(model, variables, batch, loss_of, sums, gradients):
-    """The same, with the activations of one frame at a time.
+def _add_recomputed_gradients(
+    model: keras.Model,
+    variables: list[keras.Variable],
+    batch: dict[str, tf.Tensor],
+    loss_of: LossOf,
+    sums: dict[str, tf.Tensor],
+    gradients: list[tf.Tensor],
+) -> Sums:
+    """Does the same with the activations of one frame at a time.
 
-    The streams know no time, so a frame's maps can be computed alone: first all maps without what their gradient needs,
-    then the fuser's gradient to the maps, then frame by frame the streams' gradient from that of its maps.
+    The streams do not look at time, so a frame's maps can be computed alone. First all maps are computed, without what
+    their gradient needs; then the fuser's gradient for the maps; then, frame by frame, the streams' gradient from that
+    of the frame's maps.
     """
     encoder, fuser = get_parts(model)
     length = model.input["frames"].shape[1] or 1  # OS and ST look at the last frame
@@ -91,7 +114,7 @@ def _add_recomputed_gradients(model, variables, batch, loss_of, sums, gradients)
     num_images = shape[0] * length
     values = [variable.value for variable in variables]
 
-    def encode(image):
+    def encode(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return encoder({name: value[image : image + 1] for name, value in images.items()}, training=True)
 
     maps = tf.map_fn(
@@ -110,7 +133,7 @@ def _add_recomputed_gradients(model, variables, batch, loss_of, sums, gradients)
     map_gradients, fuser_gradients = tape.gradient(losses["loss"], (clips, values))
     map_gradients = {name: tf.reshape(value, tf.shape(maps[name])) for name, value in map_gradients.items()}
 
-    def add_image(image, gradients):
+    def add_image(image: tf.Tensor, gradients: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape() as tape:
             found = encode(image)
         ahead = {name: value[image : image + 1] for name, value in map_gradients.items()}
@@ -125,5 +148,5 @@ def _add_recomputed_gradients(model, variables, batch, loss_of, sums, gradients)
     return {name: sums[name] + losses[name] for name in sums}, gradients
 
 
-def _add(sums, gradients):
+def _add(sums: list[tf.Tensor], gradients: list[tf.Tensor | None]) -> list[tf.Tensor]:
     return [total if gradient is None else total + gradient for total, gradient in zip(sums, gradients, strict=True)]

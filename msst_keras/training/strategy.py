@@ -24,8 +24,8 @@ class Devices:
     """The devices of a training, as one of its processes sees them.
 
     Attributes:
-      strategy: build model and optimizer in its scope.
-      worker, num_workers: number of this process, and how many there are.
+      strategy: the strategy in whose scope model and optimizer are built.
+      worker, num_workers: the number of this process, and how many processes there are.
     """
 
     strategy: tf.distribute.Strategy = dataclasses.field(default_factory=tf.distribute.get_strategy)
@@ -39,42 +39,42 @@ class Devices:
 
     @property
     def num_replicas(self) -> int:
-        """Copies of the model in all processes."""
+        """How many copies of the model there are in all processes together."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def share(self) -> Share:
-        """What this process reads of every batch."""
+        """The part of every batch that this process reads."""
         return Share(self.worker, self.num_workers, self.num_replicas // self.num_workers)
 
-    def scatter(self, batches: Sequence[dict[str, tf.Tensor]]) -> dict:
+    def scatter(self, batches: Sequence[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
         """Puts one batch on each replica of this process, for `strategy.run`."""
         if self.num_replicas == 1:
             return batches[0]
         local = iter(batches)
         return self.strategy.experimental_distribute_values_from_function(lambda _: next(local))
 
-    def gather(self, values) -> np.ndarray:
-        """Joins what `strategy.run` gave on every replica of every process, along the first axis, in their order."""
+    def gather(self, values: tf.Tensor) -> np.ndarray:
+        """Joins the results of `strategy.run` on all replicas of all processes along the first axis, in their order."""
         return values.numpy() if self.num_replicas == 1 else self.strategy.gather(values, axis=0).numpy()
 
     def gather_number(self, number: int) -> list[int]:
-        """The number that each replica's process gave: all processes meet here."""
+        """The numbers that the replicas' processes gave. All processes wait here for each other."""
         here = [{"number": tf.constant([number], tf.int64)}] * self.share.num_replicas
         return self.gather(self.scatter(here)["number"]).tolist()
 
 
 def make_devices(name: str, batch_size: int) -> Devices:
-    """Finds the devices for a strategy. Before anything else uses TensorFlow: several workers must meet first.
+    """Finds the devices for a strategy. It must run before anything else uses TensorFlow, so that workers can connect.
 
     Args:
-      name: one of STRATEGIES. "auto": "multi_worker" where TF_CONFIG or Slurm name several processes; else "mirrored"
-        where there are several GPUs, on as many of them as divide the batch; else "one".
-      batch_size: of the global batch.
+      name: one of STRATEGIES. "auto" is "multi_worker" if TF_CONFIG or Slurm name several processes, otherwise
+        "mirrored" if there are several GPUs, on as many of them as divide the batch, otherwise "one".
+      batch_size: the size of the global batch.
 
     Raises:
-      ValueError: an unknown name; TF_CONFIG is damaged; "multi_worker" without TF_CONFIG or Slurm; the replicas cannot
-        share the batch equally.
+      ValueError: the name is unknown, TF_CONFIG is damaged, "multi_worker" finds neither TF_CONFIG nor Slurm, or the
+        replicas cannot share the batch equally.
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not '{name}'")
@@ -108,7 +108,7 @@ def make_devices(name: str, batch_size: int) -> Devices:
 
 
 def _find_cluster() -> Callable[[], tf.distribute.cluster_resolver.ClusterResolver] | None:
-    """How to resolve the cluster that the environment names; None if it names no other process."""
+    """Finds the function that resolves the cluster in the environment; None if that names no other process."""
     resolvers = tf.distribute.cluster_resolver
     if "TF_CONFIG" in os.environ:
         try:
@@ -129,10 +129,10 @@ def _find_cluster() -> Callable[[], tf.distribute.cluster_resolver.ClusterResolv
 
 
 def _resolve_slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
-    """The cluster of a Slurm step. A task has the GPUs that it sees: with several on a node, srun must bind them."""
+    """The cluster of a Slurm step. A task has the GPUs that it sees; with several tasks a node srun must bind them."""
     resolvers, tasks = tf.distribute.cluster_resolver, int(os.environ["SLURM_STEP_NUM_TASKS"])
     port = 20000 + 10 * (int(os.environ.get("SLURM_JOB_ID", "0")) % 1000)  # two jobs may share a node
-    # TensorFlow's resolver insists on GPUs to deal out, and fails where there are none: it gets to see one per task.
+    # TensorFlow's resolver wants to deal out GPUs and fails if there are none, so it is told that each task has one.
     slurm = resolvers.SlurmClusterResolver(port_base=port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
     cluster = slurm.cluster_spec()
     gpus = len(tf.config.list_physical_devices("GPU"))

@@ -1,9 +1,10 @@
-"""Looking at a model while it trains: its maps on validation clips, scored, and on a few clips, drawn."""
+"""Looking at a model while it trains: its maps on validation clips are scored, and those of a few clips drawn."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,11 +25,11 @@ def make_validation(
     batch_size: int,
     image_size: tuple[int, int],
     devices: Devices | None = None,
-) -> Callable[[], dict]:
+) -> Callable[[], dict[str, Any]]:
     """Returns a function that scores `model` on every clip of `index` at `image_size`, protocol `paper`.
 
-    The maps are scored at `image_size`, not at the frames' own size: good for watching a training, not for publishing
-    (`msst evaluate` does that). The devices share the clips; every process has the scores of all.
+    The maps are scored at `image_size`, not at the frames' own size. That serves to watch a training, not to publish
+    numbers (`msst evaluate` gives those). The devices share the clips; every process gets the scores of all clips.
 
     Returns:
       a function () -> `Evaluator.result()`: "mae", "max_f", "s_measure", the curves "precision" and "recall", ...
@@ -36,7 +37,7 @@ def make_validation(
     devices = devices or Devices()
     predict = _make_prediction(model, devices)
 
-    def validate() -> dict:
+    def validate() -> dict[str, Any]:
         evaluator = Evaluator(PROTOCOLS["paper"])
         batches = iter(validation_batches(index, num_frames, batch_size, image_size, devices.share))
         while local := list(itertools.islice(batches, devices.share.num_replicas)):
@@ -62,7 +63,7 @@ def make_drawing(
 ) -> Callable[[], list[dict[str, np.ndarray]]]:
     """Returns a function that gives what `log.Log.pictures` draws: a few clips, evenly spread over `index`.
 
-    `flow_to_color` makes a flow map (h, w, 2) a picture (h, w, 3) uint8, where records hold flow.
+    `flow_to_color` makes a picture (h, w, 3) uint8 of a flow map (h, w, 2), if records hold flow.
     """
     chosen = np.unique(np.linspace(0, len(index) - 1, NUM_PICTURES).astype(int))
     clips = picture_clips(index, chosen, num_frames, image_size)
@@ -71,7 +72,7 @@ def make_drawing(
     inputs = {name: tf.constant(clips[name]) for name in model.input}
 
     def draw() -> list[dict[str, np.ndarray]]:
-        # Every replica draws the same: the processes of a training do all in step.
+        # Every replica computes the same pictures, because the processes of a training must do everything together.
         outputs = predict(devices.scatter([inputs] * devices.share.num_replicas))
         outputs = {name: devices.gather(value)[: len(chosen), ..., 0] for name, value in outputs.items()}
         rows = []
@@ -90,10 +91,10 @@ def make_drawing(
     return draw
 
 
-def _make_prediction(model, devices):
+def _make_prediction(model: keras.Model, devices: Devices) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
     """A graph: inputs on every replica -> {"fused"[, "recurrent"]}, maps in 0..1."""
 
-    def predict(clip):
+    def predict(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: tf.sigmoid(logits) for name, logits in model(clip, training=False).items()}
 
     return tf.function(lambda clip: devices.strategy.run(predict, (clip,)), reduce_retracing=True)

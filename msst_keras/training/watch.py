@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from msst_keras.evaluation.scores import choose_headline
 from msst_keras.training.checkpoints import Checkpoints
@@ -13,13 +16,13 @@ from msst_keras.training.options import TrainingOptions
 
 
 class Watch:
-    """Is told before and after each step, and does what is due then.
+    """Does what is due beside the steps; the loop calls it before and after each step.
 
     Args:
-      run_dir: of the run, for the profiler.
-      update: its averaged weights are those that are validated and drawn.
-      checkpoints, log: of the run.
-      options: says how often; see `TrainingOptions`.
+      run_dir: the run's folder, for the profiler.
+      update: the update of the weights; its averaged weights are validated and drawn.
+      checkpoints, log: those of the run.
+      options: how often each thing is due; see `TrainingOptions`.
       writes: whether this process is the one that writes.
       validate, draw: see `loop.train`.
     """
@@ -32,17 +35,18 @@ class Watch:
         log: Log,
         options: TrainingOptions,
         writes: bool = True,
-        validate: Callable[[], Mapping] | None = None,
-        draw: Callable[[], list[dict]] | None = None,
+        validate: Callable[[], Mapping[str, Any]] | None = None,
+        draw: Callable[[], list[dict[str, np.ndarray]]] | None = None,
     ):
         self._update, self._checkpoints, self._log, self._options = update, checkpoints, log, options
         self._validate, self._draw = validate, draw
         self._profile = Profile(run_dir, options.profile_steps if writes else None)
 
     def before(self, step: int) -> None:
-        """Validates and draws the model of `step` steps where that is due.
+        """Validates and draws the model of `step` steps if that is due.
 
-        Here, and not after the checkpoint of so many steps, so that a run that goes on from it does not miss them.
+        This is done here and not after the checkpoint of so many steps, so that a run that continues from the
+        checkpoint does it too.
         """
         if _is_due(step, self._options.validate_every):
             self.validate(step)
@@ -50,21 +54,21 @@ class Watch:
             self.draw(step)
 
     def computing(self, step: int) -> None:
-        """The batch is there, and the step is about to be computed."""
+        """Is called when the batch is there and the step is about to be computed."""
         self._profile.before(step)
 
     def computed(self, step: int) -> None:
-        """The step is computed."""
+        """Is called when the step has been computed."""
         self._profile.after(step)
 
     def after(self, step: int, scalars: dict[str, float], is_last: bool) -> None:
-        """Logs the step, and saves where that is due or the step is the last of this process."""
+        """Logs the step, and saves a checkpoint if that is due or the step is the last of this process."""
         self._log.step(step, scalars)
         if is_last or (step + 1) % self._options.checkpoint_every == 0:
             self._checkpoints.save(step + 1)
 
     def validate(self, step: int) -> dict[str, float]:
-        """Validates the model of `step` steps and keeps it if it is the best; returns its headline scores."""
+        """Validates the model of `step` steps, keeps it if it is the best, and returns its headline scores."""
         if not self._validate:
             return {}
         with self._update.averaged():

@@ -10,7 +10,7 @@ from msst_keras.inference.stream import SaliencyModel, SaliencyStream
 class MirroredStream:
     """A `SaliencyStream` whose maps are averaged with those of the mirrored video.
 
-    The network, and the optical flow above all, make other mistakes on the mirror image. A part of them is averaged away.
+    The network, and the optical flow above all, make other mistakes on the mirror image; a part is averaged away.
 
     Attributes:
       takes_flow: see `SaliencyStream`.

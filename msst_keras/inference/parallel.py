@@ -12,6 +12,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_END = object()
 
 
 def map_in_order(function: Callable[[T], R], items: Iterable[T], num_workers: int) -> Iterator[R]:
@@ -53,7 +54,7 @@ def read_ahead(items: Iterable[T], num_ahead: int) -> Iterator[T]:
 
     Args:
       items: whatever it does is done in the thread; a generator is closed there too, when the caller stops reading.
-      num_ahead: so many items wait at most, beside the one that is being made. 0 makes no thread.
+      num_ahead: so many items wait or are being made at most. 0 makes no thread.
 
     Raises:
       ValueError: a negative number of items.
@@ -101,9 +102,10 @@ class _Reader:
             iterator = iter(self._items)
             # Closed here, so that what a generator opened is closed before `stop` returns.
             with contextlib.closing(iterator) if hasattr(iterator, "close") else contextlib.nullcontext():
-                for item in iterator:
-                    self._room.acquire()
-                    if self._stopped:
+                while True:
+                    self._room.acquire()  # before the item is made: one of a live source would grow old
+                    item = _END if self._stopped else next(iterator, _END)
+                    if item is _END:
                         break
                     self._made.put((True, item))
         except BaseException as raised:

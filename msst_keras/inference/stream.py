@@ -170,11 +170,11 @@ class SaliencyStream:
 
 def stream_maps(
     model: SaliencyModel,
-    frames: Iterable[tuple[Hashable, np.ndarray]],
+    frames: Iterable[tuple],
     flows: Iterable[np.ndarray] | None = None,
     num_ahead: int = 2,
 ) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
-    """Yields (name, frame, map) for each (name, frame) of a video, in order; see `SaliencyStream`.
+    """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
     A pipeline of threads: `frames` and their motion are made in one, the network works in another, and the caller goes
     on with the maps in its own. The maps do not depend on it. Whoever stops before the end closes this generator, so
@@ -182,7 +182,7 @@ def stream_maps(
 
     Args:
       model: what makes the maps.
-      frames: a name, or anything else that belongs to the frame, and the frame.
+      frames: a name, or anything else that belongs to the frame, the frame, and where some are missing its time.
       flows: the flow of each frame, for a model of flow from files.
       num_ahead: so many frames wait at most between two threads; 0 does everything in the caller's.
 
@@ -197,9 +197,9 @@ def stream_maps(
 def _add_motion(model, frames, flows) -> Iterator[tuple[Hashable, MovingFrame]]:
     flows = iter(flows) if flows is not None else itertools.repeat(None)
     stream, waiting = MotionStream(model.motion), collections.deque()
-    for name, frame in frames:
+    for name, frame, *time in frames:
         waiting.append(name)
-        for moving in stream.push(frame, next(flows)):
+        for moving in stream.push(frame, next(flows), *time):
             yield waiting.popleft(), moving
     for moving in stream.close():
         yield waiting.popleft(), moving

@@ -22,7 +22,7 @@ from msst_keras.processes import exit_on_sigterm
 from msst_keras.progress import progress
 
 _FLAGS = "flags.txt"  # in a folder of maps as long as it is not whole
-_OF_NO_MAP = ("input", "crf_workers")  # the options that a map does not depend on
+_OF_NO_MAP = ("input", "crf_workers", "live", "port")  # the options that a map does not depend on
 
 
 def predict(options: PredictOptions) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shlex
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 
 class Interrupted(Exception):
@@ -38,6 +40,23 @@ def use_one_thread(tensorflow: bool = False) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.set_visible_devices([], "GPU")
+
+
+@contextlib.contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Within this block SIGTERM raises SystemExit, as Ctrl-C raises KeyboardInterrupt.
+
+    So threads are ended and unfinished files removed before the process exits, with the status 143 that a shell shows
+    for one that SIGTERM ended. Threads other than the main one cannot set this, and the block is left as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 def end_with_parent(descriptor: int) -> None:

@@ -39,6 +39,7 @@ ALLOWED = {
     "msst_keras.evaluation.options": {"msst_keras.data.layouts"},
     "msst_keras.web": set(),
     "msst_keras.app": {"msst_keras.data", "msst_keras.web"},
+    "msst_keras.live": {"msst_keras.data", "msst_keras.inference.overlay", "msst_keras.web"},
     # Flow and a model's maps are two of the methods to fuse.
     "msst_keras.labels": {"msst_keras.data", "msst_keras.motion.flow", "msst_keras.inference", "msst_keras.web"},
     "msst_keras.inference": {"msst_keras.motion"},
@@ -64,6 +65,7 @@ ALLOWED = {
         "msst_keras.training",
         "msst_keras.labels",
         "msst_keras.app",
+        "msst_keras.live",
         "msst_keras.web",
     },
     "msst_keras.cli": {"msst_keras.tools"},

@@ -70,7 +70,8 @@ class PredictOptions:
         None,
     )
     input: tuple[str, ...] = option(
-        "Video files, folders of frames, or folders of such folders, comma-separated."
+        "Video files, folders of frames, or folders of such folders, comma-separated. With --live the number of a "
+        "camera, an address (rtsp://..., http://...), a named pipe, or - for standard input."
     )
     output_dir: str = option("Folder for the maps.", "maps")
     crf: bool = option("Refine each map with the dense CRF, as the paper does in testing.", False)
@@ -84,9 +85,26 @@ class PredictOptions:
         "file; none: no such video.",
         "auto",
     )
+    live: bool = option(
+        "Show the maps of a camera or stream as it comes, on a page of this machine: always the newest frame, the "
+        "others are dropped and counted. Nothing is written.",
+        False,
+    )
+    port: int = option("Of the page of --live; 0 takes a free one.", 8767, low=0, high=65535)
     dense_crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
 
     def __post_init__(self):
         check_options(self)
+        self._check_live()
         if not self.crf and self.dense_crf != CrfChoice():
             raise ValueError("settings of the CRF are given, which is off: give --crf too")
+
+    def _check_live(self) -> None:
+        if not self.live:
+            return
+        if len(self.input) != 1:
+            raise ValueError(f"--live has one source, and there are {len(self.input)}: {', '.join(self.input)}")
+        given = {"crf": self.crf, "flow_dir": self.flow_dir, "threshold": self.threshold is not None}
+        names = [f"--{name}" for name, value in given.items() if value]
+        if names:
+            raise ValueError(f"--live shows maps as they come, and has no use for {', '.join(names)}")

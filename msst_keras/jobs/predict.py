@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.parallel import map_in_order
 from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.options import write_flags
+from msst_keras.processes import exit_on_sigterm
 from msst_keras.progress import progress
 
 _FLAGS = "flags.txt"  # in a folder of maps as long as it is not whole
-_OF_NO_MAP = ("input", "crf_workers")  # the options that a map does not depend on
+_OF_NO_MAP = ("input", "crf_workers", "live", "port")  # the options that a map does not depend on
 
 
 def predict(options: PredictOptions) -> dict[str, Path]:
@@ -37,18 +38,24 @@ def predict(options: PredictOptions) -> dict[str, Path]:
     options.dense_crf.settings()  # wrong settings are refused before anything is written
     model = SaliencyModel(options.model or SHIPPED_MODEL)
     folders = {}
-    for sequence in sequences:
-        folder, overlay = Path(options.output_dir) / sequence.name, _overlay_path(options, sequence)
-        folders[sequence.name] = folder
-        if folder.exists() and (options.overlay in ("auto", "none") or overlay.exists()):
-            print(f"{folder}: there already")
-        elif folder.exists():
-            raise ValueError(f"{folder} is there already, without {overlay}; choose another --output_dir")
-        else:
-            print(f"{folder}: {_predict_sequence(options, model, sequence, folder, overlay)} maps")
-            if overlay:
-                print(f"{overlay}: the video with its maps laid over")
+    with exit_on_sigterm():
+        for sequence in sequences:
+            folder = folders[sequence.name] = Path(options.output_dir) / sequence.name
+            _predict_one(options, model, sequence, folder)
     return folders
+
+
+def _predict_one(options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, folder: Path) -> None:
+    """Makes the maps of a sequence that are not there yet, and says so."""
+    overlay = _overlay_path(options, sequence)
+    if folder.exists() and (options.overlay in ("auto", "none") or overlay.exists()):
+        print(f"{folder}: there already")
+    elif folder.exists():
+        raise ValueError(f"{folder} is there already, without {overlay}; choose another --output_dir")
+    else:
+        print(f"{folder}: {_predict_sequence(options, model, sequence, folder, overlay)} maps")
+        if overlay:
+            print(f"{overlay}: the video with its maps laid over")
 
 
 def _find_sequences(options: PredictOptions) -> list[datasets.Sequence]:
@@ -78,8 +85,9 @@ def _predict_sequence(
     count = num_done
     with contextlib.ExitStack() as stack:
         video = None
-        maps = itertools.islice(_make_maps(options, model, sequence, start), num_done - start, None)
-        for name, frame, saliency in progress(maps, len(sequence) or None, sequence.name, initial=num_done):
+        maps = stack.enter_context(contextlib.closing(_make_maps(options, model, sequence, start)))
+        wanted = itertools.islice(maps, num_done - start, None)
+        for name, frame, saliency in progress(wanted, len(sequence) or None, sequence.name, initial=num_done):
             if overlay:
                 if video is None:
                     writer = overlays.OverlayWriter(overlay, sequence.frame_rate, frame.shape[:2])
@@ -120,7 +128,10 @@ def _begin(
 def _make_maps(
     options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, start: int
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields (name, frame, map) from the frame `start` on; the maps of the first T - 1 + `stride` need start 0."""
+    """Yields (name, frame, map) from the frame `start` on; the maps of the first T - 1 + `stride` need start 0.
+
+    Threads read ahead, so whoever stops before the end closes this generator.
+    """
     frames = ((name, frame) for name, _, frame in itertools.islice(sequence.read_frames(), start, None))
     flows = None
     if options.flow_dir:
@@ -135,4 +146,9 @@ def _make_maps(
         name, frame, saliency = item
         return name, frame, crf.refine(frame, saliency, settings, backend)
 
-    return map_in_order(refine, maps, options.crf_workers)
+    return _refine_maps(refine, maps, options.crf_workers)
+
+
+def _refine_maps(refine: Callable, maps: Iterator, num_workers: int) -> Iterator:
+    with contextlib.closing(maps):
+        yield from map_in_order(refine, maps, num_workers)

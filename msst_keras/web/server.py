@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 import uvicorn
@@ -91,7 +92,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def serve(app: Starlette, host: str, port: int, what: str) -> None:
+def serve(app: Starlette, host: str, port: int, what: str, until: threading.Event | None = None) -> None:
     """Serves until it is stopped (Ctrl-C), and says where.
 
     Args:
@@ -99,6 +100,7 @@ def serve(app: Starlette, host: str, port: int, what: str) -> None:
       host: the address to listen on. Beyond this machine's own (127.0.0.1, localhost, ::1) a token is asked for.
       port: 0 takes a free one.
       what: the page shows, for the line that is printed.
+      until: ends it too, when it is set.
 
     Raises:
       OSError: the address cannot be had.
@@ -116,8 +118,16 @@ def serve(app: Starlette, host: str, port: int, what: str) -> None:
         )  # fmt: skip
         # uvicorn raises the signal that ended it once more when it is done: what is open here is then closed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        server = uvicorn.Server(config)
+        if until is not None:
+            threading.Thread(target=_stop_when_set, args=(server, until), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
+
+
+def _stop_when_set(server: uvicorn.Server, until: threading.Event) -> None:
+    until.wait()
+    server.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:

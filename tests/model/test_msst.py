@@ -300,6 +300,24 @@ def test_conv_lstm_equals_that_of_keras_at_every_size():
     assert keras.Sequential([keras.Input((3, None, None, 2)), layer]).output_shape == (None, None, None, 5)
 
 
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_conv_lstm_learns_as_that_of_keras_does(num_frames):
+    tf = pytest.importorskip("tensorflow")
+    sequence = tf.constant(np.random.default_rng(6).normal(size=(2, num_frames, 6, 7, 2)), tf.float32)
+    reference, layer = keras.layers.ConvLSTM2D(5, 3, padding="same"), ConvLSTM2D(5, 3)
+    reference.build(sequence.shape)
+    layer.build(sequence.shape)
+    layer.set_weights(reference.get_weights())
+    gradients = []
+    for each in (layer, reference):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(3 * each(sequence, training=True)))
+        gradients.append(tape.gradient(loss, [weight.value for weight in each.trainable_weights]))
+    for found, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max() + 1e-6)
+    assert all(np.abs(gradient).max() > 0.1 for gradient in gradients[0][::2])  # of the kernel and the biases
+
+
 def test_conv_lstm_reloads_from_its_configuration():
     layer = ConvLSTM2D(5, 3, name="memory", dtype="mixed_bfloat16")
     config = keras.saving.serialize_keras_object(layer)

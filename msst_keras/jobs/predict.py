@@ -79,12 +79,12 @@ def _predict_sequence(
     with contextlib.ExitStack() as stack:
         video = None
         maps = itertools.islice(_make_maps(options, model, sequence, start), num_done - start, None)
-        for name, frame, saliency in progress(maps, len(sequence) or None, sequence.name, initial=num_done):
+        for (name, seconds), frame, saliency in progress(maps, len(sequence) or None, sequence.name, initial=num_done):
             if overlay:
                 if video is None:
-                    writer = overlays.OverlayWriter(overlay, sequence.frame_rate, frame.shape[:2])
-                    video = stack.enter_context(writer)
-                video.write(overlays.overlay(frame, saliency))
+                    rate, aspect = sequence.frame_rate, sequence.sample_aspect
+                    video = stack.enter_context(overlays.OverlayWriter(overlay, rate, frame.shape[:2], aspect))
+                video.write(overlays.overlay(frame, saliency), seconds)
             if options.threshold is not None:
                 saliency = (saliency > options.threshold).astype(np.float32)
             images.write_map(partial / f"{name}.png", saliency)
@@ -119,9 +119,10 @@ def _begin(
 
 def _make_maps(
     options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, start: int
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields (name, frame, map) from the frame `start` on; the maps of the first T - 1 + `stride` need start 0."""
-    frames = ((name, frame) for name, _, frame in itertools.islice(sequence.read_frames(), start, None))
+) -> Iterator[tuple[tuple[str, float], np.ndarray, np.ndarray]]:
+    """Yields ((name, seconds), frame, map) from frame `start` on; maps of the first T - 1 + `stride` need start 0."""
+    read = itertools.islice(sequence.read_images(), start, None)
+    frames = (((name, seconds), frame) for name, frame, seconds in read)
     flows = None
     if options.flow_dir:
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)

@@ -27,6 +27,7 @@ from msst_keras.data import images, video_files
 # Packets that are counted before a video's length is estimated from its duration: ten minutes, a fifth of a second.
 _MAX_COUNTED = 20_000
 _DEFAULT_RATE = Fraction(25)
+_UPRIGHT = np.eye(2)
 # Demuxers of files that hold their pictures themselves. What is missing on purpose: concat, hls, dash, image2, sdp, ...
 _FORMATS = (
     "3dostr,alp,amv,anm,apng,asf,asf_o,av1,avi,avs,avs2,avs3,bethsoftvid,bfi,bink,cavsvideo,cdxl,cine,dirac,dnxhd,dv,"
@@ -149,7 +150,7 @@ class _Painter:
             raise ValueError(f"{self._path}: {len(self._waiting)} frames cannot be converted; encode the video again")
 
     def _pull(self) -> None:
-        while True:
+        while self._waiting:
             try:
                 picture = self._graph.pull()
             except (av.BlockingIOError, av.EOFError):
@@ -180,13 +181,15 @@ def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
         if data.type.name == "DISPLAYMATRIX":
             matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / 65536
             return np.rint(matrix) if np.abs(matrix - np.rint(matrix)).max() < 0.02 else matrix
-    return np.eye(2)
+    return _UPRIGHT
 
 
 def _show(image: np.ndarray, matrix: np.ndarray, path: str | Path) -> np.ndarray:
     """Turns and mirrors an image as its display matrix says."""
     (a, b), (c, d) = matrix
-    if {abs(a), abs(d)} == {1} and b == c == 0:
+    if matrix is _UPRIGHT:
+        shown = image
+    elif {abs(a), abs(d)} == {1} and b == c == 0:
         shown = image[:: int(d), :: int(a)]
     elif {abs(b), abs(c)} == {1} and a == d == 0:
         shown = image.swapaxes(0, 1)[:: int(b), :: int(c)]

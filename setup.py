@@ -28,7 +28,9 @@ setup(
         "scipy>=1.14,<2",  # the dense CRF's sparse products
         # The contrib build alone has ximgproc, whose graph segmentation makes the superpixels; OpenCV 5 changed shapes.
         "opencv-contrib-python-headless>=4.12,<5",
-        "imageio-ffmpeg>=0.6,<1",  # H.264 for overlays: OpenCV's wheels cannot encode it
+        # FFmpeg's libraries: videos with their true times, interlace and rotation, and H.264 for overlays, neither of
+        # which OpenCV's wheels have. Tried with FFmpeg 8.1 of av 18.1.
+        "av>=18,<19",
         "pillow>=11,<14",  # palette masks keep their indices; truncated JPEGs are recognised
         "absl-py>=2.1,<3",
         "tensorboard>=2.20,<3",  # TensorFlow 2.21 no longer brings it

@@ -87,12 +87,13 @@ def _predict_sequence(
         video = None
         maps = stack.enter_context(contextlib.closing(_make_maps(options, model, sequence, start)))
         wanted = itertools.islice(maps, num_done - start, None)
-        for name, frame, saliency in progress(wanted, len(sequence) or None, sequence.name, initial=num_done):
+        shown = progress(wanted, len(sequence) or None, sequence.name, initial=num_done)
+        for (name, seconds), frame, saliency in shown:
             if overlay:
                 if video is None:
-                    writer = overlays.OverlayWriter(overlay, sequence.frame_rate, frame.shape[:2])
-                    video = stack.enter_context(writer)
-                video.write(overlays.overlay(frame, saliency))
+                    rate, aspect = sequence.frame_rate, sequence.sample_aspect
+                    video = stack.enter_context(overlays.OverlayWriter(overlay, rate, frame.shape[:2], aspect))
+                video.write(overlays.overlay(frame, saliency), seconds)
             if options.threshold is not None:
                 saliency = (saliency > options.threshold).astype(np.float32)
             images.write_map(partial / f"{name}.png", saliency)
@@ -127,12 +128,13 @@ def _begin(
 
 def _make_maps(
     options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, start: int
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields (name, frame, map) from the frame `start` on; the maps of the first T - 1 + `stride` need start 0.
+) -> Iterator[tuple[tuple[str, float], np.ndarray, np.ndarray]]:
+    """Yields ((name, seconds), frame, map) from frame `start` on; maps of the first T - 1 + `stride` need start 0.
 
     Threads read ahead, so whoever stops before the end closes this generator.
     """
-    frames = ((name, frame) for name, _, frame in itertools.islice(sequence.read_frames(), start, None))
+    read = itertools.islice(sequence.read_images(), start, None)
+    frames = (((name, seconds), frame) for name, frame, seconds in read)
     flows = None
     if options.flow_dir:
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)

@@ -259,6 +259,18 @@ def test_video_frames_are_all_read_and_agree_with_their_bytes(tmp_path):
     assert i == 19 and video.read_mask(0) is None
 
 
+def test_images_of_videos_and_folders_come_with_their_times(tmp_path):
+    (video,) = datasets.find_sequences("video", make_video(tmp_path / "clip.mp4"))
+    for i, (name, image, seconds) in enumerate(video.read_images()):
+        assert name == f"{i:05d}" and seconds == pytest.approx(i / 10)
+        np.testing.assert_allclose(image.mean(axis=(0, 1)), (10 * i, 0, 0), atol=8)
+    save(tmp_path / "one/1.png", (1, 0, 0))
+    save(tmp_path / "one/2.png", (2, 0, 0))
+    (folder,) = datasets.find_sequences("folder", tmp_path / "one")
+    found = [(name, image[0, 0, 0], seconds) for name, image, seconds in folder.read_images()]
+    assert found == [("1", 1, 0), ("2", 2, 1 / 24)]
+
+
 def test_video_is_read_in_constant_memory(tmp_path):
     (video,) = datasets.find_sequences("video", make_video(tmp_path / "clip.mp4", num_frames=60, size=(240, 320)))
     tracemalloc.start()
@@ -283,13 +295,10 @@ def test_videos_that_cannot_be_read_are_refused(tmp_path, capfd):
     with pytest.raises(ValueError, match="text.mp4: not a readable video; expected a file that FFmpeg decodes"):
         datasets.find_sequences("video", tmp_path / "text.mp4")
     path = make_video(tmp_path / "clip.avi", num_frames=100)
-    path.write_bytes(path.read_bytes()[:12000])
     (video,) = datasets.find_sequences("video", path)
-    with pytest.raises(ValueError, match=r"clip.avi: cut off or damaged: ends after \d+ frames, \d.\d of 10.0 s"):
+    path.write_bytes(path.read_bytes()[:12000])
+    with pytest.raises(ValueError, match=r"clip.avi: cut off or damaged: has 12000 bytes, and its parts need \d+"):
         list(video.read_frames())
-    path.write_bytes(path.read_bytes()[:5700])  # the header alone
-    with pytest.raises(ValueError, match="clip.avi: not one frame of this video can be read"):
-        datasets.find_sequences("video", path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="clip.avi: no such video file"):
         list(video.read_frames())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -136,11 +137,8 @@ def main() -> None:
         options = PredictOptions(
             input=(str(video),), output_dir=folder, overlay="auto" if arguments.overlay else "none"
         )
-        for _, frame in zip(range(3), sequence.read_frames(), strict=False):  # TensorFlow's first calls take seconds
-            stream = streams.SaliencyStream(model)
-            if not stream.takes_flow:
-                stream.push(frame[2])
-                stream.close()
+        warm = ((name, frame) for name, frame, _ in itertools.islice(sequence.read_images(), 3))
+        list(streams.stream_maps(model, warm))  # TensorFlow's first calls take seconds
         watch = Stopwatch()
         with timed_stages(model, watch):
             wall, cpu, maps = run(options, model, sequence, num_ahead=0)

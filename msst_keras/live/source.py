@@ -20,8 +20,9 @@ from msst_keras.data import images
 # Schemes of FFmpeg that lead to a live stream. `file:` and the like are not among them.
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt")
 OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # a source that is silent for so long is gone
-# Nothing waits in FFmpeg's own buffers. RTSP over TCP: lost UDP packets are grey pictures.
-_OPTIONS = {"fflags": "nobuffer", "flags": "low_delay", "rtsp_transport": "tcp"}
+# Decoders hold no frame back. RTSP over TCP: lost UDP packets are grey pictures. What FFmpeg buffers while it finds out
+# what comes (its `nobuffer`) does no harm: it is read at once, and dropped but for the newest.
+_OPTIONS = {"flags": "low_delay", "rtsp_transport": "tcp"}
 # Formats without times of their own: FFmpeg counts their frames at a rate that it guesses.
 _TIMELESS = ("mpjpeg", "mjpeg", "image2pipe", "h264", "hevc", "rawvideo", "yuv4mpegpipe", "m4v")
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}

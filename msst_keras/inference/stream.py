@@ -55,6 +55,10 @@ class SaliencyModel:
         except Exception as error:  # of damaged files TensorFlow raises nearly anything
             raise ValueError(f"{path}: this SavedModel cannot be loaded ({error}); export it again") from error
 
+    def open_stream(self) -> SaliencyStream:
+        """A stream for one video."""
+        return SaliencyStream(self)
+
 
 class SaliencyStream:
     """The saliency maps of one video, pushed frame by frame.
@@ -127,7 +131,7 @@ def stream_maps(
     `flows` has the flow of each frame, for a model of flow from files.
     """
     flows = iter(flows) if flows is not None else itertools.repeat(None)
-    stream = SaliencyStream(model)
+    stream = model.open_stream()  # a model on a server opens one of its own kind
     waiting = collections.deque()
     for name, frame in frames:
         waiting.append((name, frame))

@@ -19,9 +19,10 @@ from msst_keras.inference.parallel import map_in_order
 from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.options import write_flags
 from msst_keras.progress import progress
+from msst_keras.serving.client import RemoteModel
 
 _FLAGS = "flags.txt"  # in a folder of maps as long as it is not whole
-_OF_NO_MAP = ("input", "crf_workers")  # the options that a map does not depend on
+_OF_NO_MAP = ("input", "crf_workers", "timeout")  # the options that a map does not depend on
 
 
 def predict(options: PredictOptions) -> dict[str, Path]:
@@ -35,7 +36,7 @@ def predict(options: PredictOptions) -> dict[str, Path]:
     """
     sequences = _find_sequences(options)
     options.dense_crf.settings()  # wrong settings are refused before anything is written
-    model = SaliencyModel(options.model or SHIPPED_MODEL)
+    model = _open_model(options)
     folders = {}
     for sequence in sequences:
         folder, overlay = Path(options.output_dir) / sequence.name, _overlay_path(options, sequence)
@@ -49,6 +50,14 @@ def predict(options: PredictOptions) -> dict[str, Path]:
             if overlay:
                 print(f"{overlay}: the video with its maps laid over")
     return folders
+
+
+def _open_model(options: PredictOptions) -> SaliencyModel | RemoteModel:
+    if options.server is None:
+        return SaliencyModel(options.model or SHIPPED_MODEL)
+    return RemoteModel(
+        options.server, options.model_name, timeout=options.timeout, frame_quality=options.frame_quality
+    )
 
 
 def _find_sequences(options: PredictOptions) -> list[datasets.Sequence]:

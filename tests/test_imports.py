@@ -47,7 +47,14 @@ ALLOWED = {
     # Flow and a model's maps are two of the methods to fuse.
     "msst_keras.labels": {"msst_keras.data", "msst_keras.motion.flow", "msst_keras.inference", "msst_keras.web"},
     "msst_keras.inference": {"msst_keras.motion"},
-    "msst_keras.serving": {"msst_keras.model", "msst_keras.motion.settings"},
+    "msst_keras.serving": {
+        "msst_keras.model",
+        "msst_keras.motion.settings",
+        "msst_keras.motion.superpixels",
+        "msst_keras.data",
+    },
+    # The client makes the motion of the frames that it sends.
+    "msst_keras.serving.client": {"msst_keras.inference.motion_stream", "msst_keras.motion"},
     "msst_keras.training": {
         "msst_keras.pipeline",
         "msst_keras.model",

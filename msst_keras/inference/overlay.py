@@ -59,8 +59,8 @@ def overlay(frame: np.ndarray, saliency: np.ndarray, mask_threshold: float | Non
         raise ValueError(f"the saliency map must lie in [0, 1], its values go from {lowest} to {highest}")
     if mask_threshold is not None and not 0 <= mask_threshold <= 1:
         raise ValueError(f"mask_threshold must lie in [0, 1], got {mask_threshold}")
-    # Saliency has 256 levels here, as in the map's PNG. Looking up their colours and opacities takes a third of the time
-    # of computing those of each pixel.
+    # Saliency has 256 levels here, as in the map's PNG. To look up their colours and opacities takes a third of the
+    # time of computing those of each pixel.
     levels = cv2.merge([np.rint(saliency * 255).astype(np.uint8)] * 3)
     dimming, heat = _blending_tables()
     dimmed = cv2.multiply(frame, cv2.LUT(levels, dimming), dtype=cv2.CV_32F)

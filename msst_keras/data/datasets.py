@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from msst_keras.data import images, layouts, videos
+from msst_keras.progress import say
 
 DATASETS = tuple(layouts.LAYOUTS)
 _MAX_NAMES = 60  # in an error: all of DAVIS, but not the thousands of stills
@@ -130,7 +131,11 @@ class Sequence:
 
 
 def find_sequences(
-    dataset: str, root: str | Path, split: str = "all", sequences: Iterable[str] | None = None
+    dataset: str,
+    root: str | Path,
+    split: str = "all",
+    sequences: Iterable[str] | None = None,
+    needs_frames: bool = True,
 ) -> list[Sequence]:
     """Finds the sequences of a dataset, sorted by name. File names are read and videos opened, images are not.
 
@@ -139,6 +144,7 @@ def find_sequences(
       root: the folder that holds the tree (see `layouts`); for "video" also a video file.
       split: "train" or "val", which davis and fbms have, or "all".
       sequences: names to find; None finds all.
+      needs_frames: if not, masks stand for the frames of a sequence that has none (`evaluate` can do without).
 
     Raises:
       FileNotFoundError: a folder that the tree should have is missing.
@@ -155,13 +161,19 @@ def find_sequences(
         raise ValueError(f"{dataset} has no split '{split}'; take {choice}")
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such {'file or ' if dataset == 'video' else ''}folder")
-    found = _list_sequences(dataset, root, split)
+    found = _list_sequences(dataset, root, split, needs_frames)
     names = [name for name, _ in found]
     twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{root}: two sequences are called {twice[0]}; rename one or convert them one by one")
     wanted = set(names if sequences is None else sequences)
     if not names:
+        videos_here = layouts.list_videos(root) if dataset == "folder" else []
+        if videos_here:
+            raise ValueError(
+                f"{root}: holds videos, not frames ({videos_here[0].name}, {len(videos_here)} in all); give the video "
+                "files themselves, or the dataset 'video'"
+            )
         raise ValueError(f"{root}: no sequence in split {split}; expected {layout.expected}")
     unknown = sorted(wanted - set(names))
     if unknown:
@@ -184,17 +196,27 @@ def find_flat_masks(root: str | Path) -> Sequence:
     return Sequence(root.resolve().name, masks, {i: (path,) for i, path in enumerate(masks)}, "half")
 
 
-def _list_sequences(dataset: str, root: Path, split: str) -> list[tuple[str, Callable[[], Sequence]]]:
+def _list_sequences(
+    dataset: str, root: Path, split: str, needs_frames: bool
+) -> list[tuple[str, Callable[[], Sequence]]]:
     """The name of each sequence and a function that makes it, so that those not asked for are not looked into."""
     if dataset == "video":
+        if root.is_dir() and (left_out := layouts.describe_left_out(root, layouts.VIDEO_SUFFIXES)):
+            say(left_out)
         return [(path.stem, functools.partial(_probe_video, path)) for path in layouts.list_videos(root)]
     if dataset == "stills":
         return [(image.stem, functools.partial(_still, image, mask)) for image, mask in layouts.pair_stills(root)]
-    return [(place.name, functools.partial(_folders, place)) for place in layouts.LAYOUTS[dataset].find(root, split)]
+    places = layouts.LAYOUTS[dataset].find(root, split)
+    return [(place.name, functools.partial(_folders, place, needs_frames)) for place in places]
 
 
-def _folders(place: layouts.Place) -> Sequence:
-    return Sequence(place.name, *layouts.pair_masks(place), place.mask_rule)
+def _folders(place: layouts.Place, needs_frames: bool) -> Sequence:
+    frames, masks = layouts.pair_masks(place, needs_frames)
+    left_out = layouts.describe_left_out(place.frames_dir, layouts.IMAGE_SUFFIXES) if place.frames_dir.is_dir() else ""
+    for sentence in (left_out, layouts.describe_gaps(frames)):
+        if sentence:
+            say(sentence)
+    return Sequence(place.name, frames, masks, place.mask_rule)
 
 
 def _still(image: Path, mask: Path) -> Sequence:

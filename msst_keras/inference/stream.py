@@ -31,6 +31,7 @@ class SaliencyModel:
     """A SavedModel of `msst export`, loaded: its settings and its signatures.
 
     Attributes:
+      path: its folder, saved_models/NAME/VERSION.
       settings: the asset `msst.json`: "num_frames", "image_size", "motion", and where the model came from.
       motion: how the motion of its frames is to be made; None for a model that sees none.
       windows: the names of the maps that `fuse` wants of the last T frames; of the others the last frame's.
@@ -43,7 +44,7 @@ class SaliencyModel:
           FileNotFoundError: no such folder, or no SavedModel in it.
           ValueError: a SavedModel that `msst export` did not write, or one that cannot be read.
         """
-        path = _find_version(Path(path))
+        self.path = path = _find_version(Path(path))
         asset = path / "assets" / "msst.json"
         if not asset.is_file():
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")

@@ -62,19 +62,31 @@ def _open_reader(options: EvaluateOptions) -> MapReader:
     for folder in folders.values():
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; the maps are expected in {folder}/SEQUENCE/FRAME.png")
+    needs_frames = options.temporal_stability
     if flat:
         found = known = [datasets.find_flat_masks(options.ground_truth)]
     else:
-        found = datasets.find_sequences(options.layout, options.ground_truth, options.split, options.sequences)
+        where = options.layout, options.ground_truth
+        found = datasets.find_sequences(*where, options.split, options.sequences, needs_frames)
         partial = options.sequences or options.split != "all"
-        known = datasets.find_sequences(options.layout, options.ground_truth) if partial else found
+        known = datasets.find_sequences(*where, needs_frames=needs_frames) if partial else found
+    has_frames = all(s.frame_paths[i] not in paths for s in found for i, paths in s.mask_paths.items())
     baselines = (ALL_BLACK, FLOW_MAGNITUDE) if options.baselines else ()
-    if flat and baselines:
+    if baselines and not has_frames:
         baselines = (ALL_BLACK,)
-        print(f"the row '{FLOW_MAGNITUDE}' is left out: a flat folder of masks has no frames to compute flow from")
-    reader = MapReader({sequence.name: sequence for sequence in found}, folders, flat, baselines)
-    reader.check_maps(sequence.name for sequence in known)
+        print(f"the row '{FLOW_MAGNITUDE}' is left out: there are masks and no frames to compute flow from")
+    reader = MapReader({sequence.name: sequence for sequence in found}, folders, flat, baselines, has_frames)
+    reader.check_maps((sequence.name for sequence in known), _find_scored(options, reader))
     return reader
+
+
+def _find_scored(options: EvaluateOptions, reader: MapReader) -> dict[str, list[str]]:
+    """Sequence -> the frames that any of the protocols scores, in order: of the others no map is needed."""
+    scored = {}
+    for sequence, names in reader.annotated().items():
+        chosen = {name for each in options.protocols for name in PROTOCOLS[each].select_frames(sequence, names)}
+        scored[sequence] = [name for name in names if name in chosen]
+    return scored
 
 
 def _read_compare(options: EvaluateOptions) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from msst_keras.data import images
-from msst_keras.data.layouts import list_images
+from msst_keras.data.layouts import list_images, plain_name, subfolders
 from msst_keras.files import DifferentSettingsError, remember
 from msst_keras.inference import crf
 from msst_keras.inference.options import RefineOptions
@@ -32,6 +32,7 @@ def refine(options: RefineOptions) -> int:
         raise ValueError(f"--output_dir is the folder of the maps, {maps_dir}; the refined maps need one of their own")
     pairs = _pair(maps_dir, Path(options.frames))
     _check_sizes(pairs)
+    images.check_scale((path for path, _ in pairs), str(maps_dir))
     _keep_settings(output_dir, {**dataclasses.asdict(settings), "maps": str(maps_dir.resolve())})
     todo = [pair for pair in pairs if not (output_dir / pair[0].relative_to(maps_dir)).exists()]
 
@@ -52,7 +53,7 @@ def _pair(maps_dir: Path, frames_dir: Path) -> list[tuple[Path, Path]]:
     for folder, what in ((maps_dir, "maps"), (frames_dir, "frames")):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of {what}")
-    maps = sorted(path for pattern in ("[!.]*.png", "[!.]*/[!.]*.png") for path in maps_dir.glob(pattern))
+    maps = [path for place in (maps_dir, *subfolders(maps_dir)) for path in list_images(place) if path.suffix == ".png"]
     if not maps:
         raise ValueError(f"{maps_dir}: no maps here; expected SEQUENCE/FRAME.png or FRAME.png")
     frames = {}
@@ -61,8 +62,8 @@ def _pair(maps_dir: Path, frames_dir: Path) -> list[tuple[Path, Path]]:
             raise FileNotFoundError(
                 f"{frames_dir / folder}: no such folder; it should hold {maps_dir / folder}'s frames"
             )
-        frames[folder] = {path.stem: path for path in list_images(frames_dir / folder)}
-    pairs = [(path, frames[path.parent.relative_to(maps_dir)].get(path.stem)) for path in maps]
+        frames[folder] = {plain_name(path): path for path in list_images(frames_dir / folder)}
+    pairs = [(path, frames[path.parent.relative_to(maps_dir)].get(plain_name(path))) for path in sorted(maps)]
     missing = [str(path) for path, frame in pairs if frame is None]
     if missing:
         raise FileNotFoundError(

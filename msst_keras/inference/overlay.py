@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -58,14 +59,26 @@ def overlay(frame: np.ndarray, saliency: np.ndarray, mask_threshold: float | Non
         raise ValueError(f"the saliency map must lie in [0, 1], its values go from {lowest} to {highest}")
     if mask_threshold is not None and not 0 <= mask_threshold <= 1:
         raise ValueError(f"mask_threshold must lie in [0, 1], got {mask_threshold}")
-    levels = np.rint(saliency * 255).astype(np.uint8)
-    heat = cv2.applyColorMap(levels, cv2.COLORMAP_CIVIDIS)[..., ::-1]
-    opacity = _HEAT_OPACITY * saliency[..., None]
-    brightness = _BACKGROUND_BRIGHTNESS + (1 - _BACKGROUND_BRIGHTNESS) * saliency[..., None]
-    blended = np.rint((1 - opacity) * brightness * frame + opacity * heat).astype(np.uint8)
+    # Saliency has 256 levels here, as in the map's PNG. To look up their colours and opacities takes a third of the
+    # time of computing those of each pixel.
+    levels = cv2.merge([np.rint(saliency * 255).astype(np.uint8)] * 3)
+    dimming, heat = _blending_tables()
+    dimmed = cv2.multiply(frame, cv2.LUT(levels, dimming), dtype=cv2.CV_32F)
+    blended = cv2.convertScaleAbs(cv2.add(dimmed, cv2.LUT(levels, heat)))
     if mask_threshold is not None:
         _draw_outline(blended, saliency >= mask_threshold)
     return blended
+
+
+@functools.cache
+def _blending_tables() -> tuple[np.ndarray, np.ndarray]:
+    """What each level of saliency multiplies the frame by, and what it adds: (256, 1, 3) float32 each."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    saliency = levels[..., None] / 255
+    opacity = _HEAT_OPACITY * saliency
+    brightness = _BACKGROUND_BRIGHTNESS + (1 - _BACKGROUND_BRIGHTNESS) * saliency
+    heat = opacity * cv2.applyColorMap(levels, cv2.COLORMAP_CIVIDIS)[..., ::-1]
+    return np.repeat((1 - opacity) * brightness, 3, axis=2).astype(np.float32), heat.astype(np.float32)
 
 
 def _draw_outline(image: np.ndarray, mask: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -82,6 +83,59 @@ def test_python_makes_the_maps_of_the_command(work, whole, capsys):
     assert capsys.readouterr().out == f"{work}/python/ball: 24 maps\n"
     predict.predict(options)
     assert capsys.readouterr().out == f"{work}/python/ball: there already\n"
+
+
+def predict_until(work, output_dir, monkeypatch, num_maps, end):
+    """Predicts in this process with an overlay; `end` is called in place of writing map `num_maps`."""
+    write_map, written = images.write_map, []
+
+    def write(path, saliency):
+        if len(written) == num_maps:
+            end()
+        written.append(path)
+        write_map(path, saliency)
+
+    monkeypatch.setattr(images, "write_map", write)
+    options = PredictOptions(
+        model=f"{work}/model", input=(f"{work}/frames/ball",), output_dir=str(output_dir),
+        overlay=f"{output_dir}/overlay.mp4",
+    )  # fmt: skip
+    predict.predict(options)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def terminate():
+    raise SystemExit(143)  # what the command makes of SIGTERM
+
+
+def fail():
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize(("end", "error"), [(interrupt, KeyboardInterrupt), (terminate, SystemExit), (fail, OSError)])
+def test_whatever_ends_it_no_thread_and_no_unfinished_file_stays(work, tmp_path, monkeypatch, end, error):
+    with pytest.raises(error):
+        predict_until(work, tmp_path, monkeypatch, 5, end)
+    assert not [thread for thread in threading.enumerate() if thread.name == "read_ahead"]
+    assert [path.name for path in tmp_path.iterdir()] == [".partial-ball"]  # no half a video
+    assert len(list((tmp_path / ".partial-ball").glob("*.png"))) == 5
+
+
+def test_a_damaged_frame_is_one_sentence_behind_the_maps_before_it(work, tmp_path):
+    for path in (work / "frames" / "ball").iterdir():
+        (tmp_path / "frames" / "ball").mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes()
+        (tmp_path / "frames" / "ball" / path.name).write_bytes(content[:100] if path.stem == "00012" else content)
+    options = PredictOptions(
+        model=f"{work}/model", input=(f"{tmp_path}/frames/ball",), output_dir=f"{tmp_path}/out"
+    )
+    with pytest.raises(ValueError, match="00012.png: cut off or damaged"):
+        predict.predict(options)
+    assert len(list((tmp_path / "out" / ".partial-ball").glob("*.png"))) == 12 - STRIDE
+    assert not [thread for thread in threading.enumerate() if thread.name == "read_ahead"]
 
 
 def kill_after(process, folder, num_maps):

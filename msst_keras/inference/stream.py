@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-import json
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 
@@ -20,10 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.files import hash_folder
-from msst_keras.inference import SHIPPED_MODEL
+from msst_keras.inference import SHIPPED_MODEL, saved_models
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
 from msst_keras.inference.parallel import read_ahead
-from msst_keras.motion.settings import MotionSettings
 
 
 class SaliencyModel:
@@ -41,15 +39,17 @@ class SaliencyModel:
 
         Raises:
           FileNotFoundError: no such folder, or no SavedModel in it.
-          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read.
+          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read; one with operations
+            that `msst export` does not write, before any of them runs.
         """
         self.path = path = _find_version(Path(path))
         asset = path / "assets" / "msst.json"
         if not asset.is_file():
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
+        self.settings, self.motion = saved_models.read_settings(path)
+        saved_models.check_operations(path)
+        saved_models.check_signatures(path, self.settings["num_frames"], self.motion)
         try:
-            self.settings = json.loads(asset.read_text())
-            self.motion = MotionSettings.from_dict(self.settings["motion"]) if self.settings["motion"] else None
             self._loaded = tf.saved_model.load(str(path))
             self.encode = self._loaded.signatures["encode"]
             self.fuse = self._loaded.signatures["fuse"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,16 +13,21 @@ import numpy as np
 
 from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE, choose_headline
-from msst_keras.files import publish
+from msst_keras.files import DifferentSettingsError, check_writable, publish, write_json
+from msst_keras.locks import hold_folder
 from msst_keras.motion import prior_training
 from msst_keras.motion.flow import FlowSettings, magnitude_prior
+from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.options import PriorOptions, TrainPriorOptions
-from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior import MotionPrior, save_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
+from msst_keras.options import plain_values
+from msst_keras.outputs import Memory
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import flow_batches
 from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.records.folders import check_disjoint
+from msst_keras.records.manifest import read_manifest
 
 
 def train_prior(options: TrainPriorOptions) -> dict:
@@ -30,24 +37,61 @@ def train_prior(options: TrainPriorOptions) -> dict:
       what OUTPUT.json holds: "training", of the training data, and "validation", of the validation records, or None.
 
     Raises:
-      ValueError, FileNotFoundError: records or options that do not fit each other.
+      ValueError, FileNotFoundError: records or options that do not fit each other, or a training that was begun with
+        others.
+      OSError: nothing can be written to `output`, which is found out before the first step.
     """
     if not options.output.endswith(".keras"):
         raise ValueError(f"--output must end with .keras, not '{options.output}'")
+    output = Path(options.output)
     index, val_index, flow = _index(options)
+    check_writable(output)
+    check_writable(output.with_suffix(".json"))
+    work = output.with_name(f".training-{output.name}")
+    with hold_folder(work):
+        report = _train(options, index, val_index, flow, work)
+        shutil.rmtree(work)
+    _print(options.output, report)
+    return report
+
+
+def _train(options: TrainPriorOptions, index: ClipIndex, val_index: ClipIndex | None, flow: FlowSettings, work: Path):
+    """Trains, or goes on with what `work` holds, then writes prior and report; returns the report."""
+    output = Path(options.output)
+    memory = Memory(work, "train_prior", _describe(options))
+    try:
+        known = memory.compare() is not None
+    except DifferentSettingsError as error:
+        raise ValueError(
+            f"{work} holds a training that was begun with something else: {error.difference}; repeat those flags to go "
+            "on with it, or remove that folder"
+        ) from None
+    if not known:
+        memory.write()
     keras.utils.set_random_seed(options.seed)
     prior = _build(options.prior, flow)
-    batches = _read_batches(index, prior, options.batch_size, options.steps, options.seed)
-    trained = prior_training.train_prior(batches, prior, options.steps, options.learning_rate, options.seed)
+    kept = KeptTraining(work / "state.npz")
+    batches = _read_batches(index, prior, options.batch_size, options.steps, options.seed, kept.done)
+    trained = prior_training.train_prior(
+        batches, prior, options.steps, options.learning_rate, options.seed, kept=kept
+    )  # fmt: skip
     report = {"training": trained, "validation": None}
     if val_index:
         report["validation"] = _validate(val_index, prior, options)
-    with publish(options.output) as temporary:
-        prior.save(temporary)
-    with publish(Path(options.output).with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    _print(options.output, report)
+    with publish(output) as temporary:
+        save_prior(prior, temporary)
+    write_json(output.with_suffix(".json"), report)
     return report
+
+
+def _describe(options: TrainPriorOptions) -> dict:
+    """All that the weights are made from: flags, and records by the hashes of their shards."""
+    passed_over = ("records", "val_records", "val_frames", "output")
+    folders = clip_index.find_record_folders(options.records)
+    shards = [shard["sha256"] for folder in folders for shard in read_manifest(folder)["shards"]]
+    records = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+    values = plain_values(options)
+    return {"records": records} | {name: value for name, value in values.items() if name not in passed_over}
 
 
 def _index(options: TrainPriorOptions) -> tuple[ClipIndex, ClipIndex | None, FlowSettings]:
@@ -78,9 +122,13 @@ def _build(options: PriorOptions, flow: FlowSettings) -> MotionPrior:
     )
 
 
-def _read_batches(index: ClipIndex, prior: MotionPrior, batch_size: int, steps: int, seed: int) -> Iterator[dict]:
-    """Yields batches of the records with the prior's superpixels."""
-    dataset = flow_batches(index, batch_size, seed, 0, steps, prior.needs_frames)
+def _read_batches(
+    index: ClipIndex, prior: MotionPrior, batch_size: int, steps: int, seed: int, first: int = 0
+) -> Iterator[dict]:
+    """Yields batches of the records from step `first` on, with the prior's superpixels."""
+    if first >= steps:
+        return
+    dataset = flow_batches(index, batch_size, seed, first, steps, prior.needs_frames)
     for batch in dataset.as_numpy_iterator():
         labels = np.stack([segment(flow, prior.superpixel_settings) for flow in batch["flow"]])
         yield {**batch, "superpixels": labels, "mask": batch["mask"] > 0.5}

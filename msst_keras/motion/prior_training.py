@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections.abc import Iterable, Iterator
 
 import keras
@@ -10,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.motion import regions
+from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.prior import MotionPrior
 from msst_keras.progress import progress
 
@@ -21,6 +24,7 @@ def train_prior(
     learning_rate: float = 1e-3,
     seed: int = 0,
     min_purity: float = 0.7,
+    kept: KeptTraining | None = None,
 ) -> dict:
     """Trains a prior in place.
 
@@ -39,6 +43,8 @@ def train_prior(
             worse at 3e-3.
         seed: Of the mirroring.
         min_purity: See `regions.label_regions`.
+        kept: What an interrupted training has kept; `batches` are then those from step `kept.done` on. It is kept up to
+            date.
 
     Returns:
         {"steps", "loss"} and what `summarise_regions` gives, over the last tenth of the steps, on training data.
@@ -50,22 +56,27 @@ def train_prior(
         raise ValueError(f"steps must be a whole number, 1 or more, found {steps!r}.")
     if not 0.5 <= min_purity < 1:
         raise ValueError(f"min_purity must be from 0.5 to below 1, found {min_purity!r}.")
-    step = _make_step(model, steps, learning_rate, min_purity)
+    optimizer = make_optimizer(model.trainable_variables, steps, learning_rate)
+    step = _make_step(model, optimizer, min_purity)
+    kept = kept or KeptTraining(os.devnull, seconds=math.inf)
+    variables = [*model.weights, *optimizer.variables]
+    kept.restore(variables)
     generator = np.random.default_rng(seed)
-    first_reported = steps - max(1, steps // 10)
-    counts, losses = np.zeros(4), []
-    done = 0
-    for batch in progress(itertools.islice(batches, steps), total=steps, description="train prior"):
+    generator.random(kept.done)  # the draws of the steps that are done
+    first_reported, first = steps - max(1, steps // 10), kept.done
+    batches = itertools.islice(batches, steps - first)
+    for batch in progress(batches, total=steps, description="train prior", initial=first):
         loss, batch_counts = step(*_prepare(batch, model, mirror=generator.random() < 0.5))
         if not np.isfinite(float(loss)):
-            raise ValueError(f"The loss of the prior is {float(loss)} at step {done}; use a lower learning rate.")
-        if done >= first_reported:
-            counts += batch_counts.numpy()
-            losses.append(float(loss))
-        done += 1
-    if done < steps:
-        raise ValueError(f"Expected {steps} batches to train on, found {done}; repeat them or take fewer steps.")
-    return {"steps": steps, "loss": float(np.mean(losses)), **summarise_regions(counts)}
+            raise ValueError(f"The loss of the prior is {float(loss)} at step {kept.done}; use a lower learning rate.")
+        if kept.done >= first_reported:
+            kept.counts += batch_counts.numpy()
+            kept.losses.append(float(loss))
+        kept.done += 1
+        kept.keep(variables)
+    if kept.done < steps:
+        raise ValueError(f"Expected {steps} batches to train on, found {kept.done}; repeat them or take fewer steps.")
+    return {"steps": steps, "loss": float(np.mean(kept.losses)), **summarise_regions(kept.counts)}
 
 
 def predict_priors(
@@ -134,9 +145,8 @@ def balanced_loss(logits, salient, sampled):
     return tf.add_n(parts) / 2
 
 
-def _make_step(model: MotionPrior, steps: int, learning_rate: float, min_purity: float):
+def _make_step(model: MotionPrior, optimizer: keras.optimizers.Optimizer, min_purity: float):
     variables = model.trainable_variables
-    optimizer = make_optimizer(variables, steps, learning_rate)
 
     @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)])
     def step(inputs, mask):

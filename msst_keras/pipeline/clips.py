@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 
 from msst_keras.data import flow_files
+from msst_keras.data.images import MAX_PIXELS, PNG_SIGNATURE
 from msst_keras.motion.settings import LEVELS, ZERO_LEVEL
 from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.shard_files import read_serialized
@@ -96,14 +97,52 @@ def _read_features(index, clip):
     serialized = read_serialized(path, tf.gather(index.offsets, clip), count)
     specs = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in ("frame", "prior", "mask", "flow")}
     specs |= {"sequence": tf.io.FixedLenFeature([], tf.string)}
-    specs |= {key: tf.io.FixedLenFeature([], tf.int64) for key in ("version", "index")}
+    specs |= {key: tf.io.FixedLenFeature([], tf.int64) for key in ("version", "index", "height", "width")}
     features = tf.io.parse_example(serialized, specs)
     _expect(tf.reduce_all(features["version"] == FORMAT_VERSION), index, clip, "another format version")
     last = tf.strings.join([features["sequence"][-1], "/", tf.strings.as_string(features["index"][-1])])
     follow = features["index"] == features["index"][-1] - count + 1 + tf.range(count)
     right = tf.reduce_all(follow) & tf.reduce_all(features["sequence"] == features["sequence"][-1])
     _expect(right & (last == tf.gather(list(index.names), clip)), index, clip, "other frames than the manifest says")
-    return features
+    return _with_checked_sizes(features, index, clip)
+
+
+def _with_checked_sizes(features, index, clip):
+    """The features, after a look at the images' headers: a small file may unfold to any size, or be of another one."""
+    expected = tf.stack([features["height"], features["width"]], axis=1)
+    checks = []
+    for key in ("frame", "mask", "prior", "flow"):
+        sizes = tf.map_fn(_header_size, features[key], fn_output_signature=tf.TensorSpec([2], tf.int64))
+        is_there = tf.strings.length(features[key]) > 0
+        if key in ("frame", "mask"):
+            right = tf.reduce_all(sizes == expected, axis=1)
+        else:
+            right = sizes[:, 0] <= MAX_PIXELS // tf.maximum(sizes[:, 1], 1)
+        sentence = f"its {key} is of another size than the record says, or too large"
+        checks.append(_expect(tf.reduce_all(right | ~is_there), index, clip, sentence))
+    with tf.control_dependencies(checks):
+        return {key: tf.identity(value) for key, value in features.items()}
+
+
+def _header_size(encoded):
+    """(height, width) int64 (2,) from the header of a PNG or JPEG, without decoding it; 0, 0 of an empty string."""
+    start = tf.strings.substr(encoded, 0, tf.minimum(24, tf.strings.length(encoded)))
+    is_png = (tf.strings.substr(start, 0, tf.minimum(8, tf.strings.length(start))) == PNG_SIGNATURE) & (
+        tf.strings.length(start) == 24
+    )
+
+    def of_png():
+        numbers = tf.cast(tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.uint8), tf.int64)
+        width, height = tf.unstack(tf.reduce_sum(tf.reshape(numbers, [2, 4]) * [1 << 24, 1 << 16, 1 << 8, 1], axis=1))
+        return tf.stack([height, width])
+
+    def of_jpeg():
+        return tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64)
+
+    def none():
+        return tf.zeros([2], tf.int64)
+
+    return tf.cond(is_png, of_png, lambda: tf.cond(tf.strings.length(encoded) > 0, of_jpeg, none))
 
 
 def _decode_flow(encoded, index, clip):
@@ -116,7 +155,7 @@ def _decode_flow(encoded, index, clip):
 
 def _expect(condition, index, clip, problem):
     """Ends the reading unless `condition` holds; `batches.Batches` makes a sentence of it."""
-    tf.debugging.Assert(condition, [tf.strings.join([tf.gather(list(index.names), clip), ": ", problem])])
+    return tf.debugging.Assert(condition, [tf.strings.join([tf.gather(list(index.names), clip), ": ", problem])])
 
 
 def _decode(encoded, channels):

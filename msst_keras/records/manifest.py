@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from msst_keras.data.layouts import printable
 from msst_keras.files import publish
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.records.example import FORMAT_VERSION, check_version
@@ -139,6 +140,7 @@ def check_manifest(manifest: dict, path: str, label_kinds: Collection[str]) -> N
     require(len(set(names)) == len(names), "each shard once", names)
     used = [set() for _ in shards]
     for name, entry in sequences.items():
+        require(printable(name) == name, "names of sequences without control characters", printable(name))
         keys = {"shard", "offsets", "labelled"}
         require(isinstance(entry, dict) and keys <= entry.keys(), f"shard, offsets, labelled of '{name}'", entry)
         number, offsets, labelled = entry["shard"], entry["offsets"], entry["labelled"]

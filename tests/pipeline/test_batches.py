@@ -191,6 +191,30 @@ def test_images_that_are_none_are_named(tmp_path):
         collect(validation_batches(index, 1, 1, (8, 8)))
 
 
+@pytest.mark.parametrize("key", ["frame", "mask"])
+@pytest.mark.parametrize("encode", [png, lambda image: cv2.imencode(".jpg", image)[1].tobytes()])
+def test_images_of_another_size_than_their_record_are_refused_before_they_are_decoded(tmp_path, key, encode):
+    parts = {"frame": png(np.zeros((4, 6, 3), np.uint8)), "mask": png(np.zeros((4, 6), np.uint8))}
+    parts[key] = encode(np.zeros((500, 10) if key == "mask" else (500, 10, 3), np.uint8))
+    write_shard(shard_path(tmp_path, 0, 1), [FrameRecord("s", "0", 0, 4, 6, label_kind="fine", **parts)])
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
+    index = clip_index.index_clips([str(tmp_path)], 1, with_prior=False)
+    with pytest.raises(ValueError, match=rf"frame 0 of 's': {key} of size \(500, 10\), expected \(4, 6\)"):
+        collect(validation_batches(index, 1, 1, (8, 8)))
+
+
+def test_a_prior_that_would_fill_the_memory_is_not_decoded(tmp_path):
+    image, mask = png(np.zeros((4, 6, 3), np.uint8)), png(np.zeros((4, 6), np.uint8))
+    prior = bytearray(mask)
+    prior[16:24] = (60000).to_bytes(4, "big") * 2
+    frames = [FrameRecord("s", "0", 0, 4, 6, image, mask, "fine", prior=bytes(prior))]
+    write_shard(shard_path(tmp_path, 0, 1), frames)
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
+    index = clip_index.index_clips([str(tmp_path)], 1, with_prior=True)
+    with pytest.raises(ValueError, match="prior: "):
+        collect(validation_batches(index, 1, 1, (8, 8)))
+
+
 def test_flow_that_is_unknown_is_refused(tmp_path):
     flow = np.zeros((4, 6, 2), np.float32)
     flow[1, 2] = np.nan

@@ -233,8 +233,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return {"model_version_status": [{"version": str(version), "state": "AVAILABLE"}]}
             return {"model_spec": {"name": name, "signature_name": "", "version": str(version)}, "metadata": {}}
         request = json.loads(body)
-        signature = request.get("signature_name", "serving_default")
+        signature = request.get("signature_name") or "serving_default"
         dtypes = self.owner.find(*spec)[1].dtypes.get(signature, {})
+        if "inputs" in request:  # by column
+            inputs = {
+                key: np.array(_decode(value), dtypes.get(key, object)) for key, value in request["inputs"].items()
+            }
+            _, outputs = self.owner.predict(*spec, signature, inputs)
+            lists = {name: [_encode(name, value) for value in outputs[name].tolist()] for name in outputs}
+            return {"outputs": next(iter(lists.values())) if len(lists) == 1 else lists}
         rows = [row if isinstance(row, dict) and "b64" not in row else {"": row} for row in request["instances"]]
         inputs = {}
         for key in rows[0]:

@@ -11,7 +11,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # Section 4.1, and what stands for its silence (docs/paper.md).
 PAPER = {
     "backbone": "vgg16", "weights": "imagenet", "motion_backbone": None, "motion_input": "prior", "decoder": "branches",
-    "fusion": "linear", "output_stride": 16, "width": 1.0, "image_sizes": ((321, 321), (512, 512)), "num_frames": 4,
+    "fusion": "linear", "output_stride": "16", "width": 1.0, "image_sizes": ((321, 321), (512, 512)), "num_frames": 4,
     "lstm_filters": 8, "lstm_kernel_size": 3, "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0,
     "clip_norm": 0.0, "average_decay": 0.0, "backbone_factor": 1.0, "alpha": "balanced", "min_share": 0.0, "beta": 0.1,
     "region_weight": 0.0, "flip": False, "min_scale": 1.0, "color_jitter": 0.0, "missing_motion": 0.0, "batch_size": 1,

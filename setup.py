@@ -20,7 +20,7 @@ setup(
     packages=[*find_packages(include=["msst_keras", "msst_keras.*"]), "msst_keras.tools"],
     package_dir={"msst_keras": "msst_keras", "msst_keras.tools": "tools"},
     package_data={"msst_keras": ["*/page/*", "shipped/*.md", "shipped/*/*/*", "shipped/*/*/*/*"]},
-    entry_points={"console_scripts": ["msst = msst_keras.cli:main"]},
+    entry_points={"console_scripts": ["msst = msst_keras.__main__:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",  # GPU: pip install "tensorflow[and-cuda]>=2.21,<2.22" beside it
         "keras>=3.15,<3.16",

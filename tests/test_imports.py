@@ -19,6 +19,8 @@ FOR_ALL = {
     "msst_keras.processes",
     "msst_keras.options",
     "msst_keras.quiet_start",
+    "msst_keras.locks",
+    "msst_keras.outputs",
 }
 ALLOWED = {
     "msst_keras.files": set(),
@@ -26,6 +28,8 @@ ALLOWED = {
     "msst_keras.processes": set(),
     "msst_keras.options": set(),
     "msst_keras.quiet_start": set(),
+    "msst_keras.locks": set(),
+    "msst_keras.outputs": {"msst_keras.__version__"},
     "msst_keras.data": set(),
     "msst_keras.model": set(),
     "msst_keras.synthetic": {"msst_keras.data"},

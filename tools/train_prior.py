@@ -9,8 +9,8 @@ With --folds the file also holds classifiers that each were trained without a fo
 then gives each sequence of --records the prior of the one that did not see it, and all others that of all.
 
 OUTPUT.json, beside the .keras file, says how good the prior is: the share of superpixels classified right, and on
---val_records, and on --records by the folds, the prior as a saliency map (MAE, max F, S at the size of the flow), beside
-flow magnitude and all black.
+--val_records, and on --records by the folds, the prior as a saliency map (MAE, max F, S at the size of the flow),
+beside flow magnitude and all black.
 """
 
 from __future__ import annotations

@@ -92,6 +92,7 @@ class MakeRecordsOptions:
     sequences: tuple[str, ...] | None = option("Only these sequences, comma-separated.", None)
     skip_sequences: tuple[str, ...] = option("All but these sequences, as those that are held out to validate on.", ())
     output_dir: str = option("Folder to write shards and manifest to.")
+    overwrite: bool = option("Make records anew that --output_dir holds of other inputs or flags.", False)
     num_shards: int = option(
         "Shards to write; a sequence lies whole in one. At least --num_workers of them, better four times as many: a "
         "shard is one worker's.",

@@ -102,7 +102,7 @@ def write_flow(path: str | Path, flow: np.ndarray) -> None:
         _check_flow(flow)
         header = _FLO_MAGIC + struct.pack("<ii", flow.shape[1], flow.shape[0])
         encoded = header + np.nan_to_num(flow, nan=10 * _FLO_UNKNOWN).astype("<f4").tobytes()
-    with publish(path) as temporary:
+    with publish(path, durable=False) as temporary:
         temporary.write_bytes(encoded)
 
 

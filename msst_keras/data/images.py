@@ -131,7 +131,7 @@ def write_map(path: str | Path, saliency: np.ndarray) -> None:
         raise ValueError(f"{path}: a map must be (H, W), not {saliency.shape}")
     if not np.all((saliency >= 0) & (saliency <= 1)):
         raise ValueError(f"{path}: a map must lie in [0, 1], found {saliency.min()} to {saliency.max()}")
-    with publish(path) as temporary:
+    with publish(path, durable=False) as temporary:
         temporary.write_bytes(encode_png(np.rint(saliency * 255.0).astype(np.uint8)))
 
 

@@ -53,6 +53,7 @@ class RefineOptions:
     maps: str = option("Folder of the maps, 8-bit grey PNGs.")
     frames: str = option("Folder of their frames.")
     output_dir: str = option("Folder for the refined maps.")
+    overwrite: bool = option("Refine maps anew that are there of other maps, frames or settings.", False)
     num_workers: int | None = option("Frames at a time; by default one per core.", None, low=1)
     crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
 
@@ -73,6 +74,7 @@ class PredictOptions:
         "Video files, folders of frames, or folders of such folders, comma-separated."
     )
     output_dir: str = option("Folder for the maps.", "maps")
+    overwrite: bool = option("Make maps anew that are there of another input, model or other flags.", False)
     crf: bool = option("Refine each map with the dense CRF, as the paper does in testing.", False)
     crf_workers: int = option(
         "Frames that the CRF refines at a time, beside the network; more where there are idle cores.", 1, low=1

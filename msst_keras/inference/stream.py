@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import collections
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.inference import SHIPPED_MODEL
+from msst_keras.inference import SHIPPED_MODEL, saved_models
 from msst_keras.motion.flow import FROM_FILES, FlowEstimator
-from msst_keras.motion.settings import MotionSettings
 from msst_keras.motion.superpixels import segment
 
 
@@ -28,6 +26,7 @@ class SaliencyModel:
     """A SavedModel of `msst export`, loaded: its settings and its signatures.
 
     Attributes:
+      path: its folder, saved_models/NAME/VERSION.
       settings: the asset `msst.json`: "num_frames", "image_size", "motion", and where the model came from.
       motion: how the motion of its frames is to be made; None for a model that sees none.
       windows: the names of the maps that `fuse` wants of the last T frames; of the others the last frame's.
@@ -38,15 +37,16 @@ class SaliencyModel:
 
         Raises:
           FileNotFoundError: no such folder, or no SavedModel in it.
-          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read.
+          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read; one with operations
+            that `msst export` does not write, before any of them runs.
         """
-        path = _find_version(Path(path))
+        self.path = path = _find_version(Path(path))
         asset = path / "assets" / "msst.json"
         if not asset.is_file():
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
+        self.settings, self.motion = saved_models.read_settings(path)
+        saved_models.check_operations(path)
         try:
-            self.settings = json.loads(asset.read_text())
-            self.motion = MotionSettings.from_dict(self.settings["motion"]) if self.settings["motion"] else None
             self._loaded = tf.saved_model.load(str(path))
             self.encode = self._loaded.signatures["encode"]
             self.fuse = self._loaded.signatures["fuse"]
@@ -54,6 +54,8 @@ class SaliencyModel:
             self.windows = tuple(name for name, spec in inputs.items() if spec.shape.rank == 5)
         except Exception as error:  # of damaged files TensorFlow raises nearly anything
             raise ValueError(f"{path}: this SavedModel cannot be loaded ({error}); export it again") from error
+        encode = self.encode.structured_input_signature[1]
+        saved_models.check_signatures(path, encode, inputs, self.settings["num_frames"], self.motion)
 
 
 class SaliencyStream:

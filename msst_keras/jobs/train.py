@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from msst_keras.files import publish
+from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst, fold_model
 from msst_keras.motion.flow import flow_to_color
 from msst_keras.motion.settings import FLOW
-from msst_keras.options import plain_values, write_flags
+from msst_keras.options import list_options, plain_values, write_flags
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import training_batches
 from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.records.folders import check_disjoint
+from msst_keras.records.manifest import read_manifest
 from msst_keras.training import loop, run_dir
 from msst_keras.training.checkpoints import load_model
 from msst_keras.training.optimizer import note_loaded
@@ -45,22 +51,49 @@ def train(options: TrainOptions) -> dict:
     index = _index_training(options, groups)
     val_index = _index_validation(options, groups, index) if options.val_records else None
     folder = Path(options.run_dir)
-    if devices.is_chief:
-        run_dir.keep_prior(folder, index.motion.prior if index.motion else None, options.prior)
-    model = _build(options, devices)
-    if devices.is_chief:
-        image_size = options.clips.image_sizes[-1]
-        run_dir.write_run(
-            folder, {"model": options.model.arguments(), "motion": index.motion, "image_size": image_size}
-        )
-        (folder / "flags.txt").write_text(write_flags(options))
-    validate, draw = _make_views(options, model, index, val_index, devices)
-    results = loop.train(
-        model, _make_batches(options, index, devices), index.names, folder, options.training, devices, validate, draw,
-        plain_values(options),
-    )  # fmt: skip
+    with _hold(folder, devices):
+        if devices.is_chief:
+            run_dir.keep_prior(folder, index.motion.prior if index.motion else None, options.prior)
+        model = _build(options, devices)
+        if devices.is_chief:
+            run_dir.write_run(folder, _describe_run(options, index, groups))
+            with publish(folder / "flags.txt") as temporary:
+                temporary.write_text(write_flags(options))
+        validate, draw = _make_views(options, model, index, val_index, devices)
+        results = loop.train(
+            model, _make_batches(options, index, devices), index.names, folder, options.training, devices, validate,
+            draw, plain_values(options),
+        )  # fmt: skip
     print(f"{options.run_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in results.items()))
     return results
+
+
+@contextlib.contextmanager
+def _hold(folder: Path, devices: Devices) -> Iterator[None]:
+    """Keeps other trainings off the run directory; of several processes the chief does. Leaves no empty folder."""
+    if not devices.is_chief:
+        yield
+        return
+    try:
+        with hold_folder(folder):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _describe_run(options: TrainOptions, index: ClipIndex, groups: dict[tuple[str, ...], int]) -> dict:
+    """What makes the run what it is, for run.json: the records by the hashes of their shards."""
+    shards = [
+        [share, [shard["sha256"] for folder in folders for shard in read_manifest(folder)["shards"]]]
+        for folders, share in groups.items()
+    ]
+    model_flags = [name for name, *_ in list_options(options.model)]
+    return {
+        "model": options.model.arguments(), "motion": index.motion, "image_size": options.clips.image_sizes[-1],
+        "training": run_dir.describe_training(plain_values(options), model_flags),
+        "records": hashlib.sha256(json.dumps(shards).encode()).hexdigest(),
+    }  # fmt: skip
 
 
 def _choose_devices(options: DeviceOptions, batch_size: int) -> Devices:

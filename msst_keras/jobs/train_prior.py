@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,17 +14,22 @@ import numpy as np
 
 from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE, choose_headline
-from msst_keras.files import publish
+from msst_keras.files import DifferentSettingsError, check_writable, publish, write_json
+from msst_keras.locks import hold_folder
 from msst_keras.motion import prior_training
 from msst_keras.motion.flow import FlowSettings, magnitude_prior
+from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.options import PriorOptions, TrainPriorOptions
-from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior import MotionPrior, save_prior
 from msst_keras.motion.prior_folds import PriorFolds, add_folds, deal_sequences, trained_weights
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
+from msst_keras.options import plain_values
+from msst_keras.outputs import Memory
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import flow_batches
 from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.records.folders import check_disjoint
+from msst_keras.records.manifest import read_manifest
 from msst_keras.records.options import LABEL_KINDS
 
 
@@ -34,18 +41,45 @@ def train_prior(options: TrainPriorOptions) -> dict:
       did not see it, or None without folds, and "validation", of the validation records, or None.
 
     Raises:
-      ValueError, FileNotFoundError: records or options that do not fit each other.
+      ValueError, FileNotFoundError: records or options that do not fit each other, or a training that was begun with
+        others.
+      OSError: nothing can be written to `output`, which is found out before the first step.
     """
     if not options.output.endswith(".keras"):
         raise ValueError(f"--output must end with .keras, not '{options.output}'")
+    output = Path(options.output)
     index, val_index, flow = _index(options)
+    check_writable(output)
+    check_writable(output.with_suffix(".json"))
+    work = output.with_name(f".training-{output.name}")
+    with hold_folder(work):
+        report = _train(options, index, val_index, flow, work)
+        shutil.rmtree(work)
+    _print(options.output, report)
+    return report
+
+
+def _train(options: TrainPriorOptions, index: ClipIndex, val_index: ClipIndex | None, flow: FlowSettings, work: Path):
+    """Trains, or goes on with what `work` holds, then writes prior and report; returns the report."""
+    output = Path(options.output)
+    memory = Memory(work, "train_prior", _describe(options))
+    try:
+        known = memory.compare() is not None
+    except DifferentSettingsError as error:
+        raise ValueError(
+            f"{work} holds a training that was begun with something else: {error.difference}; repeat those flags to go "
+            "on with it, or remove that folder"
+        ) from None
+    if not known:
+        memory.write()
     keras.utils.set_random_seed(options.seed)
     prior = _build(options.prior, flow)
     fold_of = _deal(index, options.folds) if options.folds else {}
     spawned = [prior.spawn() for _ in range(options.folds)]
-    batches = _read_batches(index, prior, options.batch_size, options.steps, options.seed, fold_of)
+    kept = KeptTraining(work / "state.npz")
+    batches = _read_batches(index, prior, options.batch_size, options.steps, options.seed, kept.done, fold_of)
     trained = prior_training.train_prior(
-        batches, prior, options.steps, options.learning_rate, options.seed, folds=spawned
+        batches, prior, options.steps, options.learning_rate, options.seed, folds=spawned, kept=kept
     )
     weights = [trained_weights(each) for each in spawned]
     report = {"training": trained, "out_of_fold": None, "validation": None}
@@ -53,14 +87,22 @@ def train_prior(options: TrainPriorOptions) -> dict:
         report["out_of_fold"] = _validate(index, prior, options, PriorFolds(prior, fold_of, weights))
     if val_index:
         report["validation"] = _validate(val_index, prior, options)
-    with publish(options.output) as temporary:
-        prior.save(temporary)
+    with publish(output) as temporary:
+        save_prior(prior, temporary)
         if options.folds:
             add_folds(temporary, fold_of, weights)
-    with publish(Path(options.output).with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    _print(options.output, report)
+    write_json(output.with_suffix(".json"), report)
     return report
+
+
+def _describe(options: TrainPriorOptions) -> dict:
+    """All that the weights are made from: flags, and records by the hashes of their shards."""
+    passed_over = ("records", "val_records", "val_frames", "output")
+    folders = clip_index.find_record_folders(options.records)
+    shards = [shard["sha256"] for folder in folders for shard in read_manifest(folder)["shards"]]
+    records = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+    values = plain_values(options)
+    return {"records": records} | {name: value for name, value in values.items() if name not in passed_over}
 
 
 def _index(options: TrainPriorOptions) -> tuple[ClipIndex, ClipIndex | None, FlowSettings]:
@@ -106,10 +148,13 @@ def _read_batches(
     batch_size: int,
     steps: int,
     seed: int,
+    first: int = 0,
     fold_of: Mapping[str, int] | None = None,
 ) -> Iterator[dict]:
-    """Yields batches of the records with the prior's superpixels, and each example's fold where there are folds."""
-    dataset = flow_batches(index, batch_size, seed, 0, steps, prior.needs_frames)
+    """Yields batches of the records from step `first` on, with the prior's superpixels, and folds where there are."""
+    if first >= steps:
+        return
+    dataset = flow_batches(index, batch_size, seed, first, steps, prior.needs_frames)
     for batch in dataset.as_numpy_iterator():
         labels = np.stack([segment(flow, prior.superpixel_settings) for flow in batch["flow"]])
         folds = [fold_of[_sequence_of(index.names[clip])] for clip in batch["clip"]] if fold_of else []

@@ -50,7 +50,8 @@ class ModelOptions:
     """The network."""
 
     variant: str = option("Spatial stream, both, or both and ConvLSTM (Fig. 6).", "msst", choices=VARIANTS)
-    num_frames: int = option("T, frames a clip has (msst; the others need one).", 4, low=1)
+    # Each frame is a copy of the streams in the graph: 256 take minutes to build.
+    num_frames: int = option("T, frames a clip has (msst; the others need one).", 4, low=1, high=64)
     backbone: str = option("Of the streams; vgg16 is the paper's.", "vgg16", choices=BACKBONES)
     weights: str = option("Of the backbone: imagenet, hed (vgg16), none, or a file.", "imagenet")
     output_stride: int = option("16 is the paper read literally; 8 is finer, slower.", 16, choices=OUTPUT_STRIDES[::-1])

@@ -159,10 +159,15 @@ def _list_hdf5(path, names):
 
 def _walk(group, layer, names):
     """Yields (layer name, array) of an HDF5 group. Keras 2 names a layer by its group, Keras 3 by an attribute."""
-    for name, item in group.items():
+    for name in group:
         if name.startswith("optimizer"):  # its moments bear the layers' names too
             continue
+        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+            raise ValueError(f"{group.file.filename}: {group.name}/{name} is a link to another file; save it whole.")
+        item = group[name]
         if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:  # its numbers would be whatever lies in a file of this machine
+                raise ValueError(f"{group.file.filename}: {item.name} takes its numbers from elsewhere; save it whole.")
             if layer:
                 yield layer, item[()]
             continue

@@ -14,6 +14,7 @@ Written with keras and keras.ops alone. Batch, height and width are free.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from msst_keras.motion.superpixels import SuperpixelSettings
 
 HIDDEN_UNITS = 300  # of each of the two hidden layers: the "three-layer neural network (300 neurons)" of section 3.1
 _OUTPUT_STRIDE = 16
+_NO_DATE = "1980-01-01@00:00:00"
 
 
 @keras.saving.register_keras_serializable(package="msst_keras")
@@ -279,7 +281,27 @@ def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior | FlowImage:
         raise ValueError(f"{no_prior}; Keras cannot load it: {reason}") from error
     if not isinstance(prior, MotionPrior | MagnitudePrior | FlowImage):
         raise ValueError(f"{no_prior}; found a {type(prior).__name__}.")
+    for weight in prior.weights:
+        if not bool(ops.all(ops.isfinite(weight))):
+            raise ValueError(f"{path}: this motion prior's weights are not finite ({weight.path}); train it again.")
     return prior
+
+
+def save_prior(prior: keras.Model, path: str | Path) -> None:
+    """Writes a prior as a .keras file that `load_prior` reads; the same prior gives the same bytes.
+
+    Keras writes the time of day into the file, twice. Records and runs know a prior by its file's hash, so that one
+    that was trained again, or after an interruption, would be another.
+    """
+    prior.save(path)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(contents["metadata.json"])
+    metadata["date_saved"] = _NO_DATE
+    contents["metadata.json"] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def _build_classifier(num_features: int) -> keras.Sequential:

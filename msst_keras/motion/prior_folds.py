@@ -105,11 +105,13 @@ def add_folds(path: str | Path, sequences: Mapping[str, int], weights: Sequence[
         weights: Of each fold, the trained weights of the prior that did not see it (`trained_weights`).
     """
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(_INDEX, json.dumps({"num_folds": len(weights), "sequences": dict(sequences)}))
+        # By a ZipInfo, which has no date: the same folds are the same bytes, as `prior.save_prior` says why.
+        index = json.dumps({"num_folds": len(weights), "sequences": dict(sequences)})
+        archive.writestr(zipfile.ZipInfo(_INDEX), index)
         for number, arrays in enumerate(weights):
             buffer = io.BytesIO()
             np.savez(buffer, **{str(index): array for index, array in enumerate(arrays)})
-            archive.writestr(_WEIGHTS.format(number), buffer.getvalue())
+            archive.writestr(zipfile.ZipInfo(_WEIGHTS.format(number)), buffer.getvalue())
 
 
 def load_folds(path: str | Path, prior: MotionPrior) -> PriorFolds | None:

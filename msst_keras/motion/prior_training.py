@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import keras
@@ -10,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.motion import regions
+from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.prior import MotionPrior
 from msst_keras.progress import progress
 
@@ -21,6 +24,7 @@ def train_prior(
     learning_rate: float = 1e-3,
     seed: int = 0,
     min_purity: float = 0.7,
+    kept: KeptTraining | None = None,
     folds: Sequence[MotionPrior] = (),
 ) -> dict:
     """Trains a prior in place, and beside it those that are to be without a fold of the data.
@@ -44,6 +48,8 @@ def train_prior(
             worse at 3e-3.
         seed: Of the mirroring.
         min_purity: See `regions.label_regions`.
+        kept: What an interrupted training has kept; `batches` are then those from step `kept.done` on. It is kept up to
+            date.
         folds: Of `model.spawn`; number k is trained without the examples of fold k.
 
     Returns:
@@ -56,23 +62,30 @@ def train_prior(
         raise ValueError(f"steps must be a whole number, 1 or more, found {steps!r}.")
     if not 0.5 <= min_purity < 1:
         raise ValueError(f"min_purity must be from 0.5 to below 1, found {min_purity!r}.")
-    step = _make_step([model, *folds], steps, learning_rate, min_purity)
+    priors = [model, *folds]
+    optimizers = [make_optimizer(prior.trainable_variables, steps, learning_rate) for prior in priors]
+    step = _make_step(priors, optimizers, min_purity)
+    kept = kept or KeptTraining(os.devnull, seconds=math.inf)
+    variables = {id(each): each for owner in priors for each in owner.weights}  # a shared backbone's once
+    variables = [*variables.values(), *(each for optimizer in optimizers for each in optimizer.variables)]
+    kept.restore(variables)
     generator = np.random.default_rng(seed)
-    first_reported = steps - max(1, steps // 10)
-    counts, losses = np.zeros(4), []
-    done = 0
-    for batch in progress(itertools.islice(batches, steps), total=steps, description="train prior"):
+    generator.random(kept.done)  # the draws of the steps that are done
+    first_reported, first = steps - max(1, steps // 10), kept.done
+    batches = itertools.islice(batches, steps - first)
+    for batch in progress(batches, total=steps, description="train prior", initial=first):
         inputs, mask = _prepare(batch, model, mirror=generator.random() < 0.5)
         loss, batch_counts = step(inputs, mask, _read_folds(batch, len(folds), len(mask)))
         if not np.isfinite(float(loss)):
-            raise ValueError(f"The loss of the prior is {float(loss)} at step {done}; use a lower learning rate.")
-        if done >= first_reported:
-            counts += batch_counts.numpy()
-            losses.append(float(loss))
-        done += 1
-    if done < steps:
-        raise ValueError(f"Expected {steps} batches to train on, found {done}; repeat them or take fewer steps.")
-    return {"steps": steps, "loss": float(np.mean(losses)), **summarise_regions(counts)}
+            raise ValueError(f"The loss of the prior is {float(loss)} at step {kept.done}; use a lower learning rate.")
+        if kept.done >= first_reported:
+            kept.counts += batch_counts.numpy()
+            kept.losses.append(float(loss))
+        kept.done += 1
+        kept.keep(variables)
+    if kept.done < steps:
+        raise ValueError(f"Expected {steps} batches to train on, found {kept.done}; repeat them or take fewer steps.")
+    return {"steps": steps, "loss": float(np.mean(kept.losses)), **summarise_regions(kept.counts)}
 
 
 def predict_priors(
@@ -141,10 +154,9 @@ def balanced_loss(logits, salient, sampled):
     return tf.add_n(parts) / 2
 
 
-def _make_step(priors: Sequence[MotionPrior], steps: int, learning_rate: float, min_purity: float):
+def _make_step(priors: Sequence[MotionPrior], optimizers: Sequence[keras.optimizers.Optimizer], min_purity: float):
     """A graph (inputs, mask, fold) -> the first prior's loss and counts; the others are those of the folds 0, 1, ..."""
     model = priors[0]
-    optimizers = [make_optimizer(prior.trainable_variables, steps, learning_rate) for prior in priors]
     share = len(priors) > 1 and all(prior.backbone is model.backbone for prior in priors)
 
     @tf.function(

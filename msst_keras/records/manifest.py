@@ -174,6 +174,9 @@ def check_motion(manifest: dict, folder: str | Path) -> MotionSettings:
         motion = MotionSettings.from_dict(manifest.get("motion"))
         if motion.flow_stored is None:
             raise ValueError("expected flow_stored in the motion settings, found none")
+        size = motion.flow.get("motion_size", [1, 1])  # records of before it was kept have none
+        if not (isinstance(size, list | tuple) and len(size) == 2 and all(map(_is_count, size)) and max(size) <= 16384):
+            raise ValueError(f"expected a motion_size of (height, width), up to 16384, found {str(size)[:80]}")
     except ValueError as error:
         raise ValueError(f"{folder}: {error} in the manifest; make the records again") from None
     return motion

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import signal
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from msst_keras.files import publish
+from msst_keras.files import read_json, write_json
 from msst_keras.processes import Interrupted
 from msst_keras.progress import progress
 from msst_keras.training.checkpoints import LAST, Checkpoints, newest_checkpoint
@@ -74,7 +73,7 @@ def train(
     first = _restore(checkpoints, devices, run_dir)
     result_path = run_dir / "result.json"
     if first >= options.steps and result_path.exists():
-        return json.loads(result_path.read_text())
+        return read_json(result_path, "remove it, and the same command writes it again")
     started = time.perf_counter()
     with Log(run_dir, first, options.log_every, writes=devices.is_chief) as log:
         if settings:
@@ -96,8 +95,7 @@ def train(
         watch.draw(options.steps)
     results |= {"seconds": round(time.perf_counter() - started, 1), "input_wait": waited / seconds}
     if devices.is_chief:
-        with publish(result_path) as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(result_path, results)
     return results
 
 

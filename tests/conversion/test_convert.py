@@ -55,7 +55,7 @@ def make_motion(*, prior="magnitude", store_flow=True):
     return MotionOptions(FLOW, None, prior, store_flow)
 
 
-def make_shards_here(shards, motion, num_workers, lock, on_frame, report):
+def make_shards_here(shards, motion, num_workers, on_frame, report):
     maker = ShardMaker(motion)
     return [maker.make(shard, on_frame)[0] for shard in shards]
 
@@ -173,6 +173,26 @@ def test_other_flags_or_inputs_do_not_mix(davis, tmp_path):
         convert.convert(sequences, tmp_path / "unfinished", make_motion(), DESCRIPTION)
     with pytest.raises(ValueError, match="is not empty and holds no records"):
         convert.convert(sequences, davis, make_motion(), DESCRIPTION)
+
+
+def test_corrected_masks_under_the_same_names_are_other_records(davis, tmp_path):
+    sequences = find_sequences("davis", davis)
+    convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)
+    path = sequences[0].mask_paths[0][0]
+    mask = images.read_mask(path, "nonzero")
+    path.write_bytes(images.encode_png(255 * mask[:, ::-1].astype(np.uint8)))
+    before = contents(tmp_path / "out")
+    with pytest.raises(ValueError, match="out holds other records: other inputs; choose another .* or give --overw"):
+        convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)
+    assert contents(tmp_path / "out") == before
+    convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION, overwrite=True)
+    record = read(tmp_path / "out")[sequences[0].name, 0]
+    np.testing.assert_array_equal(images.decode_frame(record.mask, "")[..., 0] > 127, mask[:, ::-1])
+    # The difference is named: here the split, below what is stored.
+    with pytest.raises(ValueError, match="other records: split train .now val.; choose"):
+        convert.convert(sequences, tmp_path / "out", make_motion(), {**DESCRIPTION, "split": "val"})
+    with pytest.raises(ValueError, match="other records: motion flow_stored True .now False.; choose"):
+        convert.convert(sequences, tmp_path / "out", make_motion(store_flow=False), DESCRIPTION)
 
 
 def test_bad_arguments_are_refused(davis, tmp_path):

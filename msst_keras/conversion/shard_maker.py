@@ -17,7 +17,8 @@ import tensorflow as tf
 from msst_keras.conversion.sources import Frame, NewShard, StoredShard
 from msst_keras.conversion.work_report import WorkReport, peak_memory
 from msst_keras.data import flow_files, images
-from msst_keras.motion.prior import make_prior
+from msst_keras.motion.prior import MotionPrior, make_prior
+from msst_keras.motion.prior_folds import load_folds
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import segment
 from msst_keras.records import shard_files
@@ -31,10 +32,11 @@ class ShardMaker:
         """Loads the prior.
 
         Raises:
-          FileNotFoundError, ValueError: see `motion.prior.make_prior`.
+          FileNotFoundError, ValueError: see `motion.prior.make_prior` and `motion.prior_folds.load_folds`.
         """
         self._motion = motion
         prior = make_prior(motion.prior, motion.flow)
+        self._folds = load_folds(motion.prior, prior) if isinstance(prior, MotionPrior) else None
         self._needs_frames = prior is not None and prior.needs_frames
         self._predict = None if prior is None else _trace(prior, motion, self._needs_frames)
 
@@ -78,6 +80,8 @@ class ShardMaker:
     def _finish(self, flows: Iterable, waiting: collections.deque, report: WorkReport, on_frame):
         for flow in flows:
             frame, changes = waiting.popleft(), {}
+            if self._folds:
+                self._folds.use(frame.record.sequence)
             if self._predict:
                 prior = self._compute_prior(flow, frame.image, report)
             with report.measure("encode"):

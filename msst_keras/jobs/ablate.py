@@ -41,6 +41,11 @@ def ablate(options: AblateOptions, configs: Mapping[str, Sequence[str]]) -> int:
     out = Path(options.output_dir)
     variants = _plan_runs(options, configs)
     sequences = datasets.find_sequences(options.layout, options.ground_truth, options.split, options.sequences)
+    if options.crf and len({sequence.frame_paths[0].parent.parent for sequence in sequences}) > 1:
+        raise ValueError(
+            f"the sequences to test on lie in several folders of {options.ground_truth}, and `msst refine` takes one; "
+            "give --split=train or --split=val"
+        )
     check_apart(out, {sequence.frame_paths[0].parent for sequence in sequences})
     with hold_folder(out):
         _keep_plan(options, variants, [sequence.name for sequence in sequences])

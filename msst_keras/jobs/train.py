@@ -24,6 +24,7 @@ from msst_keras.records.folders import check_disjoint
 from msst_keras.records.manifest import read_manifest
 from msst_keras.training import loop, run_dir
 from msst_keras.training.checkpoints import load_model
+from msst_keras.training.optimizer import note_loaded
 from msst_keras.training.options import DeviceOptions, TrainOptions
 from msst_keras.training.precision import resolve_precision
 from msst_keras.training.strategy import Devices, make_devices
@@ -45,6 +46,7 @@ def train(options: TrainOptions) -> dict:
       ConnectionError, OSError: see `loop.train`.
     """
     devices = _choose_devices(options.devices, options.clips.batch_size)
+    _check_parts(options, devices)
     groups = clip_index.find_record_groups(options.records)
     index = _index_training(options, groups)
     val_index = _index_validation(options, groups, index) if options.val_records else None
@@ -103,6 +105,16 @@ def _choose_devices(options: DeviceOptions, batch_size: int) -> Devices:
     return make_devices(options.strategy, batch_size)
 
 
+def _check_parts(options: TrainOptions, devices: Devices) -> None:
+    """Every part of a device's share has as many clips: what is over would be left out, and the losses be others."""
+    share, parts = options.clips.batch_size // devices.num_replicas, options.training.step.accumulation_steps
+    if share % parts:
+        raise ValueError(
+            f"--accumulation_steps={parts} does not divide the {share} clips of --batch_size that a device computes; "
+            f"give a divisor of {share}"
+        )
+
+
 def _weigh_labels(options: TrainOptions) -> dict[str, float]:
     return {"fine": options.clips.fine_weight, "coarse": options.clips.coarse_weight}
 
@@ -148,6 +160,7 @@ def _build(options: TrainOptions, devices: Devices) -> keras.Model:
             if options.model.batch_norm == "folded":
                 source = fold_model(source, run_dir.read_run(options.init_from)["model"])
             run_dir.transfer_weights(source, model)
+            note_loaded(model, source)
     return model
 
 

@@ -68,6 +68,7 @@ class MotionPrior(keras.Model):
         camera: str = "homography",
         rgb_features: bool = False,
         classifier_per_level: bool = False,
+        shared_backbone: keras.Model | None = None,
         **model_options,
     ):
         """Makes an untrained prior.
@@ -95,6 +96,7 @@ class MotionPrior(keras.Model):
                 two.
             classifier_per_level: True is the letter of Eq. 1, a classifier S^j per segmentation. False shares one,
                 which sees M times the samples and may be smaller than its training set.
+            shared_backbone: The backbone of another such prior, which this one is to have too; see `spawn`.
 
         Raises:
             ValueError: An argument is out of range.
@@ -113,7 +115,9 @@ class MotionPrior(keras.Model):
             "rgb_features": bool(rgb_features),
             "classifier_per_level": classifier_per_level,
         }
-        self.backbone = build_backbone(backbone, output_stride=_OUTPUT_STRIDE, width=width, weights=backbone_weights)
+        self.backbone = shared_backbone or build_backbone(
+            backbone, output_stride=_OUTPUT_STRIDE, width=width, weights=backbone_weights
+        )
         self._strides = output_strides(backbone, _OUTPUT_STRIDE)
         self.backbone.trainable = self._options["train_backbone"]
         num_images = 2 if self.needs_frames else 1
@@ -126,6 +130,11 @@ class MotionPrior(keras.Model):
     @property
     def needs_frames(self) -> bool:
         return self._options["rgb_features"]
+
+    def spawn(self) -> MotionPrior:
+        """A prior of the same kind that was not trained; it shares a backbone that is not trained either."""
+        shared = None if self._options["train_backbone"] else self.backbone
+        return MotionPrior(**self.get_config(), shared_backbone=shared)
 
     def pool_features(self, inputs: dict, training: bool = False):
         """What the regions are classified by.
@@ -176,7 +185,11 @@ class MotionPrior(keras.Model):
         Raises:
             ValueError: The inputs have the wrong names, ranks or number of levels.
         """
-        logits = self.classify(self.pool_features(inputs, training), training)
+        return self.score_pooled(self.pool_features(inputs, training), training)
+
+    def score_pooled(self, pooled, training: bool = False):
+        """`score_regions` of what `pool_features` returned."""
+        logits = self.classify(pooled, training)
         missing = self.superpixel_settings.max_regions - ops.shape(logits)[-1]
         return ops.pad(logits, [[0, 0], [0, 0], [0, missing]])
 

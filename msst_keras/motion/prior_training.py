@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -25,18 +25,23 @@ def train_prior(
     seed: int = 0,
     min_purity: float = 0.7,
     kept: KeptTraining | None = None,
+    folds: Sequence[MotionPrior] = (),
 ) -> dict:
-    """Trains a prior in place.
+    """Trains a prior in place, and beside it those that are to be without a fold of the data.
 
     Sigmoid cross-entropy of the regions that are clearly salient or not (`regions.label_regions`), both classes with
     the same weight in sum, since most regions are background. Adam; gradients are clipped to norm 1, against the first
     steps of a backbone without weights, and the learning rate falls to zero along a half cosine, so that the last few
     batches do not decide. Half of the batches, drawn by `seed`, are mirrored left to right.
 
+    The priors of folds see the same batches without the examples of their own fold, so each sees its examples as often
+    as the prior itself does. Features of a backbone that is not trained are computed once for all.
+
     Args:
         batches: Dicts of arrays, at least `steps` of them: "flow" (B, h, w, 2) float32, pixels per frame, "superpixels"
             (B, h, w, M) int32 of the model's settings, "mask" (B, h, w) bool, or float with salient above 0.5, and
-            "frame" (B, H, W, 3) RGB in 0..255 for a model that needs frames.
+            "frame" (B, H, W, 3) RGB in 0..255 for a model that needs frames, and "fold" (B,) int, the number of each
+            example's fold, where there are folds.
         model: The prior.
         steps: Batches to train on.
         learning_rate: The first. A narrow backbone trained from scratch for 150 steps ends alike from 3e-4 to 2e-3 and
@@ -45,6 +50,7 @@ def train_prior(
         min_purity: See `regions.label_regions`.
         kept: What an interrupted training has kept; `batches` are then those from step `kept.done` on. It is kept up to
             date.
+        folds: Of `model.spawn`; number k is trained without the examples of fold k.
 
     Returns:
         {"steps", "loss"} and what `summarise_regions` gives, over the last tenth of the steps, on training data.
@@ -56,17 +62,20 @@ def train_prior(
         raise ValueError(f"steps must be a whole number, 1 or more, found {steps!r}.")
     if not 0.5 <= min_purity < 1:
         raise ValueError(f"min_purity must be from 0.5 to below 1, found {min_purity!r}.")
-    optimizer = make_optimizer(model.trainable_variables, steps, learning_rate)
-    step = _make_step(model, optimizer, min_purity)
+    priors = [model, *folds]
+    optimizers = [make_optimizer(prior.trainable_variables, steps, learning_rate) for prior in priors]
+    step = _make_step(priors, optimizers, min_purity)
     kept = kept or KeptTraining(os.devnull, seconds=math.inf)
-    variables = [*model.weights, *optimizer.variables]
+    variables = {id(each): each for owner in priors for each in owner.weights}  # a shared backbone's once
+    variables = [*variables.values(), *(each for optimizer in optimizers for each in optimizer.variables)]
     kept.restore(variables)
     generator = np.random.default_rng(seed)
     generator.random(kept.done)  # the draws of the steps that are done
     first_reported, first = steps - max(1, steps // 10), kept.done
     batches = itertools.islice(batches, steps - first)
     for batch in progress(batches, total=steps, description="train prior", initial=first):
-        loss, batch_counts = step(*_prepare(batch, model, mirror=generator.random() < 0.5))
+        inputs, mask = _prepare(batch, model, mirror=generator.random() < 0.5)
+        loss, batch_counts = step(inputs, mask, _read_folds(batch, len(folds), len(mask)))
         if not np.isfinite(float(loss)):
             raise ValueError(f"The loss of the prior is {float(loss)} at step {kept.done}; use a lower learning rate.")
         if kept.done >= first_reported:
@@ -145,19 +154,42 @@ def balanced_loss(logits, salient, sampled):
     return tf.add_n(parts) / 2
 
 
-def _make_step(model: MotionPrior, optimizer: keras.optimizers.Optimizer, min_purity: float):
-    variables = model.trainable_variables
+def _make_step(priors: Sequence[MotionPrior], optimizers: Sequence[keras.optimizers.Optimizer], min_purity: float):
+    """A graph (inputs, mask, fold) -> the first prior's loss and counts; the others are those of the folds 0, 1, ..."""
+    model = priors[0]
+    share = len(priors) > 1 and all(prior.backbone is model.backbone for prior in priors)
 
-    @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)])
-    def step(inputs, mask):
+    @tf.function(
+        input_signature=[
+            _input_specs(model), tf.TensorSpec([None, None, None], tf.float32), tf.TensorSpec([None], tf.int32)
+        ]  # fmt: skip
+    )
+    def step(inputs, mask, fold):
         salient, sampled = _label(inputs, mask, model, min_purity)
-        with tf.GradientTape() as tape:
-            logits = model.score_regions(inputs, training=True)
-            loss = balanced_loss(logits, salient, sampled)
-        optimizer.apply(tape.gradient(loss, variables), variables)
+        shared = model.pool_features(inputs, training=True) if share else None
+        results = []
+        for number, (prior, optimizer) in enumerate(zip(priors, optimizers, strict=True), start=-1):
+            seen = tf.cast(fold != number, tf.float32)[:, None, None]  # the first prior sees all
+            with tf.GradientTape() as tape:
+                pooled = shared if share else prior.pool_features(inputs, training=True)
+                logits = prior.score_pooled(pooled, training=True)
+                loss = balanced_loss(logits, salient * seen, sampled * seen)
+            optimizer.apply(tape.gradient(loss, prior.trainable_variables), prior.trainable_variables)
+            results.append((loss, logits))
+        loss, logits = results[0]
         return loss, _count_correct(logits, salient, sampled)
 
     return step
+
+
+def _read_folds(batch: dict, num_folds: int, batch_size: int) -> np.ndarray:
+    """The fold of each example, int32 (B,); without folds a number that is none's."""
+    if not num_folds:
+        return np.full(batch_size, -2, np.int32)
+    folds = np.asarray(batch.get("fold", ()))
+    if folds.shape != (batch_size,) or not np.isin(folds, range(num_folds)).all():
+        raise ValueError(f"A batch must hold fold ({batch_size},), numbers below {num_folds}, found {folds.tolist()}.")
+    return folds.astype(np.int32)
 
 
 def _input_specs(model: MotionPrior) -> dict[str, tf.TensorSpec]:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from msst_keras.files import read_json, write_json
 from msst_keras.processes import Interrupted
 from msst_keras.progress import progress
-from msst_keras.training.checkpoints import Checkpoints
+from msst_keras.training.checkpoints import LAST, Checkpoints, newest_checkpoint
 from msst_keras.training.log import Log
 from msst_keras.training.optimizer import Update, learning_rate_at
 from msst_keras.training.options import TrainingOptions
@@ -59,7 +59,7 @@ def train(
 
     Raises:
       ValueError: a loss that is not finite; names the step and the clips. The last checkpoint stays. Or processes that
-        do not see the same run directory.
+        do not see the same run directory. Or a checkpoint that this update cannot go on from.
       ConnectionError: another process of the training was lost.
       OSError: a file could not be written, as on a full disk.
       Interrupted: by a signal; a checkpoint was written.
@@ -68,6 +68,8 @@ def train(
     with devices.strategy.scope():
         update = Update(model, options.optimizer)
     checkpoints = Checkpoints(run_dir, options.keep_checkpoints, model, update.state, writes=devices.is_chief)
+    if prefix := newest_checkpoint(run_dir / LAST):
+        update.check_checkpoint(prefix)
     first = _restore(checkpoints, devices, run_dir)
     result_path = run_dir / "result.json"
     if first >= options.steps and result_path.exists():

@@ -169,3 +169,50 @@ def test_the_prior_of_the_records_is_kept(tmp_path):
         run.keep_prior(run_dir, kept, tmp_path / "nothing.keras")
     run.keep_prior(tmp_path / "other", PriorSettings("magnitude"), None)
     assert not (tmp_path / "other").exists()
+
+
+def test_averaged_weights_are_what_is_validated_kept_loaded_and_gone_on_with(tmp_path):
+    """The run stops halfway and goes on; the averages are computed by hand from the weights before each step."""
+    settings = {"variant": "os", "backbone": "vgg16", "num_frames": 1, "width": 0.03, "output_stride": 16}
+    run.write_run(tmp_path, {"model": settings, "motion": None, "image_size": [64, 64]})
+    weights, validated = {}, []
+
+    def train(steps):
+        keras.utils.set_random_seed(0)
+        model = build_msst(**settings)
+
+        def read():
+            return [weight.numpy() for weight in model.trainable_variables]
+
+        def batches(first):
+            for step in range(first, 4):
+                weights[step] = read()
+                yield {name: tf.constant(value) for name, value in batch_of(step).items()}
+
+        def validate():
+            validated.append(read())
+            return {"mae": 0.5, "max_f": 0.4, "s_measure": len(validated) / 10}
+
+        optimizer = OptimizerOptions(1e-2, average_decay=0.75)
+        options = TrainingOptions(steps=steps, optimizer=optimizer, checkpoint_every=100, validate_every=2)
+        loop.train(model, batches, ("a",) * 4, tmp_path, options, validate=validate)
+        weights[steps] = read()
+
+    train(3)
+    train(4)
+    means = [weights[0]]
+    for step in range(1, 5):
+        means.append([0.75 * mean + 0.25 * weight for mean, weight in zip(means[-1], weights[step], strict=True)])
+
+    def check(found, mean, other):
+        for one, expected in zip(found, mean, strict=True):
+            np.testing.assert_allclose(one, expected, rtol=1e-5, atol=1e-6)
+        assert max(np.abs(expected - raw).max() for expected, raw in zip(mean, other, strict=True)) > 1e-3
+
+    for found, step in zip(validated, (2, 3, 4), strict=True):  # in the middle, and at the end of either part
+        check(found, means[step], weights[step])
+    for checkpoint in ("last", "best"):
+        model = checkpoints.load_model(tmp_path, checkpoint)
+        check([weight.numpy() for weight in model.trainable_variables], means[4], weights[4])
+    with pytest.raises(ValueError, match="ckpt-4 was trained with averaged weights and is to go on without them"):
+        loop.train(build_msst(**settings), lambda first: (), ("a",), tmp_path, TrainingOptions(steps=5))

@@ -88,7 +88,7 @@ def test_what_a_field_says_holds_in_python():
         (lambda: DemoOptions(steps=0), "steps must be 1 or more, not 0"),
         (lambda: PredictOptions(input=("a",), threshold=1.5), "threshold must be 1.0 or less, not 1.5"),
         (lambda: ModelOptions(variant="both"), "variant must be one of os, st, msst, not 'both'"),
-        (lambda: StepOptions(alpha="x"), "could not convert string to float: 'x'"),
+        (lambda: StepOptions(alpha="x"), r"alpha must be balanced, or a number in .0, 1., not 'x'"),
         (lambda: PredictOptions(input=("a",), dense_crf=CrfChoice("dss")), "the CRF are given, which is off"),
         (lambda: EvaluateOptions(predictions="a", ground_truth="b", output_dir="c", protocol=("mine",)), "among paper"),
     ):

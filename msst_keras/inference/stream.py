@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from msst_keras.files import hash_folder
 from msst_keras.inference import SHIPPED_MODEL, saved_models
+from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
 from msst_keras.inference.parallel import read_ahead
 
@@ -126,6 +127,7 @@ def stream_maps(
     frames: Iterable[tuple],
     flows: Iterable[np.ndarray] | None = None,
     num_ahead: int = 2,
+    mirror: bool = False,
 ) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
     """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
@@ -138,31 +140,34 @@ def stream_maps(
       frames: a name, or anything else that belongs to the frame, the frame, and where some are missing its time.
       flows: the flow of each frame, for a model of flow from files.
       num_ahead: so many frames wait at most between two threads; 0 does everything in the caller's.
+      mirror: whether each map is averaged with that of the mirror image, which takes twice the time (see `mirror`).
 
     Raises:
       ValueError: see `SaliencyStream.push`.
       Whatever `frames` and `flows` raise, behind the maps of the frames before.
     """
-    moving = read_ahead(_add_motion(model, frames, flows), num_ahead)
-    return read_ahead(_add_maps(model, moving), num_ahead)
+    motion = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
+    maps = MirroredMaps(model) if mirror else model.open_maps()  # a model on a server has maps of its own kind
+    moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
+    return read_ahead(_add_maps(maps, moving), num_ahead)
 
 
-def _add_motion(model, frames, flows) -> Iterator[tuple[Hashable, MovingFrame]]:
+def _add_motion(motion, frames, flows) -> Iterator[tuple]:
+    """Yields (name, frame, what `maps` of `_add_maps` takes)."""
     flows = iter(flows) if flows is not None else itertools.repeat(None)
-    stream, waiting = MotionStream(model.motion), collections.deque()
+    waiting = collections.deque()
     for name, frame, *time in frames:
-        waiting.append(name)
-        for moving in stream.push(frame, next(flows), *time):
-            yield waiting.popleft(), moving
-    for moving in stream.close():
-        yield waiting.popleft(), moving
+        waiting.append((name, frame))
+        for moving in motion.push(frame, next(flows), *time):
+            yield *waiting.popleft(), moving
+    for moving in motion.close():
+        yield *waiting.popleft(), moving
 
 
-def _add_maps(model, moving_frames) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
-    stream = model.open_maps()  # a model on a server has maps of its own kind
+def _add_maps(maps, moving_frames) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
     with contextlib.closing(moving_frames):
-        for name, moving in moving_frames:
-            yield name, moving.frame, stream.push(moving)
+        for name, frame, moving in moving_frames:
+            yield name, frame, maps.push(moving)
 
 
 def _find_version(path: Path) -> Path:

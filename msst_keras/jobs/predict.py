@@ -161,7 +161,7 @@ def _make_maps(
     if options.flow_dir:
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)
         flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
-    maps = stream_maps(model, frames, flows)
+    maps = stream_maps(model, frames, flows, mirror=options.mirror)
     if not options.crf:
         return maps
     settings, backend = options.dense_crf.settings(), options.dense_crf.backend

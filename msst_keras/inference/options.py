@@ -124,7 +124,9 @@ class PredictOptions:
             return
         if len(self.input) != 1:
             raise ValueError(f"--live has one source, and there are {len(self.input)}: {', '.join(self.input)}")
-        given = {"crf": self.crf, "mirror": self.mirror, "flow_dir": self.flow_dir, "threshold": self.threshold is not None}
+        given = {
+            "crf": self.crf, "mirror": self.mirror, "flow_dir": self.flow_dir, "threshold": self.threshold is not None
+        }  # fmt: skip
         names = [f"--{name}" for name, value in given.items() if value]
         if names:
             raise ValueError(f"--live shows maps as they come, and has no use for {', '.join(names)}")

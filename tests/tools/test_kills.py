@@ -120,10 +120,8 @@ def test_ablate(davis, tmp_path):
     config = tmp_path.parent / "st.cfg"
     config.write_text("--variant=st\n")
     train_args = f"--records={records} --width=0.0625 --weights=none --steps=12 --checkpoint_every=3"
-    arguments = [
-        "ablate", f"--configs={config}", f"--train_args={train_args} --image_sizes=64x96 --precision=float32", f"--ground_truth={davis}",
-        "--sequences=s0,s1",
-    ]  # fmt: skip
+    train_args += " --image_sizes=64x96 --precision=float32"
+    arguments = ["ablate", f"--configs={config}", f"--train_args={train_args}", f"--ground_truth={davis}"]
     seconds = finish(*arguments, f"--output_dir={tmp_path}/whole")
     kill_and_finish(seconds, *arguments, f"--output_dir={tmp_path}/killed")
     whole, killed = (all_contents(tmp_path / name) for name in ("whole", "killed"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from msst_keras.data import datasets
 from msst_keras.evaluation.figures import Method
 from msst_keras.evaluation.html_report import write_report
-from msst_keras.evaluation.map_reader import MapReader
+from msst_keras.evaluation.map_reader import MapReader, forget_files
 from msst_keras.evaluation.options import FLAT, EvaluateOptions
 from msst_keras.evaluation.protocols import PROTOCOLS, to_levels
 from msst_keras.evaluation.published import published_rows
@@ -34,6 +34,7 @@ def evaluate(options: EvaluateOptions) -> dict[tuple[str, str], dict]:
       ValueError, FileNotFoundError: maps, masks and options that do not fit each other.
       OSError: a worker died, or a result could not be written.
     """
+    forget_files()
     names = options.protocols
     protocols = [PROTOCOLS[name] for name in names]
     reader = _open_reader(options)

@@ -75,7 +75,7 @@ def test_all_protocols_baselines_and_a_compared_method(davis):
     result = msst(*arguments, f"--output_dir={davis}/out", "--num_workers=2")
     assert result.returncode == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines() if line[:1].isalpha()][:2] == ["method", "ours"]
-    assert sorted(path.name for path in (davis / "out").iterdir()) == sorted(PROTOCOLS)
+    assert sorted(path.name for path in (davis / "out").iterdir()) == [".msst.json", *sorted(PROTOCOLS)]
     methods = ("", "-perfect", "-all-black", "-flow-magnitude")
     expected = sorted(f"{stem}{method}.{suffix}" for method in methods
                       for stem, suffix in (("metrics", "json"), ("metrics", "csv"), ("frames", "csv")))  # fmt: skip
@@ -111,7 +111,7 @@ def test_python_gets_what_the_command_writes(davis, capsys):
     command = msst(*arguments, "--noreport", "--protocol=paper,davis16", "--sequences=ball", "--num_workers=1")
     assert command.returncode == 0 and capsys.readouterr().out == command.stdout
     written = sorted(path.relative_to(davis / "command") for path in (davis / "command").rglob("*.*"))
-    assert len(written) == 18  # three files of three methods under two protocols
+    assert len(written) == 19  # three files of three methods under two protocols, and what they were made from
     for path in written:
         assert (davis / "command" / path).read_bytes() == (davis / "python" / path).read_bytes()
     metrics = json.loads((davis / "command/davis16/metrics.json").read_text())
@@ -433,7 +433,7 @@ def test_results_are_those_of_what_is_asked_for(davis, capsys):
     )  # fmt: skip
     first = evaluate(options)
     times = {path: path.stat().st_mtime_ns for path in (davis / "out").iterdir()}
-    assert evaluate(options) == first and capsys.readouterr().out.endswith(f"{davis}/out: there already\n")
+    assert evaluate(options) == first and f"{davis}/out: there already\n" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (davis / "out").iterdir()} == times
     _write(davis / "maps/disc/00002.png", np.zeros(SIZE, np.uint8))
     for changed, difference in (

@@ -13,10 +13,18 @@ import tensorflow as tf
 
 from msst_keras.model.msst import build_msst, get_parts
 from msst_keras.motion.settings import PriorSettings
+from msst_keras.options import list_options, plain_values
 from msst_keras.training import checkpoints, loop
 from msst_keras.training import run_dir as run
 from msst_keras.training.checkpoints import newest_checkpoint
-from msst_keras.training.options import OptimizerOptions, TrainingOptions
+from msst_keras.training.options import (
+    ClipOptions,
+    DeviceOptions,
+    OptimizerOptions,
+    StepOptions,
+    TrainingOptions,
+    TrainOptions,
+)
 
 SETTINGS = {"variant": "msst", "backbone": "vgg16", "num_frames": 2, "width": 0.0625, "output_stride": 16}
 
@@ -136,6 +144,50 @@ def test_another_model_in_the_run_directory_is_refused(tmp_path):
         checkpoints.load_model(tmp_path)
     with pytest.raises(FileNotFoundError, match="not a run directory"):
         run.read_run(tmp_path / "other")
+
+
+def test_a_run_goes_on_only_as_itself(tmp_path):
+    def describe(**changes):
+        given = {"records": ("r",), "run_dir": "x", **changes}
+        options = TrainOptions(**given)
+        model_flags = [name for name, *_ in list_options(options.model)]
+        training = run.describe_training(plain_values(options), model_flags)
+        return {"model": SETTINGS, "motion": None, "image_size": (32, 32), "training": training, "records": "a" * 64}
+
+    def write(settings):
+        run.write_run(tmp_path, settings)
+
+    schedule = OptimizerOptions(schedule="cosine")
+    write(describe())
+    for same in (
+        {"records": ("elsewhere",), "run_dir": "y", "val_records": ("v",)},  # their content is what counts
+        {"training": TrainingOptions(steps=5, checkpoint_every=7, step=StepOptions(accumulation_steps=2))},
+        {"devices": DeviceOptions(strategy="one")},
+    ):
+        write(describe(**same))
+    for other, difference in (
+        ({"seed": 9}, "seed 0 .now 9."),
+        ({"clips": ClipOptions(batch_size=2)}, "batch_size 1 .now 2."),
+        ({"training": TrainingOptions(optimizer=OptimizerOptions(learning_rate=0.1))}, "learning_rate 0.001 .now 0.1"),
+        ({"training": TrainingOptions(steps=5, optimizer=schedule)}, "training steps none .now 5"),
+    ):
+        with pytest.raises(ValueError, match=f"run whose training differ.*{difference}.*these alone may change"):
+            write(describe(**other))
+    with pytest.raises(ValueError, match="holds a run whose records differ from the flags given: other records;"):
+        write({**describe(), "records": "b" * 64})
+    # A run from before these were kept goes on as what it is given first.
+    path = tmp_path / "run.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({key: kept[key] for key in ("model", "motion", "image_size")}))
+    write(describe(seed=9))
+    with pytest.raises(ValueError, match="seed 9 .now 0."):
+        write(describe())
+
+
+def test_a_prior_that_the_records_do_not_have_is_not_passed_over(tmp_path):
+    with pytest.raises(ValueError, match="--prior=p.keras is not the prior of the records, which is magnitude"):
+        run.keep_prior(tmp_path, PriorSettings("magnitude"), "p.keras")
+    run.keep_prior(tmp_path, None, "p.keras")  # `os` sees no motion
 
 
 def test_weights_pass_from_one_variant_to_the_next():

@@ -34,7 +34,8 @@ ALLOWED = {
     "msst_keras.model": set(),
     "msst_keras.synthetic": {"msst_keras.data"},
     "msst_keras.records": {"msst_keras.data", "msst_keras.motion.settings"},
-    "msst_keras.motion": {"msst_keras.model.backbones", "msst_keras.data.flow_files"},
+    # A prior's file is unpacked with the care that other weights are.
+    "msst_keras.motion": {"msst_keras.model.backbones", "msst_keras.model.weights", "msst_keras.data.flow_files"},
     "msst_keras.pipeline": {"msst_keras.data", "msst_keras.records", "msst_keras.motion.settings"},
     # A still in motion gives its own flow, which a conversion asks it for.
     "msst_keras.conversion": {"msst_keras.data", "msst_keras.records", "msst_keras.motion", "msst_keras.synthetic"},

@@ -82,8 +82,11 @@ class ShardMaker:
             frame, changes = waiting.popleft(), {}
             if self._folds:
                 self._folds.use(frame.record.sequence)
+            place = f"{frame.record.sequence}, frame {frame.record.name}"
+            if flow is not None and not np.isfinite(flow).all():
+                raise ValueError(f"{place}: its flow is not finite; choose another --flow method, or mend the files")
             if self._predict:
-                prior = self._compute_prior(flow, frame.image, report)
+                prior = self._compute_prior(flow, frame.image, report, place)
             with report.measure("encode"):
                 if frame.mask is not None:
                     changes["mask"] = images.encode_png(frame.mask.astype(np.uint8) * 255)
@@ -95,7 +98,9 @@ class ShardMaker:
             report.num_frames += 1
             on_frame()
 
-    def _compute_prior(self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport) -> np.ndarray:
+    def _compute_prior(
+        self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport, place: str
+    ) -> np.ndarray:
         """uint8 (h, w), or (h, w, 3) of flow as an image."""
         inputs = {"flow": flow}
         if self._motion.superpixels:
@@ -104,8 +109,13 @@ class ShardMaker:
         if self._needs_frames:
             inputs["frame"] = image
         with report.measure("prior"):
-            output = self._predict({key: tf.constant(value[None]) for key, value in inputs.items()})
-            levels = np.round(output.numpy()[0] * 255).astype(np.uint8)
+            output = self._predict({key: tf.constant(value[None]) for key, value in inputs.items()}).numpy()[0]
+            if not (output.min() >= 0 and output.max() <= 1):  # also true for NaN
+                raise ValueError(
+                    f"{place}: the prior {self._motion.prior} gives {output.min()} to {output.max()}, expected 0 to 1; "
+                    "train it again"
+                )
+            levels = np.round(output * 255).astype(np.uint8)
             return levels[..., 0] if levels.shape[-1] == 1 else levels
 
 

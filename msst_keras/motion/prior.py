@@ -19,9 +19,11 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import ops
 
 from msst_keras.model.backbones import build_backbone, output_strides
+from msst_keras.model.weights import check_unpacked_size
 from msst_keras.motion import regions
 from msst_keras.motion.camera import check_camera
 from msst_keras.motion.flow import FlowSettings
@@ -275,15 +277,18 @@ def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior | FlowImage:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{no_prior}; found no .keras file.")
     try:
+        check_unpacked_size(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{no_prior}; Keras cannot load it: {error}") from error
+    try:
         prior = keras.saving.load_model(path, compile=False)
     except Exception as error:  # of a damaged file zipfile, h5py and Keras raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{no_prior}; Keras cannot load it: {reason}") from error
     if not isinstance(prior, MotionPrior | MagnitudePrior | FlowImage):
         raise ValueError(f"{no_prior}; found a {type(prior).__name__}.")
-    for weight in prior.weights:
-        if not bool(ops.all(ops.isfinite(weight))):
-            raise ValueError(f"{path}: this motion prior's weights are not finite ({weight.path}); train it again.")
+    if bad := [weight.path for weight in prior.weights if not np.isfinite(ops.convert_to_numpy(weight)).all()]:
+        raise ValueError(f"{path}: {len(bad)} arrays of this prior are not finite, such as {bad[0]}; train it again.")
     return prior
 
 

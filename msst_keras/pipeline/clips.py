@@ -112,37 +112,34 @@ def _with_checked_sizes(features, index, clip):
     expected = tf.stack([features["height"], features["width"]], axis=1)
     checks = []
     for key in ("frame", "mask", "prior", "flow"):
-        sizes = tf.map_fn(_header_size, features[key], fn_output_signature=tf.TensorSpec([2], tf.int64))
-        is_there = tf.strings.length(features[key]) > 0
+        sizes, is_png = _png_sizes(features[key])
+        if key == "frame":  # the one that may be a JPEG
+            sizes = tf.map_fn(
+                lambda each: tf.cond(each[2], lambda: each[1], lambda: _jpeg_size(each[0])),
+                (features[key], sizes, is_png),
+                fn_output_signature=tf.TensorSpec([2], tf.int64),
+            )
         if key in ("frame", "mask"):
             right = tf.reduce_all(sizes == expected, axis=1)
         else:
-            right = sizes[:, 0] <= MAX_PIXELS // tf.maximum(sizes[:, 1], 1)
-        sentence = f"its {key} is of another size than the record says, or too large"
+            right = is_png & (sizes[:, 0] <= MAX_PIXELS // tf.maximum(sizes[:, 1], 1))
+        sentence = f"its {key} is of another size than the record says, too large, or no image"
+        is_there = tf.strings.length(features[key]) > 0
         checks.append(_expect(tf.reduce_all(right | ~is_there), index, clip, sentence))
     with tf.control_dependencies(checks):
         return {key: tf.identity(value) for key, value in features.items()}
 
 
-def _header_size(encoded):
-    """(height, width) int64 (2,) from the header of a PNG or JPEG, without decoding it; 0, 0 of an empty string."""
-    start = tf.strings.substr(encoded, 0, tf.minimum(24, tf.strings.length(encoded)))
-    is_png = (tf.strings.substr(start, 0, tf.minimum(8, tf.strings.length(start))) == PNG_SIGNATURE) & (
-        tf.strings.length(start) == 24
-    )
+def _png_sizes(encoded):
+    """(height, width) int64 (N, 2) from the headers of PNG files, and whether each is one, bool (N,)."""
+    head = tf.strings.substr(tf.strings.join([tf.strings.substr(encoded, 0, 24), "\0" * 24]), 0, 24)
+    numbers = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
+    sides = tf.reduce_sum(tf.reshape(numbers[:, 16:], [-1, 2, 4]) * [1 << 24, 1 << 16, 1 << 8, 1], axis=2)
+    return sides[:, ::-1], tf.strings.substr(head, 0, 8) == PNG_SIGNATURE
 
-    def of_png():
-        numbers = tf.cast(tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.uint8), tf.int64)
-        width, height = tf.unstack(tf.reduce_sum(tf.reshape(numbers, [2, 4]) * [1 << 24, 1 << 16, 1 << 8, 1], axis=1))
-        return tf.stack([height, width])
 
-    def of_jpeg():
-        return tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64)
-
-    def none():
-        return tf.zeros([2], tf.int64)
-
-    return tf.cond(is_png, of_png, lambda: tf.cond(tf.strings.length(encoded) > 0, of_jpeg, none))
+def _jpeg_size(encoded):
+    return tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64)
 
 
 def _decode_flow(encoded, index, clip):

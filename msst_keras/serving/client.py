@@ -24,7 +24,7 @@ from msst_keras.serving import wire
 from msst_keras.serving.connection import Unavailable, connect
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds before a request is sent again; doubled each time
-_RETRIES = 5
+_RETRIES = 8
 
 
 class RemoteModel:

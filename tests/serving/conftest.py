@@ -99,7 +99,7 @@ def settings_of(kind):
     return {"num_frames": NUM_FRAMES, "image_size": IMAGE_SIZES[kind], "motion": motion}
 
 
-@pytest.fixture(scope="session", params=["paper", "light"])
+@pytest.fixture(scope="session", params=["paper", pytest.param("light", marks=pytest.mark.slow)])
 def exported_step(request, tmp_path_factory):
     kind = request.param
     model, prior = build(kind)

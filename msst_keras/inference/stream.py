@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import json
 from collections.abc import Hashable, Iterable, Iterator
@@ -21,10 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.inference import SHIPPED_MODEL
+from msst_keras.inference.moving_frames import MotionStream, MovingFrame
 from msst_keras.inference.parallel import read_ahead
-from msst_keras.motion.flow import FROM_FILES, FlowEstimator
 from msst_keras.motion.settings import MotionSettings
-from msst_keras.motion.superpixels import segment
 
 
 class SaliencyModel:
@@ -59,60 +57,9 @@ class SaliencyModel:
         except Exception as error:  # of damaged files TensorFlow raises nearly anything
             raise ValueError(f"{path}: this SavedModel cannot be loaded ({error}); export it again") from error
 
-
-@dataclasses.dataclass(frozen=True)
-class MovingFrame:
-    """A frame and its motion: what a model sees of one time step.
-
-    Attributes:
-      frame: uint8 (H, W, 3) RGB.
-      flow: float32 (h, w, 2), x then y, pixels per frame at the model's motion size; None for a model without motion.
-      superpixels: int32 (h, w, M); None for a model that takes none.
-    """
-
-    frame: np.ndarray
-    flow: np.ndarray | None = None
-    superpixels: np.ndarray | None = None
-
-
-class MotionStream:
-    """The motion of one video's frames, pushed frame by frame: flow, and superpixels where the model takes them.
-
-    Attributes:
-      takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
-    """
-
-    def __init__(self, motion: MotionSettings | None):
-        """Takes the motion of a model, `SaliencyModel.motion`."""
-        self._waiting = collections.deque()  # frames whose flow is not known yet
-        settings = motion.flow_settings if motion else None
-        self.takes_flow = settings is not None and settings.method == FROM_FILES
-        self._flow = FlowEstimator(settings) if settings and not self.takes_flow else None
-        self._superpixels = motion.superpixel_settings if motion else None
-
-    def push(
-        self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None
-    ) -> list[MovingFrame]:
-        """Takes the next frame and returns those whose motion became known, in order; see `SaliencyStream.push`."""
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
-        if self.takes_flow != (flow is not None):
-            raise ValueError(
-                f"this model {'needs flow from files (--flow_dir)' if self.takes_flow else 'takes no flow'}"
-            )
-        if self._flow is None:
-            return [self._add_superpixels(frame, flow)]
-        self._waiting.append(frame)
-        return [self._add_superpixels(self._waiting.popleft(), flow) for flow in self._flow.push(frame, time)]
-
-    def close(self) -> list[MovingFrame]:
-        """Ends the video and returns the frames that were still to come, in order."""
-        flows = self._flow.close() if self._flow else []
-        return [self._add_superpixels(self._waiting.popleft(), flow) for flow in flows]
-
-    def _add_superpixels(self, frame: np.ndarray, flow: np.ndarray | None) -> MovingFrame:
-        wanted = flow is not None and self._superpixels
-        return MovingFrame(frame, flow, segment(flow, self._superpixels) if wanted else None)
+    def open_maps(self) -> MapStream:
+        """What makes the maps of one video's frames."""
+        return MapStream(self)
 
 
 class MapStream:
@@ -122,16 +69,18 @@ class MapStream:
         self._model = model
         self._maps = collections.deque(maxlen=model.settings["num_frames"])
 
-    def push(self, moving: MovingFrame) -> np.ndarray:
-        """Takes the next frame and returns its map, float32 (H, W) in 0..1."""
-        given = {"frame": moving.frame, "flow": moving.flow, "superpixels": moving.superpixels}
+    def push(
+        self, frame: np.ndarray, flow: np.ndarray | None = None, superpixels: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Takes the next frame with its motion, see `MovingFrame`, and returns its map, float32 (H, W) in 0..1."""
+        given = {"frame": frame, "flow": flow, "superpixels": superpixels}
         maps = self._model.encode(**{name: tf.constant(x[None]) for name, x in given.items() if x is not None})
         kept = {name: maps[name] for name in self._model.windows}
         self._maps.append(kept)
         while len(self._maps) < self._maps.maxlen:  # the first frame stands for those before it
             self._maps.append(kept)
         maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
-        size = tf.constant([moving.frame.shape[:2]], tf.int32)
+        size = tf.constant([frame.shape[:2]], tf.int32)
         return self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
 
 
@@ -143,7 +92,7 @@ class SaliencyStream:
     """
 
     def __init__(self, model: SaliencyModel):
-        self._motion, self._maps = MotionStream(model.motion), MapStream(model)
+        self._motion, self._maps = MotionStream(model.motion), model.open_maps()
         self.takes_flow = self._motion.takes_flow
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
@@ -162,11 +111,11 @@ class SaliencyStream:
           ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
             to a model that computes it; the time is not later than that of the frame before.
         """
-        return [self._maps.push(moving) for moving in self._motion.push(frame, flow, time)]
+        return [self._maps.push(*moving) for moving in self._motion.push(frame, flow, time)]
 
     def close(self) -> list[np.ndarray]:
         """Ends the video and returns the maps that were still to come, in order."""
-        return [self._maps.push(moving) for moving in self._motion.close()]
+        return [self._maps.push(*moving) for moving in self._motion.close()]
 
 
 def stream_maps(
@@ -207,10 +156,10 @@ def _add_motion(model, frames, flows) -> Iterator[tuple[Hashable, MovingFrame]]:
 
 
 def _add_maps(model, moving_frames) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
-    stream = MapStream(model)
+    stream = model.open_maps()
     with contextlib.closing(moving_frames):
         for name, moving in moving_frames:
-            yield name, moving.frame, stream.push(moving)
+            yield name, moving.frame, stream.push(*moving)
 
 
 def _find_version(path: Path) -> Path:

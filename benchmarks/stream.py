@@ -23,7 +23,7 @@ import numpy as np
 from skimage import data
 
 from msst_keras.data import datasets
-from msst_keras.inference import SHIPPED_MODEL
+from msst_keras.inference import SHIPPED_MODEL, moving_frames
 from msst_keras.inference import overlay as overlays
 from msst_keras.inference import stream as streams
 from msst_keras.inference.options import PredictOptions
@@ -76,7 +76,7 @@ def make_video(path: Path, num_frames: int) -> None:
 def timed_stages(model: streams.SaliencyModel, watch: Stopwatch):
     """Times the stages of the serial loop while the block runs."""
     places = [
-        (FlowEstimator, "push", "flow"), (FlowEstimator, "close", "flow"), (streams, "segment", "superpixels"),
+        (FlowEstimator, "push", "flow"), (FlowEstimator, "close", "flow"), (moving_frames, "segment", "superpixels"),
         (model, "encode", "encode"), (model, "fuse", "fuse"), (streams.MapStream, "push", "copies"),
         (overlays, "overlay", "overlay"), (overlays.OverlayWriter, "write", "H.264"), (job.images, "write_map", "PNG"),
     ]  # fmt: skip

@@ -63,7 +63,11 @@ def write_network(path: Path, network: keras.Model) -> None:
         import tf2onnx  # noqa: F401  Keras needs it for the conversion
     except ModuleNotFoundError as error:
         raise ValueError(f"ONNX files need '{error.name}': pip install 'msst-keras[onnx]'") from None
-    network.export(str(path), format="onnx", verbose=False)
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):  # whose constants would otherwise become inputs of the file
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+    signature = {name: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=name) for name, x in network.input.items()}
+    network.export(str(path), format="onnx", input_signature=[signature], verbose=False)
     written = onnx.load(str(path))
     # An operation that the converter does not know it writes as it is, and says nothing.
     foreign = sorted({node.op_type for node in _nodes(written.graph) if not onnx.defs.has(node.op_type, node.domain)})
@@ -71,6 +75,9 @@ def write_network(path: Path, network: keras.Model) -> None:
         raise ValueError(
             f"{network.name}: ONNX has no operation {', '.join(foreign)}, so no other program could run this network"
         )
+    strange = sorted({each.name for each in written.graph.input} - set(network.input))
+    if strange:
+        raise ValueError(f"{network.name}: the converter made inputs of constants, {', '.join(strange)}")
 
 
 def check_network(path: Path, inputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

@@ -21,6 +21,7 @@ pytest.importorskip("uvicorn")
 import uvicorn  # noqa: E402
 
 from msst_keras.data import images  # noqa: E402
+from msst_keras.inference.options import PredictOptions  # noqa: E402
 from msst_keras.live.newest import Newest  # noqa: E402
 from msst_keras.live.server import LivePage  # noqa: E402
 from msst_keras.live.source import LiveFrame, LiveSource  # noqa: E402
@@ -260,6 +261,18 @@ def test_a_camera_without_times_is_timed_by_arrival():
 def test_what_is_no_live_source_is_one_sentence(address, error, message):
     with pytest.raises(error, match=message):
         LiveSource(address)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input": ("0", "1")}, "--live has one source, and there are 2: 0, 1"),
+        ({"input": ("0",), "crf": True, "threshold": 0.5}, "and has no use for --crf, --threshold"),
+    ],
+)
+def test_options_that_do_not_go_with_live_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        PredictOptions(live=True, **options)
 
 
 def test_a_source_that_breaks_off_is_one_sentence(tmp_path):

@@ -75,18 +75,16 @@ class MapStream:
         self._model = model
         self._maps = collections.deque(maxlen=model.settings["num_frames"])
 
-    def push(
-        self, frame: np.ndarray, flow: np.ndarray | None = None, superpixels: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Takes the next frame with its motion, see `MovingFrame`, and returns its map, float32 (H, W) in 0..1."""
-        given = {"frame": frame, "flow": flow, "superpixels": superpixels}
+    def push(self, moving: MovingFrame) -> np.ndarray:
+        """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
+        given = {"frame": moving.frame, "flow": moving.flow, "superpixels": moving.superpixels}
         maps = self._model.encode(**{name: tf.constant(x[None]) for name, x in given.items() if x is not None})
         kept = {name: maps[name] for name in self._model.windows}
         self._maps.append(kept)
         while len(self._maps) < self._maps.maxlen:  # the first frame stands for those before it
             self._maps.append(kept)
         maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
-        size = tf.constant([frame.shape[:2]], tf.int32)
+        size = tf.constant([moving.frame.shape[:2]], tf.int32)
         return self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
 
 
@@ -117,11 +115,11 @@ class SaliencyStream:
           ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
             to a model that computes it; the time is not later than that of the frame before.
         """
-        return [self._maps.push(*moving) for moving in self._motion.push(frame, flow, time)]
+        return [self._maps.push(moving) for moving in self._motion.push(frame, flow, time)]
 
     def close(self) -> list[np.ndarray]:
         """Ends the video and returns the maps that were still to come, in order."""
-        return [self._maps.push(*moving) for moving in self._motion.close()]
+        return [self._maps.push(moving) for moving in self._motion.close()]
 
 
 def stream_maps(

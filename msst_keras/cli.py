@@ -1,15 +1,18 @@
 """The command `msst`: `msst JOB [--flags]` runs tools/JOB.py. Each of those programs runs itself through `run`, too.
 
 Exit status: 0 when all went well and for help; 1 with one sentence on standard error when an input is at fault; 2 for
-wrong flags; 75 when a signal interrupted a run that saved itself. (absl's own runner exits 1 for help and wrong flags.)
+wrong flags; 75 when a signal interrupted a run that saved itself; 128 and its number when a signal ended any other job,
+which then has removed its temporary files. (absl's own runner exits 1 for help and wrong flags.)
 """
 
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,8 +54,9 @@ def find_jobs() -> dict[str, str]:
 def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -> None:
     """Parses the flags, calls `job_main()` and exits with its status (0 for None). Does not return.
 
-    `ValueError` and `OSError` (a missing file, a full disk) mean that an input is at fault. Their message is printed,
-    without a traceback unless --debug is given, and the status is 1.
+    `ValueError`, `OSError` (a missing file, a full disk), `MemoryError` and TensorFlow's errors mean that an input is
+    at fault. Their message is printed, without a traceback unless --debug is given, and the status is 1. SIGTERM and
+    SIGHUP end the job as Ctrl-C does: what it has under way is cleaned up.
     """
     argv = list(sys.argv if argv is None else argv)
     program = argv[0] if argv[0].startswith("msst ") else Path(argv[0]).name
@@ -68,14 +72,49 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
     logging.getLogger("absl").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes of TensorFlow while it works, after its start
     quiet_tensorflow()
+    _end_by_signals()
     try:
         sys.exit(job_main() or 0)
-    except (ValueError, OSError) as error:
-        if _DEBUG.value:
+    except Exception as error:
+        sentence = describe_error(error)
+        if sentence is None or _DEBUG.value:
             raise
-        _fail(program, error, 1)
+        _fail(program, sentence, 1)
     except KeyboardInterrupt:
         _fail(program, "interrupted", 130)
+    except _Ended as ended:
+        _fail(program, f"ended by {signal.Signals(ended.code - 128).name}", ended.code)
+
+
+class _Ended(SystemExit):
+    """A signal that ends programs has come; raised in the main thread, so that every `with` block cleans up."""
+
+
+def _end_by_signals() -> None:
+    """Makes SIGTERM (of schedulers, `timeout`, `docker stop`) and SIGHUP raise; a second one kills."""
+
+    def end(number, _):
+        signal.signal(number, signal.SIG_DFL)
+        raise _Ended(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores SIGHUP
+            signal.signal(number, end)
+
+
+def describe_error(error: Exception) -> str | None:
+    """The sentence of an input at fault; None for an error of the program."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename:
+        return f"{error.filename}: the disk is full; make room and run the same command again"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error or 'none could be had'}); smaller inputs or fewer at a time need less"
+    if any(kind.__module__.startswith("tensorflow") and kind.__name__ == "OpError" for kind in type(error).__mro__):
+        return error.message.splitlines()[0]  # a full disk, memory, a file: TensorFlow's errors are no OSErrors
+    return None
 
 
 def set_heading(heading: str, names: Sequence[str]) -> None:

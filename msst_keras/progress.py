@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Generator, Iterable
 from typing import TypeVar
@@ -25,6 +26,12 @@ def progress(
     bar = tqdm.tqdm(iterable, total=total, desc=description, initial=initial, mininterval=10, maxinterval=10,
                     ascii=True, ncols=0, file=_Lines())  # fmt: skip
     yield from bar
+
+
+@functools.cache  # a sentence that was said need not be said again
+def say(sentence: str) -> None:
+    """Tells the user what was left out: one line on standard error, above a bar if there is one."""
+    tqdm.tqdm.write(f"note: {sentence}", file=sys.stderr)
 
 
 class _Lines:

@@ -19,6 +19,8 @@ FOR_ALL = {
     "msst_keras.processes",
     "msst_keras.options",
     "msst_keras.quiet_start",
+    "msst_keras.locks",
+    "msst_keras.outputs",
 }
 ALLOWED = {
     "msst_keras.files": set(),
@@ -26,11 +28,14 @@ ALLOWED = {
     "msst_keras.processes": set(),
     "msst_keras.options": set(),
     "msst_keras.quiet_start": set(),
+    "msst_keras.locks": set(),
+    "msst_keras.outputs": {"msst_keras.__version__"},
     "msst_keras.data": set(),
     "msst_keras.model": set(),
     "msst_keras.synthetic": {"msst_keras.data"},
     "msst_keras.records": {"msst_keras.data", "msst_keras.motion.settings"},
-    "msst_keras.motion": {"msst_keras.model.backbones", "msst_keras.data.flow_files"},
+    # A prior's file is unpacked with the care that other weights are.
+    "msst_keras.motion": {"msst_keras.model.backbones", "msst_keras.model.weights", "msst_keras.data.flow_files"},
     "msst_keras.pipeline": {"msst_keras.data", "msst_keras.records", "msst_keras.motion.settings"},
     # A still in motion gives its own flow, which a conversion asks it for.
     "msst_keras.conversion": {"msst_keras.data", "msst_keras.records", "msst_keras.motion", "msst_keras.synthetic"},
@@ -39,10 +44,18 @@ ALLOWED = {
     "msst_keras.evaluation.options": {"msst_keras.data.layouts"},
     "msst_keras.web": set(),
     "msst_keras.app": {"msst_keras.data", "msst_keras.web"},
+    "msst_keras.live": {"msst_keras.data", "msst_keras.inference.overlay", "msst_keras.web"},
     # Flow and a model's maps are two of the methods to fuse.
     "msst_keras.labels": {"msst_keras.data", "msst_keras.motion.flow", "msst_keras.inference", "msst_keras.web"},
     "msst_keras.inference": {"msst_keras.motion"},
-    "msst_keras.serving": {"msst_keras.model", "msst_keras.motion.settings"},
+    "msst_keras.serving": {
+        "msst_keras.model",
+        "msst_keras.motion.settings",
+        "msst_keras.motion.superpixels",
+        "msst_keras.data",
+    },
+    # The client makes the motion of the frames that it sends.
+    "msst_keras.serving.client": {"msst_keras.inference.motion_stream", "msst_keras.motion"},
     "msst_keras.training": {
         "msst_keras.pipeline",
         "msst_keras.model",
@@ -64,6 +77,7 @@ ALLOWED = {
         "msst_keras.training",
         "msst_keras.labels",
         "msst_keras.app",
+        "msst_keras.live",
         "msst_keras.web",
     },
     "msst_keras.cli": {"msst_keras.tools"},

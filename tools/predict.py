@@ -2,6 +2,8 @@
 
   msst predict --input=video.mp4
   msst predict --model=saved_models/msst --input=video.mp4,frames/ --output_dir=maps --crf --overlay=overlay.mp4
+  msst predict --live --input=0                               a camera, shown on a page
+  msst predict --live --input=rtsp://192.168.1.5/stream       a camera in the network; also http://, or a named pipe
 
 Without --model the model that is installed with the package is used. The maps of an input go to OUTPUT_DIR/NAME, NAME
 being its file or folder name; the overlay of a video file goes to OUTPUT_DIR/NAME.mp4. A folder of folders of frames
@@ -25,9 +27,14 @@ def main() -> None:
     """Predicts what the flags say."""
     _check_crf_flags()
     options = _read_options()
-    from msst_keras.jobs.predict import predict
+    if options.live:
+        from msst_keras.jobs.live import live
 
-    predict(options)
+        live(options)
+    else:
+        from msst_keras.jobs.predict import predict
+
+        predict(options)
 
 
 def _check_crf_flags() -> None:

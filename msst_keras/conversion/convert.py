@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ from msst_keras.conversion.options import ENGINES
 from msst_keras.conversion.sources import NewShard, StoredShard
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets
-from msst_keras.files import DifferentSettingsError, hash_file, remember
+from msst_keras.files import DifferentSettingsError, compare_settings, hash_file, hash_folder, read_json, remember
+from msst_keras.locks import hold_folder
 from msst_keras.motion.flow import FROM_FILES
 from msst_keras.motion.prior import load_prior
 from msst_keras.motion.settings import UNTRAINED, MotionOptions, MotionSettings
@@ -34,10 +36,12 @@ from msst_keras.records.manifest import (
 )
 from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import shard_path
+from msst_keras.synthetic.stills import MovingStill
 
 # What a folder is being made into, as long as it is not whole.
 _PLAN_NAME = "plan.json"
 _NEW_PRIOR_NAME = "new_prior.json"
+_COMPUTED = ("num_frames", "num_labelled", "shards", "sequences")  # what a manifest says beside its plan
 
 
 def convert(
@@ -51,6 +55,7 @@ def convert(
     engine: str = "local",
     beam_args: Sequence[str] = (),
     report: WorkReport | None = None,
+    overwrite: bool = False,
 ) -> dict:
     """Writes a record folder, or what is missing of it.
 
@@ -65,12 +70,14 @@ def convert(
       engine: one of ENGINES; both make the same bytes. "beam" is for clusters, see `beam_engine`.
       beam_args: options of the engine "beam".
       report: filled in where given.
+      overwrite: whether records of other inputs or options, which the folder may hold, are made anew.
 
     Returns:
       the manifest.
 
     Raises:
-      ValueError: the folder holds other records, two sequences of one name, or an input at fault (see `datasets`).
+      ValueError: the folder holds other records (names the difference), two sequences of one name, or an input at fault
+        (see `datasets`).
       FileNotFoundError: a file of the input has gone.
       BlockingIOError: another process writes to the folder.
       ChildProcessError: a worker died.
@@ -86,13 +93,14 @@ def convert(
     run = _choose_engine(engine, num_workers, beam_args)
     output_dir = Path(output_dir)
     dealt = _deal(sequences, min(num_shards, len(sequences)))
-    description = {**description, "label_kind": label_kind, "motion": motion.to_dict(), "inputs": _hash_inputs(dealt)}
+    inputs = _hash_inputs(dealt, motion)
+    description = {**description, "label_kind": label_kind, "motion": motion.to_dict(), "inputs": inputs}
     shards = [
         NewShard(shard_path(output_dir, number, len(dealt)), mine, label_kind) for number, mine in enumerate(dealt)
     ]
-    with workers.hold_folder(output_dir) as lock:
-        if not _is_done(output_dir, description):
-            described = _make(run, shards, motion, lock, output_dir, report or WorkReport())
+    with hold_folder(output_dir):
+        if not _is_done(output_dir, description, overwrite):
+            described = _make(run, shards, motion, output_dir, report or WorkReport())
             write_manifest(output_dir, join_manifest(output_dir, described, description))
         _remove(output_dir, _PLAN_NAME)
         return read_manifest(output_dir)
@@ -130,9 +138,9 @@ def add_prior(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected records of `msst make_records`")
-    with workers.hold_folder(folder) as lock:
+    with hold_folder(folder):
         plan_path = folder / _NEW_PRIOR_NAME
-        old = json.loads(plan_path.read_text())["old"] if plan_path.exists() else read_manifest(folder)
+        old = read_json(plan_path, "make the records again")["old"] if plan_path.exists() else read_manifest(folder)
         motion = _plan_prior(check_motion(old, folder), prior, folder)
         if old.get("stills", {}).get("flow") == "exact" and not motion.store_flow:
             raise ValueError(
@@ -154,8 +162,8 @@ def add_prior(
             StoredShard(folder / shard["name"], shard["sha256"], length)
             for shard, length in zip(old["shards"], lengths, strict=True)
         ]
-        described = _make(run, shards, motion, lock, folder, report or WorkReport())
-        computed = ("format_version", "num_frames", "num_labelled", "shards", "sequences")
+        described = _make(run, shards, motion, folder, report or WorkReport())
+        computed = ("format_version", *_COMPUTED)
         description = {key: value for key, value in old.items() if key not in computed} | {"motion": target}
         manifest = join_manifest(folder, described, description)
         write_manifest(folder, manifest)
@@ -180,7 +188,7 @@ def _plan_prior(stored: MotionSettings, prior: str, folder: Path) -> MotionOptio
 
 
 def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
-    """A function (shards, motion, lock, on_frame, report) -> what the manifest says of each shard."""
+    """A function (shards, motion, on_frame, report) -> what the manifest says of each shard."""
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not '{engine}'")
     if num_workers < 1:
@@ -193,10 +201,10 @@ def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
         raise ValueError(
             f"the engine beam needs Apache Beam ({error}); pip install 'msst-keras[beam]', or take the engine local"
         ) from error
-    return lambda shards, motion, lock, on_frame, report: beam_engine.make_shards(shards, motion, beam_args, report)
+    return lambda shards, motion, on_frame, report: beam_engine.make_shards(shards, motion, beam_args, report)
 
 
-def _make(run, shards: Sequence, motion: MotionOptions, lock: int, folder: Path, report: WorkReport) -> list[dict]:
+def _make(run, shards: Sequence, motion: MotionOptions, folder: Path, report: WorkReport) -> list[dict]:
     """Runs the engine under a progress bar; what an interrupted one leaves half-written is removed before and after."""
     _remove(folder, ".partial-*")
     # Whether a stored shard is done costs reading it: its worker will see.
@@ -204,7 +212,7 @@ def _make(run, shards: Sequence, motion: MotionOptions, lock: int, folder: Path,
     bar = progress(iter(int, 1), total, f"{len(shards)} shards")  # endless: the workers' messages move it on
     try:
         next(bar)
-        return run(shards, motion, lock, lambda: next(bar), report)
+        return run(shards, motion, lambda: next(bar), report)
     finally:
         bar.close()
         _remove(folder, ".partial-*")
@@ -231,43 +239,57 @@ def _deal(sequences: Sequence[datasets.Sequence], num_shards: int) -> list[tuple
     return [tuple(sequences[index] for index in sorted(indices)) for indices in dealt]
 
 
-def _hash_inputs(dealt: Sequence[Sequence[datasets.Sequence]]) -> str:
-    """A hash of all names that the shards depend on: sequences, shard by shard, their frames and masks.
+def _hash_inputs(dealt: Sequence[Sequence[datasets.Sequence]], motion: MotionOptions) -> str:
+    """A hash of all that the shards depend on: sequences, shard by shard, their frames and masks, by name and content.
 
-    Of coarse labels the content counts too: people change them between two conversions.
+    The content counts because people correct labels and encode videos again under the same names.
     """
-    names = [
-        [[s.name, s.frame_names, {i: [p.name for p in paths] for i, paths in s.mask_paths.items()}] for s in mine]
-        for mine in dealt
-    ]
-    coarse = [s.coarse_paths for mine in dealt for s in mine if getattr(s, "coarse_paths", None)]
-    if coarse:
-        names.append([{i: [hash_file(p) for p in paths] for i, paths in found.items()} for found in coarse])
-    return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
+    found = []
+    for sequence in itertools.chain.from_iterable(dealt):
+        if isinstance(sequence, MovingStill):  # its distractors are other stills, each hashed in its turn
+            files, labels = [sequence.image_path], [{0: [sequence.mask_path]}]
+        else:
+            files = [sequence.video_path] if sequence.video_path else sequence.frame_paths
+            labels = [sequence.mask_paths, sequence.coarse_paths]
+        found.append([
+            sequence.name, sequence.frame_names, [hash_file(path) for path in files],
+            [{i: [[p.name, hash_file(p)] for p in paths] for i, paths in sorted(kind.items())} for kind in labels],
+        ])  # fmt: skip
+    given = [hash_folder(folder) for folder in (motion.flow_dir, motion.prior_dir) if folder]
+    content = [list(map(len, dealt)), found, given]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _is_done(output_dir: Path, description: dict) -> bool:
+def _is_done(output_dir: Path, description: dict, overwrite: bool) -> bool:
     """Whether the folder holds all of these records; makes it ready to take them (or the missing ones) otherwise."""
-    other = f"{output_dir} holds other records (of other inputs or flags); choose another --output_dir or remove it"
-    plan = json.loads(json.dumps({"format_version": FORMAT_VERSION, **description}))
+    plan = {"format_version": FORMAT_VERSION, **description}
     plan_path, manifest_path = output_dir / _PLAN_NAME, output_dir / MANIFEST_NAME
-    damaged = []
     if (output_dir / _NEW_PRIOR_NAME).exists():
         raise ValueError(f"{output_dir}: a prior is half added to these records; run the same --add_prior to its end")
-    if manifest_path.exists():
-        manifest = load_manifest(output_dir)
-        if any(manifest.get(key) != value for key, value in plan.items()):
-            raise ValueError(other)
-        damaged = _damaged_shards(output_dir, manifest)
-        if not damaged:
-            _remove(output_dir, ".partial-*")
-            return True
-    elif not plan_path.exists() and any(path for path in output_dir.iterdir() if not path.name.startswith(".partial-")):
+    is_ours = manifest_path.exists() or plan_path.exists()
+    if not is_ours and any(path for path in output_dir.iterdir() if not path.name.startswith(".partial-")):
         raise ValueError(f"{output_dir} is not empty and holds no records; choose another --output_dir")
     try:
+        damaged = []
+        if manifest_path.exists():
+            manifest = load_manifest(output_dir)
+            compare_settings(manifest_path, plan, {key: manifest[key] for key in manifest if key not in _COMPUTED})
+            damaged = _damaged_shards(output_dir, manifest)
+            if not damaged:
+                _remove(output_dir, ".partial-*")
+                return True
         remember(plan_path, plan)
-    except DifferentSettingsError:
-        raise ValueError(other) from None
+    except DifferentSettingsError as error:
+        if not overwrite:
+            raise ValueError(
+                f"{output_dir} holds other records: {error.difference}; choose another --output_dir, or give "
+                "--overwrite to make them anew"
+            ) from None
+        # The manifest first: without it the rest is no record folder. The plan says whose the shards are.
+        for pattern in (MANIFEST_NAME, "shard-*.tfrecord", _PLAN_NAME):
+            _remove(output_dir, pattern)
+        remember(plan_path, plan)
+        return False
     for path in (*damaged, manifest_path):
         path.unlink(missing_ok=True)
     return False

@@ -4,7 +4,7 @@ A worker is a Python process of its own, not a fork: TensorFlow does not survive
 and without GPU: what two threads add up in another order, or a GPU in another way, could round to another grey level.
 
 A worker never outlives its parent: it ends as soon as the other end of its connection is closed, be it by kill -9. And
-it holds the lock of the folder that it writes to (see `hold_folder`): a conversion that is started again waits for the
+it holds the lock of the folder that it writes to (see `locks`): a conversion that is started again waits for the
 workers of the killed one to be gone.
 """
 
@@ -12,32 +12,26 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import fcntl
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-from msst_keras.processes import end_with_parent, use_one_thread
+from msst_keras.processes import end_with_parent, start_python, use_one_thread
 from msst_keras.quiet_start import quiet_tensorflow
 
-_ORPHANS_SECONDS = 15  # a worker that is importing TensorFlow notices its parent's end a little later
 
-
-def make_shards(shards: Sequence, motion, num_workers: int, lock: int, on_frame: Callable[[], None], report) -> list:
+def make_shards(shards: Sequence, motion, num_workers: int, on_frame: Callable[[], None], report) -> list:
     """Makes shards in worker processes, the longest first, so that none is left alone with a long one at the end.
 
     Args:
       shards: of `sources.NewShard` or `sources.StoredShard`.
       motion: `motion.settings.MotionOptions`.
       num_workers: processes, at most one a shard.
-      lock: of `hold_folder`.
       on_frame: called for each frame that is written.
       report: a `work_report.WorkReport`, filled in.
 
@@ -54,7 +48,7 @@ def make_shards(shards: Sequence, motion, num_workers: int, lock: int, on_frame:
     workers = []
     try:
         for _ in range(min(num_workers, len(shards))):
-            workers.append(Worker(motion, lock))
+            workers.append(Worker(motion))
             busy[workers[-1].connection] = workers[-1]
         while busy:
             for connection in multiprocessing.connection.wait(list(busy)):
@@ -88,17 +82,14 @@ class Worker:
       shard: the number of the shard that it makes.
     """
 
-    def __init__(self, motion, lock: int | None = None):
+    def __init__(self, motion):
         """Starts the process; it says "ready" when it has loaded the prior."""
         self.connection, theirs = multiprocessing.Pipe()
         self.shard = None
-        inherited = [theirs.fileno()] if lock is None else [theirs.fileno(), lock]
         program = f"from msst_keras.conversion import workers; workers.serve({theirs.fileno()})"
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         with _interrupts_held_back():
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", program], stdin=subprocess.DEVNULL, pass_fds=inherited, env=environment
+            self._process = start_python(
+                program, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1"}
             )
         theirs.close()
         self.send(motion)
@@ -148,46 +139,17 @@ def serve(descriptor: int) -> None:
             connection.send(("done", maker.make(shard, lambda: connection.send(("frame", None)))))
     except (EOFError, ConnectionError):  # the parent is gone
         os._exit(1)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         # Of a kind that can be pickled: what libraries raise may not be.
-        kind = next(kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))
-        connection.send(("failed", kind(str(error))))
-    except BaseException:
+        kinds = (FileNotFoundError, OSError, ValueError, MemoryError)
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        named = isinstance(error, OSError) and error.errno is not None  # a full disk: the parent words it
+        connection.send(("failed", OSError(error.errno, error.strerror, error.filename) if named else kind(str(error))))
+    except BaseException as error:
+        if "OpError" in [kind.__name__ for kind in type(error).__mro__]:  # TensorFlow's: no memory, a disk that fails
+            connection.send(("failed", OSError(error.message.splitlines()[0])))
+            return
         connection.send(("failed", RuntimeError(f"in a worker:\n{traceback.format_exc()}")))
-
-
-@contextlib.contextmanager
-def hold_folder(folder: Path) -> Iterator[int]:
-    """Makes the folder and keeps other processes from holding it; yields the lock, for `Worker`.
-
-    The lock is gone when the last process that has it is, however it ended; nothing is left in the folder. On a file
-    system without locks nothing is kept from anything.
-
-    Raises:
-      BlockingIOError: another process has held it for some time now.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        deadline = time.monotonic() + _ORPHANS_SECONDS
-        while not _lock(descriptor):
-            if time.monotonic() > deadline:
-                raise BlockingIOError(f"{folder}: another process is writing records here; let it end first")
-            time.sleep(0.05)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Whether no other process has the lock; this one then has it, if the file system knows locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 @contextlib.contextmanager

@@ -9,18 +9,16 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from msst_keras.data import images, layouts
+from msst_keras.data import images, layouts, videos
+from msst_keras.progress import say
 
 DATASETS = tuple(layouts.LAYOUTS)
 _MAX_NAMES = 60  # in an error: all of DAVIS, but not the thousands of stills
-# Seconds (or a twentieth of the video, if that is more) that may be missing at its end: a container's length is no
-# promise, but a file cut off by a broken download misses more.
-_END_TOLERANCE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +32,9 @@ class Sequence:
       mask_rule: how the masks are read, one of `images.MASK_RULES`.
       coarse_paths: frame index -> files of a coarse label (section 3.3), of frames without mask.
       video_path: a video file in place of `frame_paths`.
-      video_length: the frames that the video file says it has: a good guess, 0 where it says nothing.
-      frame_rate: frames per second. Folders of frames do not say; DAVIS plays at 24.
+      video_length: the frames that the video file is likely to give, by its packets: a good guess.
+      frame_rate: frames per second, the mean where it varies. Folders of frames do not say; DAVIS plays at 24.
+      sample_aspect: width / height of a pixel; 1 but for some videos.
     """
 
     name: str
@@ -46,6 +45,7 @@ class Sequence:
     video_path: Path | None = None
     video_length: int = 0
     frame_rate: float = 24.0
+    sample_aspect: Fraction = Fraction(1)
 
     def __len__(self) -> int:
         """The number of frames; for a video `video_length`."""
@@ -63,22 +63,31 @@ class Sequence:
 
         `frame` is uint8 (H, W, 3) RGB; `encoded` decodes to the same pixels: the file's own bytes where it is a JPEG or
         an 8-bit RGB or grey PNG, else a PNG. A video's frames are encoded as JPEG, quality 95, and `frame` is what that
-        decodes to. A video's own rotation is applied, as players do.
+        decodes to; see `videos` for what else is done to them.
 
         Raises:
           FileNotFoundError: a file has gone.
-          ValueError: an unreadable frame, frames of two sizes, or a video that ends before it should.
+          ValueError: an unreadable frame, frames of two sizes, or a video that is cut off or damaged.
         """
-        first = None
-        for name, encoded, frame in self._decode_video() if self.video_path else self._decode_files():
-            first = first or (name, frame.shape)
-            if frame.shape != first[1]:
-                place = self.video_path or self.frame_paths[0].parent
-                raise ValueError(
-                    f"{place}: frame {name} is {_size(frame.shape)}, but {first[0]} is {_size(first[1])}; "
-                    "the frames of a sequence must be of one size"
-                )
-            yield name, encoded, frame
+        if self.video_path is None:
+            yield from self._decode_files()
+            return
+        for name, image, _ in self.read_images():
+            encoded = images.encode_jpeg(image)
+            yield name, encoded, images.decode_frame(encoded, f"{self.video_path}, frame {name}")
+
+    def read_images(self) -> Iterator[tuple[str, np.ndarray, float]]:
+        """Yields (name, frame, seconds since the first frame) in order: the frames as they are, not encoded.
+
+        Raises:
+          FileNotFoundError, ValueError: see `read_frames`.
+        """
+        if self.video_path is None:
+            for index, (name, _, frame) in enumerate(self._decode_files(keep=False)):
+                yield name, frame, index / self.frame_rate
+            return
+        for index, (image, seconds) in enumerate(videos.read_video(self.video_path)):
+            yield f"{index:05d}", image, seconds
 
     def read_mask(self, index: int) -> np.ndarray | None:
         """Reads the mask of frame `index`, all its objects united: bool (H, W), or None when that frame has none.
@@ -106,33 +115,27 @@ class Sequence:
                 )
         return np.logical_or.reduce(masks)
 
-    def _decode_files(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
+    def _decode_files(self, keep: bool = True) -> Iterator[tuple[str, bytes, np.ndarray]]:
+        """Yields (name, encoded, frame); `encoded` is to be stored if `keep`."""
+        first = None
         for path in self.frame_paths:
-            encoded = path.read_bytes()
+            encoded = images.read_file(path)
             frame = images.decode_frame(encoded, str(path))
-            yield path.stem, encoded if images.is_plain(encoded) else images.encode_png(frame), frame
-
-    def _decode_video(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
-        capture = _open_video(self.video_path)
-        try:
-            index, seconds = 0, 0.0
-            while (read := capture.read())[0]:
-                encoded = images.encode_jpeg(read[1][..., ::-1])
-                name = f"{index:05d}"
-                yield name, encoded, images.decode_frame(encoded, f"{self.video_path}, frame {name}")
-                index, seconds = index + 1, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        finally:
-            capture.release()
-        expected = self.video_length / self.frame_rate
-        if index < self.video_length and seconds < expected - max(_END_TOLERANCE, 0.05 * expected):
-            raise ValueError(
-                f"{self.video_path}: cut off or damaged: ends after {index} frames, {seconds:.1f} of {expected:.1f} s; "
-                "fetch or encode the video again"
-            )
+            first = first or (path.stem, frame.shape)
+            if frame.shape != first[1]:
+                raise ValueError(
+                    f"{path.parent}: frame {path.stem} is {_size(frame.shape)}, but {first[0]} is {_size(first[1])}; "
+                    "the frames of a sequence must be of one size"
+                )
+            yield path.stem, encoded if not keep or images.is_plain(encoded) else images.encode_png(frame), frame
 
 
 def find_sequences(
-    dataset: str, root: str | Path, split: str = "all", sequences: Iterable[str] | None = None
+    dataset: str,
+    root: str | Path,
+    split: str = "all",
+    sequences: Iterable[str] | None = None,
+    needs_frames: bool = True,
 ) -> list[Sequence]:
     """Finds the sequences of a dataset, sorted by name. File names are read and videos opened, images are not.
 
@@ -141,6 +144,7 @@ def find_sequences(
       root: the folder that holds the tree (see `layouts`); for "video" also a video file.
       split: "train" or "val", which davis and fbms have, or "all".
       sequences: names to find; None finds all.
+      needs_frames: if not, masks stand for the frames of a sequence that has none (`evaluate` can do without).
 
     Raises:
       FileNotFoundError: a folder that the tree should have is missing.
@@ -157,13 +161,21 @@ def find_sequences(
         raise ValueError(f"{dataset} has no split '{split}'; take {choice}")
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such {'file or ' if dataset == 'video' else ''}folder")
-    found = _list_sequences(dataset, root, split)
+    found = _list_sequences(dataset, root, split, needs_frames)
     names = [name for name, _ in found]
     twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{root}: two sequences are called {twice[0]}; rename one or convert them one by one")
+    if nameless := [name for name in names if not name.strip(".")]:
+        raise ValueError(f"{root}: a sequence would be called '{nameless[0]}', which is no name of a folder; rename it")
     wanted = set(names if sequences is None else sequences)
     if not names:
+        videos_here = layouts.list_videos(root) if dataset == "folder" else []
+        if videos_here:
+            raise ValueError(
+                f"{root}: holds videos, not frames ({videos_here[0].name}, {len(videos_here)} in all); give the video "
+                "files themselves, or the dataset 'video'"
+            )
         raise ValueError(f"{root}: no sequence in split {split}; expected {layout.expected}")
     unknown = sorted(wanted - set(names))
     if unknown:
@@ -186,17 +198,27 @@ def find_flat_masks(root: str | Path) -> Sequence:
     return Sequence(root.resolve().name, masks, {i: (path,) for i, path in enumerate(masks)}, "half")
 
 
-def _list_sequences(dataset: str, root: Path, split: str) -> list[tuple[str, Callable[[], Sequence]]]:
+def _list_sequences(
+    dataset: str, root: Path, split: str, needs_frames: bool
+) -> list[tuple[str, Callable[[], Sequence]]]:
     """The name of each sequence and a function that makes it, so that those not asked for are not looked into."""
     if dataset == "video":
+        if root.is_dir() and (left_out := layouts.describe_left_out(root, layouts.VIDEO_SUFFIXES)):
+            say(left_out)
         return [(path.stem, functools.partial(_probe_video, path)) for path in layouts.list_videos(root)]
     if dataset == "stills":
         return [(image.stem, functools.partial(_still, image, mask)) for image, mask in layouts.pair_stills(root)]
-    return [(place.name, functools.partial(_folders, place)) for place in layouts.LAYOUTS[dataset].find(root, split)]
+    places = layouts.LAYOUTS[dataset].find(root, split)
+    return [(place.name, functools.partial(_folders, place, needs_frames)) for place in places]
 
 
-def _folders(place: layouts.Place) -> Sequence:
-    return Sequence(place.name, *layouts.pair_masks(place), place.mask_rule)
+def _folders(place: layouts.Place, needs_frames: bool) -> Sequence:
+    frames, masks = layouts.pair_masks(place, needs_frames)
+    left_out = layouts.describe_left_out(place.frames_dir, layouts.IMAGE_SUFFIXES) if place.frames_dir.is_dir() else ""
+    for sentence in (left_out, layouts.describe_gaps(frames)):
+        if sentence:
+            say(sentence)
+    return Sequence(place.name, frames, masks, place.mask_rule)
 
 
 def _still(image: Path, mask: Path) -> Sequence:
@@ -204,25 +226,9 @@ def _still(image: Path, mask: Path) -> Sequence:
 
 
 def _probe_video(path: Path) -> Sequence:
-    """Opens a video and reads its first frame, so that an unreadable one is known before hours of work."""
-    capture = _open_video(path)
-    try:
-        if not capture.read()[0]:
-            raise ValueError(f"{path}: not one frame of this video can be read; fetch or encode it again")
-        length, frame_rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-    finally:
-        capture.release()
-    known = {"frame_rate": frame_rate} if frame_rate > 0 else {}
-    return Sequence(path.stem, video_path=path, video_length=max(int(length), 0), **known)
-
-
-def _open_video(path: Path) -> cv2.VideoCapture:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such video file")
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    if not capture.isOpened():
-        raise ValueError(f"{path}: not a readable video; expected a file that FFmpeg decodes (MP4, AVI, WebM, ...)")
-    return capture
+    facts = videos.probe_video(path)
+    rate, aspect = float(facts.frame_rate), facts.sample_aspect
+    return Sequence(path.stem, video_path=path, video_length=facts.num_frames, frame_rate=rate, sample_aspect=aspect)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,12 +18,12 @@ def pair_labels(sequence: Sequence, folder: Path) -> dict[int, tuple[Path, ...]]
       FileNotFoundError: no such folder.
       ValueError: a label without its frame.
     """
-    indices = {name: index for index, name in enumerate(sequence.frame_names)}
+    indices = {unicodedata.normalize("NFC", name): index for index, name in enumerate(sequence.frame_names)}
     paths = layouts.list_images(folder)
     for path in paths:
-        if path.stem not in indices:
+        if layouts.plain_name(path) not in indices:
             raise ValueError(f"{path}: a label without its frame; sequence '{sequence.name}' has no '{path.stem}'")
-    return {indices[path.stem]: (path,) for path in paths}
+    return {indices[layouts.plain_name(path)]: (path,) for path in paths}
 
 
 def find_folders(sequences: Iterable[Sequence], labels_dir: str | Path) -> dict[str, Path]:

@@ -17,7 +17,8 @@ folder (no masks)
 video (no masks)
     NAME.mp4                                        the file itself or a folder of such files
 
-The number of a frame or mask is the last one in its file name (camel01_0020_gt.ppm: 20). Hidden files do not count.
+The number of a frame or mask is the last one in its file name (camel01_0020_gt.ppm: 20). Hidden files do not count, nor
+do folders that systems make by themselves (@eaDir, __MACOSX).
 
 A dataset of videos is added here: its tree above, a function that finds its sequences, a row of LAYOUTS.
 """
@@ -28,12 +29,22 @@ import collections
 import dataclasses
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".mts", ".m2ts", ".vob", ".dv",
+    ".flv", ".3gp", ".ogv", ".mxf", ".gif", ".h264", ".hevc",
+)  # fmt: skip
+# Texts and tables that lie beside frames.
+_TEXTS = (
+    ".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log", ".db", ".ini", ".mat", ".dat",
+)  # fmt: skip
 SPLITS = ("train", "val", "all")
+# What a NAS, a Mac or Windows puts into every folder, with copies of what lies beside it.
+_SYSTEM_FOLDERS = ("@eadir", "#recycle", "__macosx", "$recycle.bin", "system volume information", "lost+found")
 
 _STILLS_FOLDERS = (
     ("image", "mask"),
@@ -51,6 +62,10 @@ _DAVIS_SPLITS = {
         drift-straight goat horsejump-high kite-surf libby motocross-jump paragliding-launch parkour scooter-black
         soapbox""",
 }
+
+# Control characters, line and paragraph separators, what overrides the direction of text, and the halves of characters
+# that stand for bytes which are no UTF-8.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +87,21 @@ def davis(root: Path, split: str) -> list[Place]:
     frames, masks = root / "JPEGImages", root / "Annotations"
     if (frames / "480p").is_dir():
         frames, masks = frames / "480p", masks / "480p"
-    # A sequence of which one half is missing is found here and missed when its files are listed.
-    names = sorted({path.name for path in subfolders(frames) + subfolders(masks)})
+    if not frames.is_dir() and (root / "Annotations/480p").is_dir():
+        masks = root / "Annotations/480p"
+    names = _names_in(frames, masks)
     if split != "all":
         promised = _read_davis_list(root / "ImageSets" / "480p" / f"{split}.txt")
         names = promised or [name for name in names if name in _DAVIS_SPLITS[split].split()]
     return [Place(name, frames / name, (masks / name,), "nonzero") for name in names]
+
+
+def _names_in(frames: Path, masks: Path) -> list[str]:
+    """The sequences that have frames or masks; one of which half is missing is missed when its files are listed."""
+    present = [folder for folder in (frames, masks) if folder.is_dir()]
+    if not present:
+        raise FileNotFoundError(f"{frames}: no such folder")
+    return sorted({path.name for folder in present for path in subfolders(folder)})
 
 
 def _read_davis_list(path: Path) -> list[str]:
@@ -107,7 +131,7 @@ def fbms(root: Path, split: str) -> list[Place]:
 def segtrackv2(root: Path, split: str) -> list[Place]:
     """The sequences of a SegTrackV2 tree, which has no split (the paper trains on all of it)."""
     frames, masks = root / "JPEGImages", root / "GroundTruth"
-    names = sorted({path.name for path in subfolders(frames) + subfolders(masks)})
+    names = _names_in(frames, masks)
     return [Place(name, frames / name, _object_folders(masks / name), "half") for name in names]
 
 
@@ -167,8 +191,10 @@ LAYOUTS = {
 NAMED_DATASETS = tuple(name for name, layout in LAYOUTS.items() if layout.is_named)
 
 
-def pair_masks(place: Place) -> tuple[tuple[Path, ...], dict[int, tuple[Path, ...]]]:
+def pair_masks(place: Place, needs_frames: bool = True) -> tuple[tuple[Path, ...], dict[int, tuple[Path, ...]]]:
     """Orders a sequence's frames by number and pairs its masks to them by number, not by position.
+
+    Where frames are not needed and none are there, the masks stand for them too.
 
     Returns:
       the frame files, and frame index (0 to N - 1) -> mask files.
@@ -177,7 +203,8 @@ def pair_masks(place: Place) -> tuple[tuple[Path, ...], dict[int, tuple[Path, ..
       FileNotFoundError: a folder is missing.
       ValueError: no frame, no mask where one is expected, a mask without its frame, or names whose order is not clear.
     """
-    frames = _by_number(list_images(place.frames_dir))
+    stands_in = not needs_frames and not (place.frames_dir.is_dir() and list_images(place.frames_dir))
+    frames = _by_number(list_images(place.mask_dirs[0] if stands_in else place.frames_dir))
     if not frames:
         raise ValueError(f"{place.frames_dir}: no frames here; expected image files")
     index = {number: i for i, number in enumerate(frames)}
@@ -204,19 +231,22 @@ def pair_stills(root: Path) -> list[tuple[Path, Path]]:
     if names is None:
         raise FileNotFoundError(f"{root}: no folder {' or '.join(names[0] for names in _STILLS_FOLDERS)} here")
     stills = list_images(root / names[0])
-    masks = {path.stem: path for path in list_images(root / names[1])}
-    alone = sorted({path.stem for path in stills} ^ masks.keys())
+    masks = {plain_name(path): path for path in list_images(root / names[1])}
+    alone = sorted({plain_name(path) for path in stills} ^ masks.keys())
     if alone:
         raise ValueError(f"{root}: {alone[0]} is not in both {names[0]} and {names[1]}; each image needs its mask")
-    return [(path, masks[path.stem]) for path in stills]
+    return [(path, masks[plain_name(path)]) for path in stills]
 
 
 def _by_number(paths: list[Path]) -> dict[int, Path]:
-    """Number -> file, in ascending order, which must be the order of the names too."""
+    """Number -> file, in ascending order, which must be the order of the names too.
+
+    Where all names end with one number (PXL_20240501_12.jpg, PXL_20240502_12.jpg) the one that differs is meant.
+    """
     numbers = {}
-    last = None
+    last, column = None, _varying_number(paths)
     for path in sorted(paths, key=_natural_key):
-        number = _number(path)
+        number = _number(path, column)
         if number in numbers:
             raise ValueError(f"{path}: the number {number} is that of {numbers[number].name} too; one file a number")
         if last is not None and number < last:
@@ -228,16 +258,26 @@ def _by_number(paths: list[Path]) -> dict[int, Path]:
     return numbers
 
 
-def _number(path: Path) -> int:
+def _number(path: Path, column: int = -1) -> int:
     found = re.findall("[0-9]+", path.stem)
     if not found:
         raise ValueError(f"{path}: no number in this name; frames and masks are ordered and paired by number")
-    return int(found[-1])
+    return int(found[column])
+
+
+def _varying_number(paths: list[Path]) -> int:
+    """Which of the numbers in these names counts: the last, or the only one that differs if the last is always one."""
+    found = [re.findall("[0-9]+", path.stem) for path in paths]
+    if len(paths) < 2 or len({len(numbers) for numbers in found}) > 1:
+        return -1
+    varying = [column for column in range(len(found[0])) if len({numbers[column] for numbers in found}) > 1]
+    return varying[0] if len(varying) == 1 else -1
 
 
 def _natural_key(path: Path) -> list[str | int]:
     """Text and numbers of a name in turn, so that 2 comes before 10."""
-    return [int(part) if part.isdigit() else part for part in re.split("([0-9]+)", path.stem)]
+    parts = re.split("([0-9]+)", path.stem)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def _prefer_ppm(paths: list[Path]) -> list[Path]:
@@ -255,7 +295,37 @@ def list_videos(root: Path) -> list[Path]:
     """The video files in a folder, or the file itself."""
     if root.is_file():
         return [root]
-    return [path for path in _visible(root) if path.suffix.lower() in VIDEO_SUFFIXES]
+    return [path for path in _visible(root) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+
+
+def describe_left_out(folder: Path, suffixes: tuple[str, ...]) -> str:
+    """A sentence about the files in a folder that are not of these kinds; empty where there is none.
+
+    Texts and tables that lie beside data (notes.txt, README.md) are nobody's frames.
+    """
+    left = [path for path in _visible(folder) if path.is_file() and path.suffix.lower() not in (*suffixes, *_TEXTS)]
+    if not left:
+        return ""
+    kinds = ", ".join(sorted({path.suffix.lower() or "without suffix" for path in left}))
+    return f"{printable(folder)}: {len(left)} files of other kinds are left out ({kinds}), such as {left[0].name}"
+
+
+def describe_gaps(frame_paths: tuple[Path, ...]) -> str:
+    """A sentence about numbers that are missing among a sequence's frames; empty where they follow one another.
+
+    Where all numbers lie equally far apart (every tenth frame of a video) none is missing.
+    """
+    numbers = list(_by_number(list(frame_paths)))
+    steps = [following - number for number, following in zip(numbers, numbers[1:], strict=False)]
+    step = min(steps, default=1)
+    gaps = [index for index, found in enumerate(steps) if found != step]
+    if not gaps:
+        return ""
+    first = gaps[0]
+    return (
+        f"{printable(frame_paths[0].parent)}: frames are missing in {len(gaps)} places, the first between "
+        f"{frame_paths[first].name} and {frame_paths[first + 1].name}; what moved there counts as one step"
+    )
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -280,10 +350,48 @@ def subfolders(folder: Path) -> list[Path]:
 def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = sorted(path for path in folder.iterdir() if not _is_system(path))
     for path in paths:
-        if not path.name.isprintable():  # nor are the surrogates that stand for bytes which are no UTF-8
-            raise ValueError(f"{str(path)!a}: this name cannot be printed; rename it")
+        check_name(path)
         if path.is_symlink() and not os.path.exists(path):  # a loop too
-            raise FileNotFoundError(f"{path}: a link that leads nowhere; mend or remove it")
+            raise FileNotFoundError(f"{printable(path)}: a link that leads nowhere; mend or remove it")
     return paths
+
+
+def _is_system(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS
+
+
+def check_name(path: Path) -> None:
+    """Raises ValueError if a name has a character that would steer a terminal or break a line, or bytes of no text."""
+    if printable(path.name) != path.name:
+        raise ValueError(
+            f"{printable(path)}: this name holds control characters, or bytes that are no UTF-8; rename it"
+        )
+
+
+def plain_name(path: Path) -> str:
+    """The stem of a file, its letters composed: a Mac's file systems take accents apart, others do not."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def find_named(folder: Path, name: str) -> Path:
+    """The entry of a folder that has this name, or else one that has it in other code points (see `plain_name`)."""
+    path = folder / name
+    if name.isascii() or path.exists() or not folder.is_dir():
+        return path
+    wanted = unicodedata.normalize("NFC", name)
+    return next((each for each in folder.iterdir() if unicodedata.normalize("NFC", each.name) == wanted), path)
+
+
+def printable(text: str | Path) -> str:
+    """A name as it is, but for control characters and bytes that are no text, which are escaped.
+
+    Spaces of every kind, joiners and letters of every script stay: systems put them into names by themselves. What
+    turns the direction of the text that follows is escaped too.
+    """
+    return "".join(_escaped(character) if _CONTROL.match(character) else character for character in str(text))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()

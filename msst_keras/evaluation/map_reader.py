@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from msst_keras.data import images
 from msst_keras.data.datasets import Sequence
+from msst_keras.data.layouts import find_named, subfolders
 from msst_keras.evaluation.pairing import pair_maps
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.stability import flicker
@@ -31,12 +33,14 @@ class MapReader:
       flat: Whether maps are in the folder itself, not in a folder per sequence.
       baselines: Which of ALL_BLACK and FLOW_MAGNITUDE are methods, too. The latter needs the frames: it is
         `magnitude_prior` of the default flow at its default size, resized to the mask.
+      has_frames: Whether the sequences have frames; else their masks stand for them.
     """
 
     sequences: Mapping[str, Sequence]
     folders: Mapping[str, Path]
     flat: bool = False
     baselines: tuple[str, ...] = ()
+    has_frames: bool = True
 
     @functools.cached_property
     def _indices(self) -> dict[str, dict[str, int]]:
@@ -51,30 +55,38 @@ class MapReader:
         """Sequence -> names of the frames with a mask, in order."""
         return {name: [s.frame_names[i] for i in sorted(s.mask_paths)] for name, s in self.sequences.items()}
 
-    def check_maps(self, known: Iterable[str]) -> None:
-        """Checks that each folder has the maps of the masks, and no others.
+    def check_maps(self, known: Iterable[str], scored: Mapping[str, Iterable[str]] | None = None) -> None:
+        """Checks that each folder has the maps of the masks, and no others, and that they are maps of 0 to 255.
 
         Args:
           known: The sequences of the dataset, of which perhaps not all are scored.
+          scored: The frames of each sequence whose maps are needed; by default all that have a mask.
 
         Raises:
-          ValueError: it has not.
+          ValueError: it has not, or they are not.
+          FileNotFoundError: a folder or a map is missing.
         """
-        known = set(known)
+        known = {unicodedata.normalize("NFC", name) for name in known}
+        scored = {name: list(frames) for name, frames in (scored or self.annotated()).items()}
         for folder in self.folders.values():
-            maps = {name: self._list_maps(folder if self.flat else folder / name) for name in self.sequences}
+            places = {name: folder if self.flat else find_named(folder, name) for name in self.sequences}
+            maps = {name: self._list_maps(place, name) for name, place in places.items()}
             try:
-                pair_maps(self.annotated(), maps, {name: s.frame_names for name, s in self.sequences.items()})
+                frames = {name: s.frame_names for name, s in self.sequences.items()}
+                pair_maps(self.annotated(), _composed(maps), _composed(frames), _composed(scored))
             except ValueError as error:
                 raise ValueError(f"{folder}: {error}") from None
-            strange = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
-            if not self.flat and (strange := [name for name in strange if name not in known]):
+            strange = [] if self.flat else subfolders(folder)
+            if strange := [path.name for path in strange if unicodedata.normalize("NFC", path.name) not in known]:
                 raise ValueError(
                     f"{folder}: {len(strange)} folders of maps belong to no sequence of the ground truth "
                     f"({', '.join(strange[:5])}); move them away, or name what to score (--sequences)"
                 )
+        for method, folder in self.folders.items():
+            paths = (self.describe(method, name, frame) for name, frames in scored.items() for frame in frames)
+            images.check_scale(paths, str(folder))
 
-    def _list_maps(self, folder: Path) -> list[str]:
+    def _list_maps(self, folder: Path, sequence: str) -> list[str]:
         if not folder.is_dir():
             return []
         names = []
@@ -85,22 +97,21 @@ class MapReader:
                 kind = "a folder" if path.is_dir() else f"'{path.suffix}'"
                 found = kind if path.exists() else "a link to nothing"
                 raise ValueError(f"{path}: maps are files FRAME.png, 8-bit grey; this is {found}, convert or remove it")
-            if any(path.samefile(mask) for mask in self._masks_of(folder, path.stem)):
+            if any(path.samefile(mask) for mask in self._masks_of(sequence, path.stem)):
                 raise ValueError(f"{path}: this is the mask itself; --predictions and --compare are folders of maps")
             names.append(path.stem)
         return names
 
-    def _masks_of(self, folder: Path, frame: str) -> tuple[Path, ...]:
-        name = next(iter(self.sequences)) if self.flat else folder.name
-        index = self._indices[name].get(frame)
-        return () if index is None else self.sequences[name].mask_paths.get(index, ())
+    def _masks_of(self, sequence: str, frame: str) -> tuple[Path, ...]:
+        index = self._indices[sequence].get(frame)
+        return () if index is None else self.sequences[sequence].mask_paths.get(index, ())
 
     def describe(self, method: str, sequence: str, frame: str) -> str:
         """Names a map, by its file."""
         if method in self.baselines:
             return f"{method}, {sequence}/{frame}"
         folder = self.folders[method]
-        return str((folder if self.flat else folder / sequence) / f"{frame}.png")
+        return str(find_named(folder if self.flat else find_named(folder, sequence), f"{frame}.png"))
 
     def read(self, sequence: str, frame: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Returns the mask, bool (H, W), and each method's map, uint8, (h, w) as it was found."""
@@ -112,7 +123,9 @@ class MapReader:
 
     def read_frame(self, sequence: str, frame: str) -> np.ndarray | None:
         """Returns the frame, uint8 (H, W, 3) RGB; None if there are only masks."""
-        return None if self.flat else images.read_frame(self._frame_path(sequence, self._indices[sequence][frame]))
+        if not self.has_frames:
+            return None
+        return images.read_frame(self._frame_path(sequence, self._indices[sequence][frame]))
 
     def flicker(self, sequence: str, frame: str) -> dict[str, float]:
         """Returns `stability.flicker` from this frame to the next, for each method that has both maps."""
@@ -154,6 +167,14 @@ class MapReader:
         return self.sequences[sequence].frame_paths[index]
 
 
+def _composed(names: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Names with their letters composed (see `layouts.plain_name`)."""
+    return {
+        unicodedata.normalize("NFC", name): [unicodedata.normalize("NFC", each) for each in found]
+        for name, found in names.items()
+    }
+
+
 # A frame's flow serves its magnitude and its stability. Its pixels and its map are needed with both its neighbours.
 @functools.lru_cache(maxsize=2)
 def _flow(first: Path, second: Path) -> np.ndarray:
@@ -172,3 +193,9 @@ def _read_frame(path: Path) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def _read_levels(path: str) -> np.ndarray:
     return images.read_levels(path)
+
+
+def forget_files() -> None:
+    """Forgets what was read of files, which may have changed between two evaluations in one process."""
+    for read in (_flow, _read_frame, _read_levels):
+        read.cache_clear()

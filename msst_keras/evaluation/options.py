@@ -32,6 +32,7 @@ class EvaluateOptions:
         choices=(*PROTOCOL_NAMES, "all"),
     )
     output_dir: str = option("Folder for the results.")
+    overwrite: bool = option("Score anew what --output_dir holds of other maps, masks or flags.", False)
     compare: tuple[str, ...] = option("NAME:DIR,... of other methods' maps, which are scored too.", ())
     baselines: bool = option("Score an all-black map and the magnitude of flow too.", True)
     temporal_stability: bool = option(

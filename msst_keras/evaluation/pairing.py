@@ -12,6 +12,7 @@ def pair_maps(
     mask_names: Mapping[str, Sequence[str]],
     map_names: Mapping[str, Sequence[str]],
     frame_names: Mapping[str, Sequence[str]] | None = None,
+    scored_names: Mapping[str, Sequence[str]] | None = None,
 ) -> list[tuple[str, str]]:
     """Pairs maps with masks by sequence and frame name, and accepts nothing that is left over.
 
@@ -20,6 +21,8 @@ def pair_maps(
       map_names: Sequence -> names of its maps.
       frame_names: Sequence -> names of all its frames, with and without mask, for datasets that annotate only some
         (FBMS), so that a map of a frame without mask is no error. By default the frames are those with a mask.
+      scored_names: Sequence -> names of the frames that are scored; a map of the others is not demanded. By default
+        those with a mask.
 
     Returns:
       (sequence, frame) of each pair, in the order of `mask_names`.
@@ -29,7 +32,8 @@ def pair_maps(
         them.
     """
     frame_names = mask_names if frame_names is None else frame_names
-    pairs = [(sequence, frame) for sequence, frames in mask_names.items() for frame in frames]
+    scored_names = mask_names if scored_names is None else scored_names
+    pairs = [(sequence, frame) for sequence, frames in scored_names.items() for frame in frames]
     frames = {(sequence, frame) for sequence, names in frame_names.items() for frame in names}
     maps = Counter((sequence, frame) for sequence, names in map_names.items() for frame in names)
     amiss: list[tuple[str, list[tuple[str, ...]]]] = [
@@ -39,7 +43,10 @@ def pair_maps(
         ("{} frames have two maps", [pair for pair, count in maps.items() if count > 1]),
     ]
     if problems := [f"{text.format(len(found))} ({_list(found)})" for text, found in amiss if found]:
-        raise ValueError(f"{'; '.join(problems)}: maps must be named after the frames, as SEQUENCE/FRAME")
+        advice = "maps must be named after the frames, as SEQUENCE/FRAME"
+        if not any(found for _, found in amiss[1:]) and any(map_names.values()):
+            advice = "make them, or leave their sequences out (--sequences)"
+        raise ValueError(f"{'; '.join(problems)}: {advice}")
     return pairs
 
 

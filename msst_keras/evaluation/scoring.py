@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from msst_keras.evaluation.protocols import Evaluator, Protocol
-from msst_keras.processes import end_with_parent, use_one_thread
+from msst_keras.processes import end_with_parent, safe_path, use_one_thread
 from msst_keras.progress import progress
 
 PART_SIZE = 16  # frames, which are half a second of work, so that nobody waits long for the last process
@@ -139,7 +139,10 @@ def _run(work: _Work, parts: Sequence[Part], num_workers: int) -> Iterator[Score
     num_others = min(num_workers, len(parts)) - 1
     # The workers are spawned, because a fork would copy the locks of this process's threads.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_others, context, initializer=_start_worker, initargs=(work,)) if num_others else None
+    pool = None
+    if num_others:
+        with safe_path():
+            pool = ProcessPoolExecutor(num_others, context, initializer=_start_worker, initargs=(work,))
     futures: dict[int, Future[Scores]] = {}
     own: dict[int, Scores] = {}
     following = 0
@@ -148,7 +151,8 @@ def _run(work: _Work, parts: Sequence[Part], num_workers: int) -> Iterator[Score
             while index not in own and not (index in futures and futures[index].done()) and following < len(parts):
                 # Two parts wait for each of the others, so that none is idle while this process scores one itself.
                 if pool and sum(not future.done() for future in futures.values()) < 2 * num_others:
-                    futures[following] = pool.submit(_score_in_worker, parts[following])
+                    with safe_path():  # the first one starts the processes
+                        futures[following] = pool.submit(_score_in_worker, parts[following])
                 else:
                     own[following] = _score_part(work, parts[following])
                 following += 1

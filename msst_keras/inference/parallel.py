@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_END = object()
 
 
 def map_in_order(function: Callable[[T], R], items: Iterable[T], num_workers: int) -> Iterator[R]:
@@ -40,3 +44,70 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], num_workers: in
         finally:  # after an error, or when the caller stops reading
             for future in waiting:
                 future.cancel()
+
+
+def read_ahead(items: Iterable[T], num_ahead: int) -> Iterator[T]:
+    """Yields the items of an iterable that a thread of its own makes, while the caller works on those before.
+
+    A chain of them is a pipeline: each stage is a generator over the stage before, and works in a thread of its own.
+    Order and items are those of the iterable.
+
+    Args:
+      items: whatever it does is done in the thread; a generator is closed there too, when the caller stops reading.
+      num_ahead: so many items wait or are being made at most. 0 makes no thread.
+
+    Raises:
+      ValueError: a negative number of items.
+      Whatever `items` raises, behind the items that came before.
+    """
+    if num_ahead < 0:
+        raise ValueError(f"the number of items to read ahead must not be negative, got {num_ahead}")
+    if num_ahead == 0:
+        yield from items
+        return
+    reader = _Reader(items, num_ahead)
+    reader.start()
+    try:
+        yield from reader.take()
+    finally:  # after an error or Ctrl-C in the caller too, if it closes this generator
+        reader.stop()
+
+
+class _Reader:
+    """The thread behind `read_ahead`."""
+
+    def __init__(self, items: Iterable[T], num_ahead: int):
+        self._items, self._stopped = items, False
+        self._made = queue.SimpleQueue()  # (True, item), and at the end (False, error or None)
+        self._room = threading.Semaphore(num_ahead)
+        self._thread = threading.Thread(target=self._work, name="read_ahead", daemon=True)
+        self.start = self._thread.start
+
+    def take(self) -> Iterator[T]:
+        while (made := self._made.get())[0]:
+            self._room.release()
+            yield made[1]
+        if made[1] is not None:
+            raise made[1]
+
+    def stop(self) -> None:
+        """Waits for the item that is being made; nothing is made after it."""
+        self._stopped = True
+        self._room.release()
+        self._thread.join()
+
+    def _work(self) -> None:
+        error = None
+        try:
+            iterator = iter(self._items)
+            # Closed here, so that what a generator opened is closed before `stop` returns.
+            with contextlib.closing(iterator) if hasattr(iterator, "close") else contextlib.nullcontext():
+                while True:
+                    self._room.acquire()  # before the item is made: one of a live source would grow old
+                    item = _END if self._stopped else next(iterator, _END)
+                    if item is _END:
+                        break
+                    self._made.put((True, item))
+        except BaseException as raised:
+            error = raised
+        self._made.put((False, error))

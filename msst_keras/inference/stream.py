@@ -10,24 +10,26 @@ closed.
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.inference import SHIPPED_MODEL
-from msst_keras.motion.flow import FROM_FILES, FlowEstimator
-from msst_keras.motion.settings import MotionSettings
-from msst_keras.motion.superpixels import segment
+from msst_keras.files import hash_folder
+from msst_keras.inference import SHIPPED_MODEL, saved_models
+from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.inference.parallel import read_ahead
 
 
 class SaliencyModel:
     """A SavedModel of `msst export`, loaded: its settings and its signatures.
 
     Attributes:
+      path: its folder, saved_models/NAME/VERSION.
       settings: the asset `msst.json`: "num_frames", "image_size", "motion", and where the model came from.
       motion: how the motion of its frames is to be made; None for a model that sees none.
       windows: the names of the maps that `fuse` wants of the last T frames; of the others the last frame's.
@@ -38,15 +40,17 @@ class SaliencyModel:
 
         Raises:
           FileNotFoundError: no such folder, or no SavedModel in it.
-          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read.
+          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read; one with operations
+            that `msst export` does not write, before any of them runs.
         """
-        path = _find_version(Path(path))
+        self.path = path = _find_version(Path(path))
         asset = path / "assets" / "msst.json"
         if not asset.is_file():
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
+        self.settings, self.motion = saved_models.read_settings(path)
+        saved_models.check_operations(path)
+        saved_models.check_signatures(path, self.settings["num_frames"], self.motion)
         try:
-            self.settings = json.loads(asset.read_text())
-            self.motion = MotionSettings.from_dict(self.settings["motion"]) if self.settings["motion"] else None
             self._loaded = tf.saved_model.load(str(path))
             self.encode = self._loaded.signatures["encode"]
             self.fuse = self._loaded.signatures["fuse"]
@@ -54,6 +58,34 @@ class SaliencyModel:
             self.windows = tuple(name for name, spec in inputs.items() if spec.shape.rank == 5)
         except Exception as error:  # of damaged files TensorFlow raises nearly anything
             raise ValueError(f"{path}: this SavedModel cannot be loaded ({error}); export it again") from error
+
+    def identify(self) -> str:
+        """What tells this model from every other one: the hash of its folder."""
+        return hash_folder(self.path)
+
+    def open_maps(self) -> MapStream:
+        """The maps of one video, whose motion is made elsewhere."""
+        return MapStream(self)
+
+
+class MapStream:
+    """The saliency maps of one video's frames, whose motion is known: the network's part of `SaliencyStream`."""
+
+    def __init__(self, model: SaliencyModel):
+        self._model = model
+        self._maps = collections.deque(maxlen=model.settings["num_frames"])
+
+    def push(self, moving: MovingFrame) -> np.ndarray:
+        """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
+        given = {"frame": moving.frame, "flow": moving.flow, "superpixels": moving.superpixels}
+        maps = self._model.encode(**{name: tf.constant(x[None]) for name, x in given.items() if x is not None})
+        kept = {name: maps[name] for name in self._model.windows}
+        self._maps.append(kept)
+        while len(self._maps) < self._maps.maxlen:  # the first frame stands for those before it
+            self._maps.append(kept)
+        maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
+        size = tf.constant([moving.frame.shape[:2]], tf.int32)
+        return self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
 
 
 class SaliencyStream:
@@ -64,16 +96,10 @@ class SaliencyStream:
     """
 
     def __init__(self, model: SaliencyModel):
-        self._model = model
-        self._maps = collections.deque(maxlen=model.settings["num_frames"])
-        self._waiting = collections.deque()  # frames whose flow is not known yet
-        motion = model.motion
-        settings = motion.flow_settings if motion else None
-        self.takes_flow = settings is not None and settings.method == FROM_FILES
-        self._flow = FlowEstimator(settings) if settings and not self.takes_flow else None
-        self._superpixels = motion.superpixel_settings if motion else None
+        self._motion, self._maps = MotionStream(model.motion), model.open_maps()
+        self.takes_flow = self._motion.takes_flow
 
-    def push(self, frame: np.ndarray, flow: np.ndarray | None = None) -> list[np.ndarray]:
+    def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
         """Takes the next frame and returns the maps that are ready, in order, float32 (H, W) in 0..1.
 
         Without motion, with given or with backward flow that is this frame's map (backward: none for the first frame
@@ -82,59 +108,66 @@ class SaliencyStream:
         Args:
           frame: uint8 (H, W, 3) RGB.
           flow: float32 (h, w, 2) at the model's motion size, for a model of flow from files alone (`takes_flow`).
+          time: of the frame, counted in frames, for a live video that misses some: flow is divided by the time that it
+            spans. None for a video whose frames are all pushed.
 
         Raises:
           ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
-            to a model that computes it.
+            to a model that computes it; the time is not later than that of the frame before.
         """
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
-        if self.takes_flow != (flow is not None):
-            raise ValueError(
-                f"this model {'needs flow from files (--flow_dir)' if self.takes_flow else 'takes no flow'}"
-            )
-        if self._flow is None:
-            return [self._step(frame, flow)]
-        self._waiting.append(frame)
-        return [self._step(self._waiting.popleft(), flow) for flow in self._flow.push(frame)]
+        return [self._maps.push(moving) for moving in self._motion.push(frame, flow, time)]
 
     def close(self) -> list[np.ndarray]:
         """Ends the video and returns the maps that were still to come, in order."""
-        flows = self._flow.close() if self._flow else []
-        return [self._step(self._waiting.popleft(), flow) for flow in flows]
-
-    def _step(self, frame: np.ndarray, flow: np.ndarray | None) -> np.ndarray:
-        inputs = {"frame": tf.constant(frame[None])}
-        if flow is not None:
-            inputs["flow"] = tf.constant(flow[None])
-            if self._superpixels:
-                inputs["superpixels"] = tf.constant(segment(flow, self._superpixels)[None])
-        maps = self._model.encode(**inputs)
-        kept = {name: maps[name] for name in self._model.windows}
-        self._maps.append(kept)
-        while len(self._maps) < self._maps.maxlen:  # the first frame stands for those before it
-            self._maps.append(kept)
-        maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
-        size = tf.constant([frame.shape[:2]], tf.int32)
-        return self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
+        return [self._maps.push(moving) for moving in self._motion.close()]
 
 
 def stream_maps(
-    model: SaliencyModel, frames: Iterable[tuple[str, np.ndarray]], flows: Iterable[np.ndarray] | None = None
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields (name, frame, map) for each (name, frame) of a video, in order; see `SaliencyStream`.
+    model: SaliencyModel,
+    frames: Iterable[tuple],
+    flows: Iterable[np.ndarray] | None = None,
+    num_ahead: int = 2,
+    mirror: bool = False,
+) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
+    """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
-    `flows` has the flow of each frame, for a model of flow from files.
+    A pipeline of threads: `frames` and their motion are made in one, the network works in another, and the caller goes
+    on with the maps in its own. The maps do not depend on it. Whoever stops before the end closes this generator, so
+    that the threads end.
+
+    Args:
+      model: what makes the maps.
+      frames: a name, or anything else that belongs to the frame, the frame, and where some are missing its time.
+      flows: the flow of each frame, for a model of flow from files.
+      num_ahead: so many frames wait at most between two threads; 0 does everything in the caller's.
+      mirror: whether each map is averaged with that of the mirror image, which takes twice the time (see `mirror`).
+
+    Raises:
+      ValueError: see `SaliencyStream.push`.
+      Whatever `frames` and `flows` raise, behind the maps of the frames before.
     """
+    motion = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
+    maps = MirroredMaps(model) if mirror else model.open_maps()  # a model on a server has maps of its own kind
+    moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
+    return read_ahead(_add_maps(maps, moving), num_ahead)
+
+
+def _add_motion(motion, frames, flows) -> Iterator[tuple]:
+    """Yields (name, frame, what `maps` of `_add_maps` takes)."""
     flows = iter(flows) if flows is not None else itertools.repeat(None)
-    stream = SaliencyStream(model)
     waiting = collections.deque()
-    for name, frame in frames:
+    for name, frame, *time in frames:
         waiting.append((name, frame))
-        for saliency in stream.push(frame, next(flows)):
-            yield *waiting.popleft(), saliency
-    for saliency in stream.close():
-        yield *waiting.popleft(), saliency
+        for moving in motion.push(frame, next(flows), *time):
+            yield *waiting.popleft(), moving
+    for moving in motion.close():
+        yield *waiting.popleft(), moving
+
+
+def _add_maps(maps, moving_frames) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
+    with contextlib.closing(moving_frames):
+        for name, frame, moving in moving_frames:
+            yield name, frame, maps.push(moving)
 
 
 def _find_version(path: Path) -> Path:

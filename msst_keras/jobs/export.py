@@ -13,13 +13,14 @@ from msst_keras.model.msst import fold_model
 from msst_keras.motion.prior import make_prior
 from msst_keras.motion.settings import FILES, NETWORK, MotionSettings
 from msst_keras.serving.export import export_saved_model
-from msst_keras.serving.options import ExportOptions
+from msst_keras.serving.onnx_files import export_onnx
+from msst_keras.serving.options import ONNX, ExportOptions
 from msst_keras.training import run_dir
 from msst_keras.training.checkpoints import load_model
 
 
 def export(options: ExportOptions) -> Path:
-    """Loads the run and its prior, writes the SavedModel.
+    """Loads the run and its prior, writes the SavedModel or the ONNX files.
 
     Returns:
       its folder, saved_models/NAME/VERSION.
@@ -54,7 +55,10 @@ def export(options: ExportOptions) -> Path:
             "python": platform.python_version(),
         },
     }  # fmt: skip
-    export_saved_model(path, model, _load_prior(options.run_dir, motion), asset)
+    if options.format == ONNX:
+        export_onnx(path, model, asset)
+    else:
+        export_saved_model(path, model, _load_prior(options.run_dir, motion), asset)
     print(path)
     return path
 

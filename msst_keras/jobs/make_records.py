@@ -10,6 +10,7 @@ from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets, label_folders
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
 from msst_keras.motion.settings import FILES, NO_PRIOR, UNTRAINED, MotionOptions
+from msst_keras.outputs import check_apart
 from msst_keras.processes import count_cores
 from msst_keras.synthetic.still_options import StillMotionOptions
 from msst_keras.synthetic.stills import set_in_motion
@@ -65,17 +66,31 @@ def _convert(options: MakeRecordsOptions, given: Sequence[str], run: dict) -> di
     if not (options.dataset and options.root):
         raise ValueError("a conversion needs --dataset and --root, or --add_prior")
     sequences = datasets.find_sequences(options.dataset, options.root, options.split, options.sequences)
+    sequences = _skip(sequences, options.skip_sequences)
     if options.coarse_labels:
         sequences = label_folders.add_coarse_labels(sequences, options.coarse_labels)
     sequences, stills = _set_in_motion(sequences, options)
+    folders = {path.parent for sequence in sequences for path in getattr(sequence, "frame_paths", ())}
+    given = (options.coarse_labels, options.motion.flow_dir, options.motion.prior_dir)
+    check_apart(options.output_dir, [*folders, *(folder for folder in given if folder)])
     # TensorFlow takes seconds to load, which an input at fault need not wait for.
     from msst_keras.conversion.convert import convert
 
     description = {"dataset": options.dataset, "split": options.split, **stills}
     motion = _choose_motion(options.motion, given)
     return convert(
-        sequences, options.output_dir, motion, description, options.label_kind, options.num_shards, **run
+        sequences, options.output_dir, motion, description, options.label_kind, options.num_shards, **run,
+        overwrite=options.overwrite,
     )
+
+
+def _skip(sequences: list[datasets.Sequence], names: Sequence[str]) -> list[datasets.Sequence]:
+    """All sequences but those of these names."""
+    if unknown := sorted(set(names) - {sequence.name for sequence in sequences}):
+        raise ValueError(f"--skip_sequences names {', '.join(unknown)}, which would not have been converted anyhow")
+    if len(kept := [sequence for sequence in sequences if sequence.name not in names]) == 0:
+        raise ValueError("--skip_sequences leaves no sequence to convert")
+    return kept
 
 
 def _set_in_motion(sequences: list[datasets.Sequence], options: MakeRecordsOptions) -> tuple[list, dict]:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from msst_keras.data import datasets, images
 from msst_keras.data.flow_files import read_flows
+from msst_keras.files import hash_files, hash_folder
 from msst_keras.inference import SHIPPED_MODEL, crf
 from msst_keras.inference import overlay as overlays
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.parallel import map_in_order
 from msst_keras.inference.stream import SaliencyModel, stream_maps
-from msst_keras.options import write_flags
+from msst_keras.jobs.map_folder import check_free, open_map_folder
+from msst_keras.options import plain_values
+from msst_keras.outputs import check_apart
 from msst_keras.progress import progress
+from msst_keras.serving.client import RemoteModel
 
-_FLAGS = "flags.txt"  # in a folder of maps as long as it is not whole
-_OF_NO_MAP = ("input", "crf_workers")  # the options that a map does not depend on
+# The options that a map does not depend on, and those whose content counts in place of their names.
+_OF_NO_MAP = (
+    "input", "crf_workers", "output_dir", "overlay", "overwrite", "model", "flow_dir", "live", "port",
+    "server", "model_name", "timeout",
+)  # fmt: skip
 
 
 def predict(options: PredictOptions) -> dict[str, Path]:
@@ -34,21 +40,27 @@ def predict(options: PredictOptions) -> dict[str, Path]:
       ValueError, FileNotFoundError: inputs, model and options that do not fit each other.
     """
     sequences = _find_sequences(options)
+    _check_outputs(options, sequences)
     options.dense_crf.settings()  # wrong settings are refused before anything is written
-    model = SaliencyModel(options.model or SHIPPED_MODEL)
+    model = _open_model(options)
+    check_free(Path(options.output_dir) / sequence.name for sequence in sequences)
     folders = {}
     for sequence in sequences:
         folder, overlay = Path(options.output_dir) / sequence.name, _overlay_path(options, sequence)
         folders[sequence.name] = folder
-        if folder.exists() and (options.overlay in ("auto", "none") or overlay.exists()):
-            print(f"{folder}: there already")
-        elif folder.exists():
-            raise ValueError(f"{folder} is there already, without {overlay}; choose another --output_dir")
-        else:
-            print(f"{folder}: {_predict_sequence(options, model, sequence, folder, overlay)} maps")
-            if overlay:
-                print(f"{overlay}: the video with its maps laid over")
+        count = _predict_sequence(options, model, sequence, folder, overlay)
+        print(f"{folder}: there already" if count is None else f"{folder}: {count} maps")
+        if overlay and count is not None:
+            print(f"{overlay}: the video with its maps laid over")
     return folders
+
+
+def _open_model(options: PredictOptions) -> SaliencyModel | RemoteModel:
+    if options.server is None:
+        return SaliencyModel(options.model or SHIPPED_MODEL)
+    return RemoteModel(
+        options.server, options.model_name, timeout=options.timeout, frame_quality=options.frame_quality
+    )
 
 
 def _find_sequences(options: PredictOptions) -> list[datasets.Sequence]:
@@ -57,10 +69,20 @@ def _find_sequences(options: PredictOptions) -> list[datasets.Sequence]:
         sequences += datasets.find_sequences("video" if Path(path).is_file() else "folder", path)
     names = [sequence.name for sequence in sequences]
     if len(set(names)) < len(names):
-        raise ValueError(f"two of the inputs have one name ({', '.join(sorted(names))}); predict them one by one")
+        listed = ", ".join(sorted(names))
+        raise ValueError(f"two of the inputs have one name ({listed}); predict each into its own --output_dir")
     if options.overlay not in ("auto", "none") and len(sequences) > 1:
         raise ValueError(f"--overlay is for one video, and there are {len(sequences)}: {', '.join(names)}")
     return sequences
+
+
+def _check_outputs(options: PredictOptions, sequences: list[datasets.Sequence]) -> None:
+    """Refuses maps and overlays that would land among the frames, or in place of a video, that they are made of."""
+    inputs = {s.video_path or path.parent for s in sequences for path in (s.frame_paths or (None,))}
+    for sequence in sequences:
+        overlay = _overlay_path(options, sequence)
+        for output in (Path(options.output_dir) / sequence.name, *([overlay] if overlay else [])):
+            check_apart(output, inputs)
 
 
 def _overlay_path(options: PredictOptions, sequence: datasets.Sequence) -> Path | None:
@@ -72,61 +94,74 @@ def _overlay_path(options: PredictOptions, sequence: datasets.Sequence) -> Path 
 
 def _predict_sequence(
     options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, folder: Path, overlay: Path | None
+) -> int | None:
+    """Writes the maps of a sequence; folder and overlay appear when they are whole. Returns how many maps, or None."""
+    made_from = _describe(options, model, sequence)
+    with open_map_folder(folder, made_from, overlay, options.overwrite) as begun:
+        if begun is None:
+            return None
+        partial, num_done = begun
+        return _write_maps(options, model, sequence, partial, num_done, overlay)
+
+
+def _write_maps(
+    options: PredictOptions,
+    model: SaliencyModel,
+    sequence: datasets.Sequence,
+    partial: Path,
+    num_done: int,
+    overlay: Path | None,
 ) -> int:
-    """Writes the maps of a sequence; folder and overlay appear when they are whole. Returns how many maps."""
-    partial, start, num_done = _begin(options, model, sequence, folder, overlay)
-    count = num_done
+    """Writes the maps that come after the first `num_done`; returns how many there are then."""
+    start, count = _find_start(model, num_done), num_done
     with contextlib.ExitStack() as stack:
         video = None
-        maps = itertools.islice(_make_maps(options, model, sequence, start), num_done - start, None)
-        for name, frame, saliency in progress(maps, len(sequence) or None, sequence.name, initial=num_done):
+        maps = stack.enter_context(contextlib.closing(_make_maps(options, model, sequence, start)))
+        wanted = itertools.islice(maps, num_done - start, None)
+        shown = progress(wanted, len(sequence) or None, sequence.name, initial=num_done)
+        for (name, seconds), frame, saliency in shown:
             if overlay:
                 if video is None:
-                    writer = overlays.OverlayWriter(overlay, sequence.frame_rate, frame.shape[:2])
-                    video = stack.enter_context(writer)
-                video.write(overlays.overlay(frame, saliency))
+                    rate, aspect = sequence.frame_rate, sequence.sample_aspect
+                    video = stack.enter_context(overlays.OverlayWriter(overlay, rate, frame.shape[:2], aspect))
+                video.write(overlays.overlay(frame, saliency), seconds)
             if options.threshold is not None:
                 saliency = (saliency > options.threshold).astype(np.float32)
             images.write_map(partial / f"{name}.png", saliency)
             count += 1
-    (partial / _FLAGS).unlink()
-    partial.rename(folder)
     return count
 
 
-def _begin(
-    options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, folder: Path, overlay: Path | None
-) -> tuple[Path, int, int]:
-    """The folder for maps until they are whole, the frame to start at, and how many an interrupted run has written.
+def _describe(options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence) -> dict:
+    """All that the maps of a sequence are made from."""
+    # A frame's name is its map's; a video's name is that of the folder alone.
+    content = hash_files({"video": sequence.video_path} if sequence.video_path else sequence.frame_paths)
+    made_from = {"input": content, "model": model.identify()}
+    if options.flow_dir:
+        made_from["flow_dir"] = hash_folder(Path(options.flow_dir) / sequence.name)
+    return made_from | {name: value for name, value in plain_values(options).items() if name not in _OF_NO_MAP}
 
-    A map depends on its T frames and their flow, so the stream starts that much before the first missing map. Maps of
-    other options, or without the overlay that goes with them, are made again.
-    """
-    partial = folder.with_name(f".partial-{folder.name}")
-    source = sequence.video_path or sequence.frame_paths[0].parent
-    text = f"# {source} {model.settings}\n{write_flags(options, leave_out=_OF_NO_MAP)}"
-    flags_path = partial / _FLAGS
-    if overlay or not flags_path.is_file() or flags_path.read_text() != text:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        flags_path.write_text(text)
-    for path in partial.glob(".*"):  # a map that was being written when the run was killed
-        path.unlink()
-    num_done = len(list(partial.glob("*.png")))
+
+def _find_start(model: SaliencyModel, num_done: int) -> int:
+    """The frame to start at when so many maps are there: a map depends on its T frames and their flow."""
     margin = model.settings["num_frames"] - 1 + (model.motion.flow_settings.stride if model.motion else 0)
-    return partial, max(0, num_done - margin), num_done
+    return max(0, num_done - margin)
 
 
 def _make_maps(
     options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, start: int
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields (name, frame, map) from the frame `start` on; the maps of the first T - 1 + `stride` need start 0."""
-    frames = ((name, frame) for name, _, frame in itertools.islice(sequence.read_frames(), start, None))
+) -> Iterator[tuple[tuple[str, float], np.ndarray, np.ndarray]]:
+    """Yields ((name, seconds), frame, map) from frame `start` on; maps of the first T - 1 + `stride` need start 0.
+
+    Threads read ahead, so whoever stops before the end closes this generator.
+    """
+    read = itertools.islice(sequence.read_images(), start, None)
+    frames = (((name, seconds), frame) for name, frame, seconds in read)
     flows = None
     if options.flow_dir:
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)
         flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
-    maps = stream_maps(model, frames, flows)
+    maps = stream_maps(model, frames, flows, mirror=options.mirror)
     if not options.crf:
         return maps
     settings, backend = options.dense_crf.settings(), options.dense_crf.backend
@@ -135,4 +170,9 @@ def _make_maps(
         name, frame, saliency = item
         return name, frame, crf.refine(frame, saliency, settings, backend)
 
-    return map_in_order(refine, maps, options.crf_workers)
+    return _refine_maps(refine, maps, options.crf_workers)
+
+
+def _refine_maps(refine: Callable, maps: Iterator, num_workers: int) -> Iterator:
+    with contextlib.closing(maps):
+        yield from map_in_order(refine, maps, num_workers)

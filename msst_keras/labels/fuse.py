@@ -96,6 +96,8 @@ def fuse_labels(
     if labels_dir.exists():
         raise FileExistsError(f"{labels_dir}: labels are here already, reviewed perhaps; choose another folder")
     found = {(m, s.name): _find_maps(folder, s) for m, folder in maps_dirs.items() for s in sequences}
+    for method, folder in maps_dirs.items():
+        images.check_scale((path for s in sequences for path in found[method, s.name].values()), str(folder))
     weights = _fit(sequences, maps_dirs, found, free_offset)
     rows: list[dict[str, Any]] = []
     scores: list[list[float]] = []  # of each frame with a mask: IoU of the methods, of the plain mean, of the fused

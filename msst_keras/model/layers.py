@@ -103,7 +103,8 @@ def set_layers(model: keras.Model, layers: Mapping[str, Sequence[np.ndarray]], f
 
     Args:
         model: A backbone.
-        layers: Layer name -> (kernel, bias) or (scale, offset), made for RGB.
+        layers: Layer name -> (kernel, bias) or (scale, offset), made for RGB. These layers get an attribute
+            `is_loaded`, so that a training can tell them from the others.
         first: The first convolution's name. In a model of 4 channels it is left as it is (section 4.1), and the scale
             and offset of the prior are too.
         source: Where the weights came from, for the error.
@@ -125,6 +126,7 @@ def set_layers(model: keras.Model, layers: Mapping[str, Sequence[np.ndarray]], f
                     f"{source}: expected a {weight.name} {tuple(weight.shape)} for {name}, found {array.shape}."
                 )
         layer.set_weights(values)
+        layer.is_loaded = True
 
 
 def normalized_convolution(

@@ -31,17 +31,12 @@ from msst_keras.model import topdown
 from msst_keras.model.backbones import build_backbone, output_strides
 from msst_keras.model.layers import fold_batch_norms, scale_channels
 from msst_keras.model.losses import SIDES
-from msst_keras.model.options import DECODERS, FUSIONS, MOTION_INPUTS, VARIANTS
+from msst_keras.model.options import DECODERS, FUSIONS, LSTM_FILTERS, LSTM_KERNEL_SIZE, MOTION_INPUTS, VARIANTS
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
 from msst_keras.model.topdown import MotionImage
 
 # Channels of a branch's 3x3 convolution (section 3.2).
 BRANCH_CHANNELS = 128
-# Channels of the ConvLSTM's state; the paper gives no number. These are twice the four maps it reads, so that it can
-# hold a map's past and its change apart. 16 took twice the time, since the ConvLSTM works at full resolution.
-LSTM_FILTERS = 8
-# The paper gives no size; 3 is the size of all its other kernels but the 1x1 ones.
-LSTM_KERNEL_SIZE = 3
 
 
 def build_msst(

@@ -13,8 +13,10 @@ from keras import ops
 class ConvLSTM2D(keras.layers.ConvLSTM2D):
     """Keras's ConvLSTM2D, "same" padding and last output only, for any height and width, also unknown ones.
 
-    Keras makes the initial state from the size the layer was built with, and so allows that size alone. Here the state
-    comes from the input; the numbers are the same.
+    Keras makes the initial state from the size the layer was built with, and so allows that size alone. Here nothing
+    depends on it; the numbers are the same. The T steps stand in the graph one by one, which takes less time than
+    Keras's loop: the inputs of all steps and gates are one convolution, and before the first step, whose state is 0,
+    there is no recurrent convolution.
 
     Input (B, T, H, W, C), T known; output (B, H, W, filters) in (-1, 1): the hidden state behind step T.
 
@@ -45,9 +47,23 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
         self.input_spec = self.cell.input_spec = None
 
     def call(self, sequences, training=False):
-        batch, _, height, width, _ = ops.shape(sequences)
-        state = ops.zeros((batch, height, width, self.filters), dtype=self.compute_dtype)
-        return super().call(sequences, initial_state=[state, state], training=training)
+        cell, num_steps = self.cell, sequences.shape[1]
+        _, _, height, width, channels = ops.shape(sequences)
+        inputs = ops.reshape(sequences, (-1, height, width, channels))
+        inputs = ops.conv(inputs, cell.kernel, padding="same") + cell.bias
+        inputs = ops.reshape(inputs, (-1, num_steps, height, width, 4 * self.filters))
+        hidden = carry = None
+        if num_steps == 1:  # no step would have a recurrent convolution, and its kernel no gradient
+            hidden = ops.zeros_like(inputs[:, 0, ..., : self.filters])
+        for step in range(num_steps):
+            gates = inputs[:, step]
+            if hidden is not None:
+                gates += ops.conv(hidden, cell.recurrent_kernel, padding="same")
+            enter, keep, new, leave = ops.split(gates, 4, axis=-1)
+            new = cell.recurrent_activation(enter) * cell.activation(new)
+            carry = new if carry is None else cell.recurrent_activation(keep) * carry + new
+            hidden = cell.recurrent_activation(leave) * cell.activation(carry)
+        return hidden
 
     def compute_output_shape(self, sequences_shape):
         batch, _, height, width, _ = sequences_shape

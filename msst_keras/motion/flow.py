@@ -151,8 +151,9 @@ class FlowEstimator:
         self._start()
 
     def _start(self) -> None:
-        # The reduced frames, the newest last.
+        # The reduced frames, the newest last, and their times.
         self._frames: collections.deque[np.ndarray] = collections.deque(maxlen=self.settings.stride + 1)
+        self._times: collections.deque[float] = collections.deque(maxlen=self.settings.stride + 1)
         self._frame_shape: tuple[int, ...] | None = None
         self._num_frames = 0
 
@@ -213,15 +214,20 @@ class FlowEstimator:
             yield from stream.push(frame)
         yield from stream.close()
 
-    def push(self, frame: np.ndarray) -> list[np.ndarray]:
+    def push(self, frame: np.ndarray, time: float | None = None) -> list[np.ndarray]:
         """Takes the next frame and returns the flows that became known, in frame order.
 
         Forward, there is none at first, and then one each time, that of the frame `stride` before. Backward, there is
         none for the first frame, two for the second (the flow of the first frame leads to it), and then that of each
         frame at once.
 
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            time: Of the frame, counted in frames from anywhere. A live video leaves frames out; what moves has then
+                moved farther, and its flow is divided by the time that passed. None counts the frames.
+
         Raises:
-            ValueError: See `between`.
+            ValueError: See `between`; or a time that is not later than that of the frame before.
         """
         grey = self.resize(frame)
         if self._num_frames and frame.shape != self._frame_shape:
@@ -229,33 +235,40 @@ class FlowEstimator:
                 f"Frames of one sequence must have one size, found {self._frame_shape}, then {frame.shape} "
                 f"at frame {self._num_frames}."
             )
+        time = self._num_frames if time is None else time
+        if self._times and not time > self._times[-1]:  # also true for NaN
+            raise ValueError(f"Times of frames must rise, found {time} after {self._times[-1]}.")
         self._frame_shape = frame.shape
         self._frames.append(grey)
+        self._times.append(time)
         self._num_frames += 1
-        frames, stride = self._frames, self.settings.stride
+        frames, stride, span = self._frames, self.settings.stride, time - self._times[0]
         if self._num_frames == 1:
             return []
         if self.settings.direction == "forward":
-            return [self._measure(frames[0], grey, stride)] if len(frames) > stride else []
+            return [self._measure(frames[0], grey, span)] if len(frames) > stride else []
         # The oldest frame held is the one `stride` before, or the first of the sequence.
-        flows = [self._measure(frames[0], grey, -1)] if self._num_frames == 2 else []
-        return [*flows, self._measure(grey, frames[0], len(frames) - 1)]
+        flows = [self._measure(frames[0], grey, -span)] if self._num_frames == 2 else []
+        return [*flows, self._measure(grey, frames[0], span)]
 
     def close(self) -> list[np.ndarray]:
         """Ends the sequence and returns the remaining flows in order. The estimator can then be used again."""
         frames, direction = list(self._frames), self.settings.direction
-        num_frames, stride = self._num_frames, self.settings.stride
+        num_frames, stride, times = self._num_frames, self.settings.stride, list(self._times)
         self._start()
         if num_frames == 1:
             return [np.zeros((*self.settings.motion_size, 2), np.float32)]
         if num_frames == 0 or direction == "backward":
             return []
-        waiting = frames[-min(stride, num_frames) : -1]
-        flows = [self._measure(frame, frames[-1], len(waiting) - index) for index, frame in enumerate(waiting)]
-        return [*flows, self._measure(frames[-1], frames[-2], -1)]
+        waiting = slice(-min(stride, num_frames), -1)
+        flows = [
+            self._measure(frame, frames[-1], times[-1] - time)
+            for frame, time in zip(frames[waiting], times[waiting], strict=True)
+        ]
+        return [*flows, self._measure(frames[-1], frames[-2], times[-2] - times[-1])]
 
-    def _measure(self, first: np.ndarray, second: np.ndarray, num_steps: int = 1) -> np.ndarray:
-        """Rounded flow per frame over `num_steps` frames, negative to negate it."""
+    def _measure(self, first: np.ndarray, second: np.ndarray, num_steps: float = 1) -> np.ndarray:
+        """Rounded flow per frame over the time of `num_steps` frames, negative to negate it."""
         flow = np.round(self._calculate(first, second) / np.float32(num_steps * FLOW_STEP)) * np.float32(FLOW_STEP)
         if not (np.abs(flow) < MAX_FLOW).all():
             raise ValueError(

@@ -96,11 +96,17 @@ def _camera_basis(flow, camera: str):
 def percentile(maps, percent: int):
     """`numpy.percentile` of each map: (B, h, w) float32 -> (B, 1, 1)."""
     batch, height, width = ops.shape(maps)
-    ordered = ops.sort(ops.reshape(maps, (batch, height * width)), axis=-1)
-    hundredths = percent * (height * width - 1)  # whole numbers: float32 is not exact for the position in a large map
+    num_pixels = height * width
+    hundredths = percent * (num_pixels - 1)  # whole numbers: float32 is not exact for the position in a large map
     below, share = hundredths // 100, ops.cast(hundredths % 100, "float32") / 100
-    above = ops.minimum(below + 1, height * width - 1)
-    low, high = ops.take(ordered, below, axis=1), ops.take(ordered, above, axis=1)
+    above = ops.minimum(below + 1, num_pixels - 1)
+    flat = ops.reshape(maps, (batch, num_pixels))
+    if isinstance(num_pixels, int) and 4 * (num_pixels - below) <= num_pixels:
+        # Only the largest are put in order, which takes a sixth of the time for the 99th percentile.
+        ordered, first = ops.flip(ops.top_k(flat, num_pixels - below)[0], axis=-1), below
+    else:
+        ordered, first = ops.sort(flat, axis=-1), 0
+    low, high = ops.take(ordered, below - first, axis=1), ops.take(ordered, above - first, axis=1)
     return ops.reshape(low + (high - low) * share, (batch, 1, 1))
 
 
@@ -132,8 +138,13 @@ def pool_regions(images, feature_maps, strides, superpixels, num_regions: int):
     """
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
     shape = (batch, num_levels, num_regions)
-    colors = ops.segment_sum(_repeat_levels(images, num_levels), labels, batch * num_levels * num_regions)
-    sums = [ops.reshape(colors, (*shape, images.shape[-1]))]
+    # Channel by channel: sums of single numbers take less time than sums of threes.
+    channels = [images[..., index : index + 1] for index in range(images.shape[-1])]
+    colors = [
+        ops.segment_sum(_repeat_levels(channel, num_levels)[:, 0], labels, batch * num_levels * num_regions)
+        for channel in channels
+    ]
+    sums = [ops.reshape(ops.stack(colors, axis=-1), (*shape, images.shape[-1]))]
     maps_of = {}  # by stride: maps of one stride share their cells
     for features, stride in zip(feature_maps, strides, strict=True):
         maps_of.setdefault(stride, []).append(ops.cast(features, "float32"))

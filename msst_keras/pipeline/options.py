@@ -44,6 +44,13 @@ class ServeDataOptions:
         "HOST:PORT of the dispatcher. Without it, this process is the dispatcher; with it, a worker.", None
     )
     host: str | None = option("Name under which others reach this worker; by default the machine's own name.", None)
+    # The service runs whatever computation a client sends, and that may read and write files.
+    listen: str = option(
+        "Who may connect: this machine alone, or all that reach the port. Whoever may connect can read and write every "
+        "file that the user of this program can: all is for a network on which you trust everybody.",
+        "loopback",
+        choices=("loopback", "all"),
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

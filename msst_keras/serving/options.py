@@ -8,6 +8,7 @@ from msst_keras.options import Size, check_options, option
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 CHECKPOINTS = ("last", "best")
+SAVED_MODEL, ONNX = FORMATS = ("saved_model", "onnx")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,12 @@ class ExportOptions:
         "What the network computes in. float32 runs well everywhere; bfloat16 only where the hardware multiplies it.",
         "float32",
         choices=PRECISIONS,
+    )
+    format: str = option(
+        "saved_model: what predict and TF Serving use. onnx: encoder and fuser alone, as ONNX files for other programs "
+        "(needs the extra: pip install 'msst-keras[onnx]').",
+        SAVED_MODEL,
+        choices=FORMATS,
     )
     checkpoint: str = option("Of the run; best: of its validations, by S-measure.", "last", choices=CHECKPOINTS)
 

@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
@@ -92,7 +93,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def serve(app: Starlette, host: str, port: int, what: str) -> None:
+def serve(app: Starlette, host: str, port: int, what: str, until: threading.Event | None = None) -> None:
     """Serves until it is stopped (Ctrl-C), and prints the address.
 
     Args:
@@ -100,6 +101,7 @@ def serve(app: Starlette, host: str, port: int, what: str) -> None:
       host: the address to listen on. On any address but 127.0.0.1, localhost and ::1, requests need a token.
       port: the port to listen on; 0 takes a free one.
       what: what the page shows, for the line that is printed.
+      until: ends it too, when it is set.
 
     Raises:
       OSError: the address is taken, or is not this machine's.
@@ -117,8 +119,16 @@ def serve(app: Starlette, host: str, port: int, what: str) -> None:
         )  # fmt: skip
         # uvicorn raises the signal that stopped it again when it is done. As SystemExit it closes what is open here.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        server = uvicorn.Server(config)
+        if until is not None:
+            threading.Thread(target=_stop_when_set, args=(server, until), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
+
+
+def _stop_when_set(server: uvicorn.Server, until: threading.Event) -> None:
+    until.wait()
+    server.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:

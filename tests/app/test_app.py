@@ -85,7 +85,7 @@ def test_a_video_goes_in_and_maps_and_overlay_come_out(server, saved_model, vide
 def test_what_is_no_video_is_one_sentence(server, tmp_path, video):
     for name, content, sentence in (
         ("notes.mp4", b"just some text", "notes.mp4: not a readable video; expected a file that FFmpeg decodes"),
-        ("cut.avi", video.read_bytes()[:300], "cut.avi: not "),
+        ("cut.avi", video.read_bytes()[:300], "cut.avi: cut off or damaged: has 300 bytes"),
     ):
         (tmp_path / name).write_bytes(content)
         assert send(server, tmp_path / name)[0] == 200

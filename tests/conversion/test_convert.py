@@ -22,6 +22,7 @@ from msst_keras.data.datasets import Sequence, find_sequences
 from msst_keras.data.label_folders import add_coarse_labels
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.prior import MotionPrior, load_prior
+from msst_keras.motion.prior_folds import add_folds, trained_weights
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 from msst_keras.records import shard_files
@@ -54,7 +55,7 @@ def make_motion(*, prior="magnitude", store_flow=True):
     return MotionOptions(FLOW, None, prior, store_flow)
 
 
-def make_shards_here(shards, motion, num_workers, lock, on_frame, report):
+def make_shards_here(shards, motion, num_workers, on_frame, report):
     maker = ShardMaker(motion)
     return [maker.make(shard, on_frame)[0] for shard in shards]
 
@@ -172,6 +173,26 @@ def test_other_flags_or_inputs_do_not_mix(davis, tmp_path):
         convert.convert(sequences, tmp_path / "unfinished", make_motion(), DESCRIPTION)
     with pytest.raises(ValueError, match="is not empty and holds no records"):
         convert.convert(sequences, davis, make_motion(), DESCRIPTION)
+
+
+def test_corrected_masks_under_the_same_names_are_other_records(davis, tmp_path):
+    sequences = find_sequences("davis", davis)
+    convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)
+    path = sequences[0].mask_paths[0][0]
+    mask = images.read_mask(path, "nonzero")
+    path.write_bytes(images.encode_png(255 * mask[:, ::-1].astype(np.uint8)))
+    before = contents(tmp_path / "out")
+    with pytest.raises(ValueError, match="out holds other records: other inputs; choose another .* or give --overw"):
+        convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)
+    assert contents(tmp_path / "out") == before
+    convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION, overwrite=True)
+    record = read(tmp_path / "out")[sequences[0].name, 0]
+    np.testing.assert_array_equal(images.decode_frame(record.mask, "")[..., 0] > 127, mask[:, ::-1])
+    # The difference is named: here the split, below what is stored.
+    with pytest.raises(ValueError, match="other records: split train .now val.; choose"):
+        convert.convert(sequences, tmp_path / "out", make_motion(), {**DESCRIPTION, "split": "val"})
+    with pytest.raises(ValueError, match="other records: motion flow_stored True .now False.; choose"):
+        convert.convert(sequences, tmp_path / "out", make_motion(store_flow=False), DESCRIPTION)
 
 
 def test_bad_arguments_are_refused(davis, tmp_path):
@@ -334,6 +355,52 @@ def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp
     monkeypatch.setattr(workers, "make_shards", make_shards_here)
     convert.add_prior(folder, str(network))
     assert len(written) == 2 and contents(folder) == contents(tmp_path / "fresh")
+
+
+def test_each_sequence_gets_the_prior_that_did_not_see_it_and_an_interrupted_change_goes_on(
+    davis, tmp_path, network, monkeypatch
+):
+    """Of s0 the classifier of fold 1, of s1 that of fold 0; one that nobody trained on gets that of all."""
+    make_davis(tmp_path / "more", lengths=(3, 2, 2))
+    sequences, folder = find_sequences("davis", tmp_path / "more"), tmp_path / "changed"
+    path = tmp_path / "folds.keras"
+    path.write_bytes(network.read_bytes())
+    prior = load_prior(path)
+    whole = trained_weights(prior)
+    folds = [[*whole[:-1], whole[-1] + np.float32(shift)] for shift in (1.5, -1.5)]  # of the scores of all regions
+    add_folds(path, {"s0": 1, "s1": 0}, folds)
+
+    convert.convert(sequences, folder, make_motion(prior="none"), DESCRIPTION, num_shards=2)
+    write_shard, written = shard_files.write_shard, []
+
+    def write_one(path, frames):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_shard(path, frames)
+
+    monkeypatch.setattr(shard_files, "write_shard", write_one)
+    with pytest.raises(KeyboardInterrupt):
+        convert.add_prior(folder, str(path))
+    monkeypatch.setattr(shard_files, "write_shard", write_shard)
+    convert.add_prior(folder, str(path))
+    convert.convert(sequences, tmp_path / "fresh", network_motion(path), DESCRIPTION, num_shards=2)
+    assert contents(folder) == contents(tmp_path / "fresh")
+
+    stored = {}
+    for (sequence, _), record in read(folder).items():
+        flow = flow_files.decode_flow_png(record.flow, "flow")
+        inputs = {"flow": flow[None], "superpixels": segment(flow, prior.superpixel_settings)[None]}
+        levels = []
+        for weights in (whole, *folds):
+            for variable, array in zip(prior.trainable_variables, weights, strict=True):
+                variable.assign(array)
+            levels.append(np.rint(prior(inputs).numpy()[0, ..., 0] * 255))
+        found = cv2.imdecode(np.frombuffer(record.prior, np.uint8), cv2.IMREAD_UNCHANGED).astype(float)
+        differences = [np.abs(found - each).max() for each in levels]
+        stored.setdefault(sequence, set()).add(int(np.argmin(differences)))
+        assert min(differences) <= 1 < sorted(differences)[1]  # one thread here, several there: a grey level at most
+    assert stored == {"s0": {2}, "s1": {1}, "s2": {0}}
 
 
 def test_a_prior_that_does_not_fit_is_refused(davis, tmp_path, network):

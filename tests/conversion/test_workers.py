@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from msst_keras import locks
 from msst_keras.conversion import convert, workers
 from msst_keras.conversion.shard_maker import ShardMaker
 from msst_keras.conversion.sources import NewShard
@@ -96,8 +97,9 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from msst_keras.conversion import workers
-with workers.hold_folder(Path(sys.argv[1])) as lock:
-    worker = workers.Worker(None, lock)
+from msst_keras.locks import hold_folder
+with hold_folder(Path(sys.argv[1])):
+    worker = workers.Worker(None)
     print(worker._process.pid, flush=True)
     time.sleep(60)
 """
@@ -114,20 +116,20 @@ def test_a_worker_ends_with_its_parent_and_holds_the_folder_until_then(tmp_path,
     process.wait()
     process.stdout.close()
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    assert is_alive(pid) and not workers._lock(descriptor)
+    assert is_alive(pid) and not locks.lock(descriptor)
     os.close(descriptor)
     os.kill(pid, signal.SIGCONT)
-    with workers.hold_folder(tmp_path):  # waits for it
+    with locks.hold_folder(tmp_path):  # waits for it
         assert not is_alive(pid)
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_ORPHANS_SECONDS", 0.1)
-    with workers.hold_folder(tmp_path / "new"):
+    monkeypatch.setattr(locks, "_ORPHANS_SECONDS", 0.1)
+    with locks.hold_folder(tmp_path / "new"):
         started = time.monotonic()
-        with pytest.raises(BlockingIOError, match="another process is writing records here"):
-            with workers.hold_folder(tmp_path / "new"):
+        with pytest.raises(BlockingIOError, match="another process is writing here"):
+            with locks.hold_folder(tmp_path / "new"):
                 pass
         assert time.monotonic() - started > 0.1
-    with workers.hold_folder(tmp_path / "new"):
+    with locks.hold_folder(tmp_path / "new"):
         assert not list((tmp_path / "new").iterdir())

@@ -76,14 +76,60 @@ def test_grey_palette_and_opaque_frames_become_rgb():
         np.testing.assert_array_equal(images.decode_frame(encoded, "frame"), expected)
 
 
-def test_exif_orientation_is_not_applied():
+# EXIF orientation -> the picture that is shown of a stored one.
+TURNS = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(image.swapaxes(0, 1), 2),
+    8: lambda image: np.rot90(image),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied(tmp_path, image_format, turn):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    encoded = encode(make_photo(), "JPEG", exif=exif)
-    np.testing.assert_array_equal(
-        images.decode_frame(encoded, "frame"),
-        cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[..., ::-1],
-    )
+    exif[0x0112] = turn
+    photo = make_photo()
+    options = {"lossless": True} if image_format == "WEBP" else {"quality": 100} if image_format == "JPEG" else {}
+    encoded = encode(photo, image_format, exif=exif, **options)
+    expected = TURNS[turn](photo)
+    shown = images.decode_frame(encoded, "frame")
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).mean() < (3 if image_format == "JPEG" else 0.001)
+    assert not images.is_plain(encoded)  # so that records hold a PNG that lies right
+    (tmp_path / "frame").write_bytes(encoded)
+    assert images.read_image_size(tmp_path / "frame") == expected.shape[:2]
+    (tmp_path / "mask").write_bytes(encode((photo[..., 0] > 128) * np.uint8(255), image_format, exif=exif, **options))
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask", "half"), TURNS[turn](photo[..., 0] > 128))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's own
+@pytest.mark.parametrize(
+    "data", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(60), b"x" * 40]
+)
+def test_damaged_exif_data_turns_nothing(data):
+    photo = make_photo()
+    encoded = encode(photo, "JPEG", quality=100, exif=data)
+    assert np.abs(images.decode_frame(encoded, "frame").astype(int) - photo).mean() < 3
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_the_end_of_a_jpeg_does_not_matter(progressive):
+    encoded = encode(make_photo(), "JPEG", progressive=progressive)
+    thumbnail = encode(make_photo(12, 16), "JPEG")
+    for tail in (b"\xff\xda" + bytes(50), b"\0\0\0\x18ftypmp42" + thumbnail[:-2], b"\xff\xd9\xff\xda"):
+        np.testing.assert_array_equal(
+            images.decode_frame(encoded + tail, "motion.jpg"), images.decode_frame(encoded, "frame.jpg")
+        )
+        with pytest.raises(ValueError, match="motion.jpg: cut off or damaged"):
+            images.decode_frame(encoded[:-2] + bytes(2), "motion.jpg")
+    inner = Image.Exif()
+    inner[0x010E] = thumbnail.decode("latin-1")  # an end of image within a segment is none
+    assert images.decode_frame(encode(make_photo(), "JPEG", exif=inner), "frame").shape == (48, 67, 3)
 
 
 def test_frames_that_8_bit_rgb_cannot_represent_are_refused(tmp_path):
@@ -155,12 +201,75 @@ def test_mask_rules_on_values_computed_by_hand(tmp_path):
     assert read(indices, "nonzero") == [[0, 1, 1]]
     assert read(np.array([[0, 1, 255]], np.uint8), "nonzero") == [[0, 1, 1]]
     assert read(np.array([[[0, 0, 0], [0, 0, 9], [9, 0, 0]]], np.uint8), "nonzero") == [[0, 1, 1]]
-    assert read(np.array([[0, 127, 128, 255]], np.uint8), "half") == [[0, 0, 1, 1]]
+    assert read(np.array([[0, 128, 129, 255]], np.uint8), "half") == [[0, 0, 1, 1]]  # as PySODMetrics cuts
     assert read(np.array([[False, True]]), "half") == [[0, 1]]
     assert read(np.zeros((1, 2), np.uint8), "half") == [[0, 0]]
     colours = np.array([[[255, 255, 255], [0, 255, 255], [0, 0, 0], [255, 255, 254]]], np.uint8)
     assert read(colours, "fbms", "gt.ppm", "PPM") == [[0, 1, 1, 1]]
     assert read(np.array([[0, 85, 255]], np.uint8), "fbms", "gt.pgm", "PPM") == [[0, 1, 1]]
+
+
+def disk(size=(60, 80), radius=15.0, softness=1.0):
+    """A round object, float in 0..1: 0.5 at its rim, and from 0 to 1 over `softness` pixels."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    distance = radius - np.hypot(rows - size[0] / 2, columns - size[1] / 2)
+    return np.clip(0.5 + distance / softness, 0, 1)
+
+
+@pytest.mark.parametrize("softness", [1, 3, 8, 20])
+@pytest.mark.parametrize(
+    "image_format, mode", [("PNG", "L"), ("PNG", "RGB"), ("BMP", "L"), ("JPEG", "L"), ("JPEG", "RGB")]
+)
+def test_soft_masks_are_cut_in_the_middle(tmp_path, softness, image_format, mode):
+    soft = np.rint(255 * disk(softness=softness)).astype(np.uint8)
+    (tmp_path / "mask").write_bytes(encode(Image.fromarray(soft).convert(mode), image_format))
+    mask = images.read_mask(tmp_path / "mask", "nonzero")
+    assert np.mean(mask != (disk(softness=softness) > 0.5)) < 0.005
+    if image_format != "JPEG":
+        np.testing.assert_array_equal(mask, soft > 128)
+
+
+def test_masks_reduced_from_larger_ones_are_cut_in_the_middle(tmp_path):
+    hard = (disk((120, 160), 30) > 0.5).astype(np.uint8) * 255
+    small = cv2.resize(hard, (80, 60), interpolation=cv2.INTER_AREA)  # five levels
+    assert np.unique(small).size <= 5
+    (tmp_path / "mask").write_bytes(encode(small))
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask", "nonzero"), small > 128)
+
+
+@pytest.mark.parametrize("levels", [(1, 2), (38, 75), (85, 170, 255), (1, 255), (200, 255)])
+def test_indices_of_objects_are_no_soft_edges(tmp_path, levels):
+    mask = np.zeros((40, 60), np.uint8)
+    for number, level in enumerate(levels):
+        mask[5:30, 5 + 15 * number : 18 + 15 * number] = level
+    mask[35, 35] = levels[0]  # an object of one pixel
+    (tmp_path / "mask").write_bytes(encode(mask))
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask", "nonzero"), mask > 0)
+
+
+def test_masks_whose_edges_cannot_be_told_are_refused(tmp_path):
+    soft = np.rint(255 * disk(softness=8)).astype(np.uint8)
+    colours = np.stack([soft, soft // 3, 255 - soft], axis=2)
+    for image_format in ("PNG", "JPEG"):
+        (tmp_path / "mask").write_bytes(encode(colours, image_format))
+        with pytest.raises(ValueError, match="mask: expected a mask of a few colours, found many"):
+            images.read_mask(tmp_path / "mask", "nonzero")
+    (tmp_path / "mask").write_bytes(encode((soft > 128).astype(np.uint8), "JPEG", quality=100))
+    with pytest.raises(ValueError, match="mask: expected a mask of 0 to 255, found nothing above [12] "):
+        images.read_mask(tmp_path / "mask", "nonzero")
+
+
+def test_maps_of_0_and_1_are_told_from_maps_of_0_to_255(tmp_path):
+    def write(*highest):
+        for number, level in enumerate(highest):
+            (tmp_path / f"{number}.png").write_bytes(encode(np.array([[0, level]], np.uint8)))
+        return [tmp_path / f"{number}.png" for number in range(len(highest))]
+
+    for highest in ((0, 0), (0, 1, 2), (255, 1)):  # a method may see nothing in one frame, or in all
+        images.check_scale(write(*highest), "maps")
+    for highest in ((0, 1), (1, 1, 1)):
+        with pytest.raises(ValueError, match="maps: expected maps of 0 to 255, found nothing above 1 in any of them"):
+            images.check_scale(write(*highest), "maps")
 
 
 def test_masks_that_contradict_their_rule_are_refused(tmp_path):

@@ -25,13 +25,89 @@ def test_links_that_lead_nowhere_are_refused(tmp_path, target):
         layouts.list_images(tmp_path)
 
 
-@pytest.mark.parametrize("name", [b"\xff.jpg", b"a\nb.jpg"])
-def test_names_that_cannot_be_printed_are_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        (b"\xff.jpg", r"\\udcff.jpg"),
+        (b"a\nb.jpg", r"a\\nb.jpg"),
+        (b"\x1b[2J.jpg", r"\\x1b\[2J.jpg"),
+        ("gpj.\u202e1.jpg".encode(), r"gpj.\\u202e1.jpg"),
+    ],
+)
+def test_names_that_steer_a_terminal_are_refused_and_escaped(tmp_path, name, shown):
     with open(os.path.join(os.fsencode(tmp_path), name), "wb"):
         pass
-    with pytest.raises(ValueError, match="jpg': this name cannot be printed; rename it") as caught:
+    with pytest.raises(
+        ValueError, match=f"{shown}: this name holds control characters, or bytes that are no UTF-8"
+    ) as e:
         layouts.list_images(tmp_path)
-    assert str(caught.value).isprintable()
+    assert str(e.value).isprintable()
+
+
+NAMES = [
+    "Screen Recording 2024-05-01 at 3.15.20\u202fPM 1.jpg", "v\u00a0letu 1.jpg", "\u30d5\u30ec\u30fc\u30e0\u30001.jpg",
+    "\u0641\u06cc\u0644\u0645\u200c\u0647\u0627 1.jpg", "\U0001f468\u200d\U0001f469 1.jpg", "e\u0301t\u00e9 1.jpg",
+    "[a],{b} (c) ~$x; 'y' 1.jpg", "12:30:05.jpg", "a" * 235 + "1.jpg", "-rf 1.jpg", "\u00b2 1.jpg",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_every_script_are_names(tmp_path, name):
+    (tmp_path / name).touch()
+    assert layouts.list_images(tmp_path) == [tmp_path / name]
+    assert layouts.printable(name) == name
+    frames, _ = layouts.pair_masks(layouts.Place("x", tmp_path, (), "nonzero"))
+    assert frames == (tmp_path / name,)
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", "#recycle", ".thumbnails", "$RECYCLE.BIN"])
+def test_folders_that_systems_make_are_passed_over(tmp_path, folder):
+    (tmp_path / folder / "00000.jpg").mkdir(parents=True)
+    (tmp_path / "00000.jpg").touch()
+    assert layouts.list_images(tmp_path) == [tmp_path / "00000.jpg"]
+    assert layouts.subfolders(tmp_path) == []
+    assert [place.name for place in layouts.folder(tmp_path, "all")] == [tmp_path.name]
+
+
+@pytest.mark.parametrize(
+    "numbers, places, first",
+    [((0, 1, 2, 3, 40, 41), 1, ("3", "40")), ((0, 10, 20, 40), 1, ("20", "40")), ((1, 2, 4, 5, 7), 2, ("2", "4"))],
+)
+def test_gaps_in_numbers_are_told(tmp_path, numbers, places, first):
+    told = layouts.describe_gaps(tuple(tmp_path / f"{number}.jpg" for number in numbers))
+    assert f"frames are missing in {places} places, the first between {first[0]}.jpg and {first[1]}.jpg" in told
+
+
+@pytest.mark.parametrize("numbers", [(), (7,), (3, 9), (0, 1, 2), (0, 10, 20, 30)])
+def test_numbers_that_follow_one_another_have_no_gap(tmp_path, numbers):
+    assert layouts.describe_gaps(tuple(tmp_path / f"{number}.jpg" for number in numbers)) == ""
+
+
+def test_where_all_names_end_with_one_number_the_one_that_differs_counts(tmp_path):
+    names = [f"PXL_2024050{day}_12.MP.jpg" for day in (1, 2, 3, 7)]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    frames, _ = layouts.pair_masks(layouts.Place("x", tmp_path, (), "nonzero"))
+    assert [path.name for path in frames] == names
+    assert "between PXL_20240503_12.MP.jpg and PXL_20240507_12.MP.jpg" in layouts.describe_gaps(frames)
+
+
+def test_files_of_other_kinds_are_told(tmp_path):
+    for name in ("1.jpg", "2.heic", "3.HEIC", "4.gif", "notes.txt", ".hidden"):
+        (tmp_path / name).touch()
+    told = layouts.describe_left_out(tmp_path, layouts.IMAGE_SUFFIXES)
+    assert "3 files of other kinds are left out (.gif, .heic), such as 2.heic" in told
+    assert layouts.describe_left_out(tmp_path, (*layouts.IMAGE_SUFFIXES, ".heic", ".gif")) == ""
+
+
+def test_letters_that_a_mac_took_apart_are_the_same_letters(tmp_path):
+    for folder, name in (("image", "\u00e9t\u00e9.jpg"), ("mask", "e\u0301te\u0301.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    ((image, mask),) = layouts.pair_stills(tmp_path)
+    assert mask.parent.name == "mask"
+    assert layouts.find_named(mask.parent, "\u00e9t\u00e9.png") == mask
+    assert layouts.find_named(image.parent, "\u00e9t\u00e9.jpg") == image
 
 
 @pytest.mark.parametrize(

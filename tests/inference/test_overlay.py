@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import cv2
-import imageio_ffmpeg
+from fractions import Fraction
+from types import SimpleNamespace
+
+import av
 import numpy as np
 import pytest
 
+from msst_keras.data import videos
 from msst_keras.inference.overlay import OverlayWriter, contact_sheet, overlay
 
 YELLOW, DARK_BLUE = np.array([254, 232, 56]), np.array([0, 34, 78])  # the ends of cividis
@@ -14,14 +17,7 @@ YELLOW, DARK_BLUE = np.array([254, 232, 56]), np.array([0, 34, 78])  # the ends 
 
 def read_video(path) -> tuple[list[np.ndarray], float]:
     """The RGB frames of a video and its frame rate."""
-    capture = cv2.VideoCapture(str(path))
-    frame_rate, frames = capture.get(cv2.CAP_PROP_FPS), []
-    while True:
-        is_read, frame = capture.read()
-        if not is_read:
-            capture.release()
-            return frames, frame_rate
-        frames.append(frame[..., ::-1])
+    return [frame.image for frame in videos.read_video(path)], float(videos.probe_video(path).frame_rate)
 
 
 class TestOverlay:
@@ -85,7 +81,7 @@ class TestOverlayWriter:
             assert not path.exists()
         assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
         decoded, frame_rate = read_video(path)
-        assert frame_rate == pytest.approx(29.97)
+        assert frame_rate == pytest.approx(29.97, abs=1e-4)
         assert len(decoded) == 5
         for frame, result in zip(frames, decoded, strict=True):
             assert result.shape == (48, 64, 3)
@@ -109,28 +105,58 @@ class TestOverlayWriter:
             pass
         assert not any(tmp_path.iterdir())
 
-    def test_lost_frame(self, tmp_path, monkeypatch):
-        def lossy(*arguments, open_encoder=imageio_ffmpeg.write_frames, **options):
-            """Drops black frames."""
-            encoder = open_encoder(*arguments, **options)
-            encoder.send(None)
-            try:
-                while True:
-                    frame = yield
-                    if frame.any():
-                        encoder.send(frame)
-            finally:
-                encoder.close()
+    def test_frames_are_shown_at_their_times_in_their_shape_and_colours(self, tmp_path):
+        times = [0, 0.04, 0.08, 0.5, 0.54, 3.0]
+        with OverlayWriter(tmp_path / "video.mp4", 25, (48, 64), Fraction(3, 2)) as writer:
+            for seconds in times:
+                writer.write(np.full((48, 64, 3), (200, 60, 20), np.uint8), seconds)
+        np.testing.assert_allclose([frame.seconds for frame in videos.read_video(tmp_path / "video.mp4")], times)
+        assert videos.probe_video(tmp_path / "video.mp4").sample_aspect == Fraction(3, 2)
+        with av.open(str(tmp_path / "video.mp4")) as container:
+            frame = next(container.decode(video=0))
+            assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (1, 1, 1, 1)
+            np.testing.assert_allclose(frame.to_ndarray(format="rgb24")[24, 32], (200, 60, 20), atol=5)
 
-        monkeypatch.setattr(imageio_ffmpeg, "write_frames", lossy)
+    def test_times_that_stand_still_lose_no_frame(self, tmp_path):
+        with OverlayWriter(tmp_path / "video.mp4", 25, (48, 64)) as writer:
+            for seconds in (0, 0, 0, 1e-7, 0.5):
+                writer.write(np.zeros((48, 64, 3), np.uint8), seconds)
+        assert videos.probe_video(tmp_path / "video.mp4").num_frames == 5
+
+    @pytest.mark.parametrize("name", ["12:30.mp4", "http:a.mp4", "%d a,b.mp4"])
+    def test_a_name_is_a_name(self, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        with OverlayWriter(name, 24, (16, 16)) as writer:
+            writer.write(np.zeros((16, 16, 3), np.uint8))
+        assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+    def test_a_full_disk_is_one_sentence(self, tmp_path):
+        """/dev/full stands for it: what is written there fails as on a full disk."""
+        writer = OverlayWriter(tmp_path / "video.mp4", 24, (240, 320))
+        generator = np.random.default_rng(0)
+        with pytest.raises(OSError, match="video.mp4: the video cannot be written .*; is the disk full?"):
+            with writer:
+                writer._unfinished_path.symlink_to("/dev/full")
+                for _ in range(100):
+                    writer.write(generator.integers(0, 256, (240, 320, 3), np.uint8))
+        assert not any(tmp_path.iterdir())
+
+    def test_a_folder_that_cannot_be_written_is_one_sentence(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match="file"), OverlayWriter(tmp_path / "file/video.mp4", 24, (16, 16)):
+            pass
+
+    def test_lost_frame(self, tmp_path):
         frame = np.full((16, 16, 3), 90, np.uint8)
         with (
             pytest.raises(OSError, match="3 frames were given and 2 are in the video"),
             OverlayWriter(tmp_path / "video.mp4", 24, (16, 16)) as writer,
         ):
             writer.write(frame)
-            writer.write(frame)
+            encoder, writer._stream = writer._stream, SimpleNamespace(encode=lambda frame: [])
             writer.write(frame * 0)
+            writer._stream = encoder
+            writer.write(frame)
         assert not any(tmp_path.iterdir())
 
     @pytest.mark.parametrize(
@@ -145,6 +171,10 @@ class TestOverlayWriter:
     def test_wrong_arguments(self, tmp_path, name, frame_rate, size, message):
         with pytest.raises(ValueError, match=message):
             OverlayWriter(tmp_path / name, frame_rate, size)
+
+    def test_wrong_sample_aspect(self, tmp_path):
+        with pytest.raises(ValueError, match="video.mp4: the sample aspect ratio must be positive, got 0"):
+            OverlayWriter(tmp_path / "video.mp4", 24, (16, 16), 0)
 
     @pytest.mark.parametrize(
         "frame, message",

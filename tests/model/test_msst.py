@@ -151,6 +151,23 @@ def test_fused_map_is_eq_5():
     np.testing.assert_allclose(outputs["fused"] - outputs["recurrent"], np.full((1, 32, 48, 1), expected), rtol=1e-5)
 
 
+def test_a_larger_kernel_reaches_farther_into_the_past():
+    """A point of the first frame of four: by one pixel a step with a kernel of 3, by three with 7."""
+    frames = np.random.default_rng(0).uniform(0, 255, (1, 4, 32, 48, 3)).astype(np.float32)
+    priors = np.zeros((1, 4, 32, 48, 1), np.float32)
+    for size in (3, 7):
+        model = build_small(lstm_filters=2, lstm_kernel_size=size, output_stride=8)
+        assert model.get_layer("fuser").get_layer("conv_lstm").cell.kernel.shape == (size, size, 4, 8)
+        layer = model.get_layer("fuser").get_layer("conv_lstm")
+        maps = np.random.default_rng(1).normal(size=(1, 4, 31, 31, 4)).astype(np.float32)
+        moved = maps.copy()
+        moved[0, 0, 15, 15] += 3
+        changed = np.abs(np.asarray(layer(moved)) - np.asarray(layer(maps))).max(axis=(0, 3)) > 0
+        rows = np.flatnonzero(changed.any(axis=1))
+        assert (rows.min(), rows.max()) == (15 - 4 * (size // 2), 15 + 4 * (size // 2))
+    assert np.isfinite(np.asarray(model({"frames": frames, "prior": priors})["fused"])).all()
+
+
 def test_training_starts_from_the_mean_of_the_maps():
     fuser = get_parts(small("st"))[1]
     maps = {"middle": np.full((1, 1, 2, 3, 2), 3, np.float32), "last": np.full((1, 1, 2, 3, 2), 5, np.float32)}
@@ -298,6 +315,24 @@ def test_conv_lstm_equals_that_of_keras_at_every_size():
         reference.set_weights(layer.get_weights())
         np.testing.assert_allclose(found, np.asarray(reference(sequence)), atol=1e-6)
     assert keras.Sequential([keras.Input((3, None, None, 2)), layer]).output_shape == (None, None, None, 5)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_conv_lstm_learns_as_that_of_keras_does(num_frames):
+    tf = pytest.importorskip("tensorflow")
+    sequence = tf.constant(np.random.default_rng(6).normal(size=(2, num_frames, 6, 7, 2)), tf.float32)
+    reference, layer = keras.layers.ConvLSTM2D(5, 3, padding="same"), ConvLSTM2D(5, 3)
+    reference.build(sequence.shape)
+    layer.build(sequence.shape)
+    layer.set_weights(reference.get_weights())
+    gradients = []
+    for each in (layer, reference):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(3 * each(sequence, training=True)))
+        gradients.append(tape.gradient(loss, [weight.value for weight in each.trainable_weights]))
+    for found, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max() + 1e-6)
+    assert all(np.abs(gradient).max() > 0.1 for gradient in gradients[0][::2])  # of the kernel and the biases
 
 
 def test_conv_lstm_reloads_from_its_configuration():

@@ -111,6 +111,27 @@ def test_push_gives_flows_as_soon_as_they_are_known():
             np.testing.assert_array_equal([*sum(pushed, []), *left], list(estimator.flows(frames)))
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_flow_is_divided_by_the_true_time_between_frames(direction, stride):
+    stream = FlowEstimator(FlowSettings("dis", SIZE, direction, stride))
+    found = []
+    for time in (0, 1, 2, 4, 4.5, 6):  # some frames never came, and one came between two
+        found += stream.push(shifted_photo((2.0 * time, -1.0 * time)), time)
+    found += stream.close()
+    assert len(found) == 6
+    sign = 1 if direction == "forward" else -1
+    for flow in found:
+        assert np.median(flow, axis=(0, 1)) == pytest.approx([2 * sign, -sign], abs=0.15)
+
+
+def test_times_of_frames_must_rise():
+    stream = FlowEstimator(FlowSettings(motion_size=(32, 32)))
+    stream.push(np.zeros((32, 32, 3), np.uint8), 3.5)
+    with pytest.raises(ValueError, match="Times of frames must rise, found 3.5 after 3.5"):
+        stream.push(np.zeros((32, 32, 3), np.uint8), 3.5)
+
+
 def test_flows_and_push_do_not_meet():
     estimator = FlowEstimator(FlowSettings("dis_fast", SIZE))
     frames = moving_photo(3)

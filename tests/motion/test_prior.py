@@ -405,3 +405,14 @@ def test_bad_settings():
         MotionPrior(superpixels={"num_levels": 3})
     with pytest.raises(ValueError, match="Flow settings must have the keys"):
         MagnitudePrior({"method": "dis"})
+
+
+@pytest.mark.parametrize("size", [(13, 29), (1, 1), (40, 25)])
+@pytest.mark.parametrize("percent", [50, 98, 99])
+def test_percentiles_are_those_of_numpy_whether_sizes_are_known_or_not(size, percent):
+    maps = np.random.default_rng(3).normal(size=(2, *size)).astype(np.float32)
+    maps[1] = np.round(maps[1])  # many ties
+    expected = np.percentile(maps, percent, axis=(1, 2), keepdims=True)
+    for known in (size, (None, None)):
+        measure = tf.function(lambda x: regions.percentile(x, percent), input_signature=[tf.TensorSpec((None, *known))])
+        np.testing.assert_allclose(measure(maps), expected, rtol=1e-6, atol=1e-7)

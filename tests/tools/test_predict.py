@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -15,7 +18,9 @@ import pytest
 
 from msst_keras.data import images
 from msst_keras.inference.options import PredictOptions
+from msst_keras.inference.overlay import OverlayWriter
 from msst_keras.jobs import predict
+from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior import MagnitudePrior
@@ -80,6 +85,59 @@ def test_python_makes_the_maps_of_the_command(work, whole, capsys):
     assert capsys.readouterr().out == f"{work}/python/ball: there already\n"
 
 
+def predict_until(work, output_dir, monkeypatch, num_maps, end):
+    """Predicts in this process with an overlay; `end` is called in place of writing map `num_maps`."""
+    write_map, written = images.write_map, []
+
+    def write(path, saliency):
+        if len(written) == num_maps:
+            end()
+        written.append(path)
+        write_map(path, saliency)
+
+    monkeypatch.setattr(images, "write_map", write)
+    options = PredictOptions(
+        model=f"{work}/model", input=(f"{work}/frames/ball",), output_dir=str(output_dir),
+        overlay=f"{output_dir}/overlay.mp4",
+    )  # fmt: skip
+    predict.predict(options)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def terminate():
+    raise SystemExit(143)  # what the command makes of SIGTERM
+
+
+def fail():
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize(("end", "error"), [(interrupt, KeyboardInterrupt), (terminate, SystemExit), (fail, OSError)])
+def test_whatever_ends_it_no_thread_and_no_unfinished_file_stays(work, tmp_path, monkeypatch, end, error):
+    with pytest.raises(error):
+        predict_until(work, tmp_path, monkeypatch, 5, end)
+    assert not [thread for thread in threading.enumerate() if thread.name == "read_ahead"]
+    assert [path.name for path in tmp_path.iterdir()] == [".partial-ball"]  # no half a video
+    assert len(list((tmp_path / ".partial-ball").glob("*.png"))) == 5
+
+
+def test_a_damaged_frame_is_one_sentence_behind_the_maps_before_it(work, tmp_path):
+    for path in (work / "frames" / "ball").iterdir():
+        (tmp_path / "frames" / "ball").mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes()
+        (tmp_path / "frames" / "ball" / path.name).write_bytes(content[:100] if path.stem == "00012" else content)
+    options = PredictOptions(
+        model=f"{work}/model", input=(f"{tmp_path}/frames/ball",), output_dir=f"{tmp_path}/out"
+    )
+    with pytest.raises(ValueError, match="00012.png: cut off or damaged"):
+        predict.predict(options)
+    assert len(list((tmp_path / "out" / ".partial-ball").glob("*.png"))) == 12 - STRIDE
+    assert not [thread for thread in threading.enumerate() if thread.name == "read_ahead"]
+
+
 def kill_after(process, folder, num_maps):
     """Kills a run when it has written so many maps; returns how many it left."""
     deadline = time.monotonic() + 120
@@ -103,11 +161,102 @@ def test_killed_in_its_middle_it_goes_on_there_with_the_same_maps(work, whole, t
     assert [path.name for path in tmp_path.iterdir()] == ["ball"]
 
 
+def make_options(work, output_dir, **changes):
+    given = {"model": f"{work}/model", "input": (f"{work}/frames/ball",), "output_dir": str(output_dir)}
+    return PredictOptions(**{**given, **changes})
+
+
 @pytest.mark.slow
-def test_maps_of_other_flags_are_made_again(work, tmp_path):
+def test_half_made_maps_of_other_flags_are_refused_and_made_anew_when_asked_for(work, tmp_path):
     kill_after(start(work, tmp_path), tmp_path / ".partial-ball", 5)
-    finish(work, tmp_path, "--threshold=0.5")
-    assert {value for path in (tmp_path / "ball").iterdir() for value in np.unique(images.read_map(path))} <= {0, 1}
+    with pytest.raises(ValueError, match="threshold none .now 0.5.; choose another --output_dir, or give --overwrite"):
+        predict.predict(make_options(work, tmp_path, threshold=0.5))
+    assert len(list((tmp_path / ".partial-ball").glob("[!.]*.png"))) >= 5
+    predict.predict(make_options(work, tmp_path, threshold=0.5, overwrite=True))
+    maps = sorted((tmp_path / "ball").glob("*.png"))
+    assert len(maps) == 24 and {value for path in maps for value in np.unique(images.read_map(path))} <= {0, 1}
+
+
+def test_maps_of_another_input_model_or_flag_are_not_taken_for_these(work, whole, tmp_path):
+    folder = tmp_path / "maps"
+    shutil.copytree(work / "whole", folder)
+    shutil.copytree(work / "frames" / "ball", tmp_path / "ball")
+    same_content = make_options(work, folder, input=(f"{tmp_path}/ball",))
+    predict.predict(same_content)  # elsewhere, but the same
+    shutil.copy(tmp_path / "ball" / "00003.png", tmp_path / "ball" / "00004.png")
+    shutil.copytree(work / "model", tmp_path / "model")
+    asset = tmp_path / "model" / "1" / "assets" / "msst.json"
+    asset.write_text(asset.read_text() + " ")
+    for options, difference in (
+        (same_content, "another input"),
+        (make_options(work, folder, model=f"{tmp_path}/model"), "another model"),
+        (make_options(work, folder, crf=True), "crf False .now True."),
+    ):
+        with pytest.raises(ValueError, match=f"maps/ball was made from something else: {difference}; choose another"):
+            predict.predict(options)
+    assert read_maps(folder) == whole
+    predict.predict(dataclasses.replace(same_content, overwrite=True))
+    assert read_maps(folder).keys() == whole.keys() and read_maps(folder) != whole
+
+
+def test_maps_that_were_removed_are_made_again_and_strange_files_stay(work, whole, tmp_path):
+    shutil.copytree(work / "whole", tmp_path / "maps")
+    (tmp_path / "maps" / "ball" / "00007.png").unlink()
+    predict.predict(make_options(work, tmp_path / "maps"))
+    assert read_maps(tmp_path / "maps") == whole
+    (tmp_path / "maps" / "ball" / "notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"ball holds files that `msst predict` did not write \(notes.txt\)"):
+            predict.predict(make_options(work, tmp_path / "maps", overwrite=overwrite))
+    shutil.rmtree(tmp_path / "maps" / "ball")
+    shutil.copytree(work / "frames" / "ball", tmp_path / "maps" / "ball")  # somebody's images
+    with pytest.raises(ValueError, match="did not write .00000.png, 00001.png, 00002.png, ...."):
+        predict.predict(make_options(work, tmp_path / "maps", overwrite=True))
+
+
+def test_an_output_in_its_own_input_is_refused(work, tmp_path):
+    shutil.copytree(work / "frames" / "ball", tmp_path / "ball")
+    for changes, place in (
+        ({"output_dir": str(tmp_path)}, "ball"),
+        ({"output_dir": str(tmp_path / "ball")}, "ball/ball"),
+        ({"overlay": str(tmp_path / "ball" / "o.mp4")}, "ball/o.mp4"),
+    ):
+        options = make_options(work, **{"output_dir": "x", "input": (f"{tmp_path}/ball",), **changes})
+        with pytest.raises(ValueError, match=f"the output {tmp_path}/{place} would land in its own input"):
+            predict.predict(options)
+    video = tmp_path / "clip.mp4"
+    with OverlayWriter(video, 5, (48, 64)) as writer:
+        for _ in range(4):
+            writer.write(np.zeros((48, 64, 3), np.uint8))
+    before = video.read_bytes()
+    with pytest.raises(ValueError, match="clip.mp4 would land in its own input .*clip.mp4; choose another place"):
+        predict.predict(make_options(work, tmp_path, input=(str(video),)))
+    assert video.read_bytes() == before
+
+
+def test_the_second_of_two_says_so_at_its_start(work, tmp_path):
+    with hold_folder(tmp_path / ".partial-ball"):
+        with pytest.raises(BlockingIOError, match=f"{tmp_path}/.partial-ball: another process is writing here"):
+            predict.predict(make_options(work, tmp_path))
+    assert not (tmp_path / "ball").exists()
+
+
+def test_an_overlay_belongs_to_its_maps(work, tmp_path):
+    overlay = tmp_path / "o.mp4"
+    options = make_options(work, tmp_path / "maps", overlay=str(overlay))
+    overlay.write_bytes(b"somebody's own")
+    with pytest.raises(ValueError, match="o.mp4 is there already, and nothing says"):
+        predict.predict(options)
+    overlay.unlink()
+    predict.predict(options)
+    made = overlay.read_bytes()
+    predict.predict(options)
+    predict.predict(dataclasses.replace(options, overlay="none"))
+    overlay.write_bytes(b"somebody's own")
+    with pytest.raises(ValueError, match="ball is there already, without .*o.mp4; .* --overwrite to make both anew"):
+        predict.predict(options)
+    predict.predict(dataclasses.replace(options, overwrite=True))
+    assert len(overlay.read_bytes()) == len(made)
 
 
 @pytest.mark.slow

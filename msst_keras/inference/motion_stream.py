@@ -1,0 +1,67 @@
+"""The motion of a video's frames, pushed one by one: what is computed beside the network, without TensorFlow."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import numpy as np
+
+from msst_keras.motion.flow import FROM_FILES, FlowEstimator
+from msst_keras.motion.settings import MotionSettings
+from msst_keras.motion.superpixels import segment
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingFrame:
+    """A frame and its motion: what a model sees of one time step.
+
+    Attributes:
+      frame: uint8 (H, W, 3) RGB.
+      flow: float32 (h, w, 2), x then y, pixels per frame at the model's motion size; None for a model without motion.
+      superpixels: int32 (h, w, M); None for a model that takes none.
+    """
+
+    frame: np.ndarray
+    flow: np.ndarray | None = None
+    superpixels: np.ndarray | None = None
+
+
+class MotionStream:
+    """The motion of one video's frames, pushed frame by frame: flow, and superpixels where the model takes them.
+
+    Attributes:
+      takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
+    """
+
+    def __init__(self, motion: MotionSettings | None):
+        """Takes the motion of a model, `SaliencyModel.motion`."""
+        self._waiting = collections.deque()  # frames whose flow is not known yet
+        settings = motion.flow_settings if motion else None
+        self.takes_flow = settings is not None and settings.method == FROM_FILES
+        self._flow = FlowEstimator(settings) if settings and not self.takes_flow else None
+        self._superpixels = motion.superpixel_settings if motion else None
+
+    def push(
+        self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None
+    ) -> list[MovingFrame]:
+        """Takes the next frame and returns those whose motion became known, in order; see `SaliencyStream.push`."""
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+        if self.takes_flow != (flow is not None):
+            raise ValueError(
+                f"this model {'needs flow from files (--flow_dir)' if self.takes_flow else 'takes no flow'}"
+            )
+        if self._flow is None:
+            return [self._add_superpixels(frame, flow)]
+        self._waiting.append(frame)
+        return [self._add_superpixels(self._waiting.popleft(), flow) for flow in self._flow.push(frame, time)]
+
+    def close(self) -> list[MovingFrame]:
+        """Ends the video and returns the frames that were still to come, in order."""
+        flows = self._flow.close() if self._flow else []
+        return [self._add_superpixels(self._waiting.popleft(), flow) for flow in flows]
+
+    def _add_superpixels(self, frame: np.ndarray, flow: np.ndarray | None) -> MovingFrame:
+        wanted = flow is not None and self._superpixels
+        return MovingFrame(frame, flow, segment(flow, self._superpixels) if wanted else None)

@@ -1,0 +1,68 @@
+"""Saliency of a camera or a network stream, live, with a page to look at; `msst predict --live`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+from msst_keras.inference import SHIPPED_MODEL
+from msst_keras.inference.options import PredictOptions
+from msst_keras.inference.stream import SaliencyModel, stream_maps
+
+_REPORT_SECONDS = 10.0
+
+
+def live(options: PredictOptions) -> dict:
+    """Serves the page until the source ends or the program is stopped, and prints what went on.
+
+    Returns:
+      the last `LiveView.state`.
+
+    Raises:
+      FileNotFoundError: no such camera or pipe.
+      ValueError: a source that does not answer, breaks off, or is none; or the extra `labels` is not installed.
+    """
+    try:
+        from msst_keras.live.server import LivePage
+        from msst_keras.live.source import LiveSource
+        from msst_keras.live.view import LiveView
+        from msst_keras.web.server import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the page needs '{error.name}': pip install 'msst-keras[labels]'") from None
+    model = SaliencyModel(options.model or SHIPPED_MODEL)
+    source = LiveSource(options.input[0])
+    # One frame ahead: a frame that waited longer would be an old one.
+    view = LiveView(source.frames(), source.frame_rate, lambda frames: stream_maps(model, frames, num_ahead=1))
+    with _reports(view):
+        view.start()
+        try:
+            serve(LivePage(view, source.name).make_app(), "127.0.0.1", options.port, "live", until=view.is_over)
+        finally:
+            view.stop()
+    return view.state()
+
+
+@contextlib.contextmanager
+def _reports(view):
+    """Prints the numbers every ten seconds and at the end."""
+    ended = threading.Event()
+
+    def report():
+        while not ended.wait(_REPORT_SECONDS):
+            print(_describe(view.state()), flush=True)
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        print(_describe(view.state()), flush=True)
+
+
+def _describe(state: dict) -> str:
+    return (
+        f"live: {state['maps']} maps of {state['frames']} frames, {state['dropped']} dropped, "
+        f"{state['rate']:.1f} maps a second, {state['lag']:.2f} s behind"
+    )

@@ -1,0 +1,142 @@
+"""The folder of a sequence's maps: begun once, held by one process, whole under its name, and true to what made it.
+
+OUTPUT_DIR/.partial-NAME     the maps of NAME as long as they are not all there, and what they are made from
+OUTPUT_DIR/NAME              all of them
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from msst_keras.files import DifferentSettingsError, hash_file, remove, sync
+from msst_keras.locks import hold_folder, lock
+from msst_keras.outputs import MEMORY, Memory
+
+_JOB = "predict"
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where the maps are as long as they are not all there."""
+    return folder.with_name(f".partial-{folder.name}")
+
+
+def check_free(folders: Iterable[Path]) -> None:
+    """Looks at all folders before the first is worked on.
+
+    Raises:
+      BlockingIOError: another process is writing to one of them.
+    """
+    for folder in map(partial_folder, folders):
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                if not lock(descriptor):
+                    raise BlockingIOError(
+                        f"{folder}: another process is writing here; let it end first, or choose another --output_dir"
+                    )
+            finally:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def open_map_folder(
+    folder: Path, made_from: Mapping, overlay: Path | None, overwrite: bool
+) -> Iterator[tuple[Path, int] | None]:
+    """Gives the folder to write maps to; it has its name when the block ends without an error.
+
+    Args:
+      folder: OUTPUT_DIR/NAME.
+      made_from: see `outputs.Memory`.
+      overlay: a video that is made with the maps; it cannot be gone on with, so that with it all maps are made again.
+      overwrite: whether maps, or an overlay, that were made from something else are replaced.
+
+    Yields:
+      (the folder for maps until they are whole, how many of the first are there already); None when all is there.
+
+    Raises:
+      ValueError: there are maps that were made from something else, or files that this job has not made.
+      BlockingIOError: another process is writing to the folder.
+    """
+    memory = Memory(folder, _JOB, made_from)
+    if _is_whole(memory, overlay, overwrite):
+        yield None
+        return
+    partial = partial_folder(folder)
+    with hold_folder(partial):
+        if _is_whole(memory, overlay, overwrite):  # another process has just made it
+            partial.rmdir()
+            yield None
+            return
+        begun = Memory(partial, _JOB, made_from)
+        try:
+            known = begun.compare() is not None
+        except DifferentSettingsError:
+            if not overwrite:
+                raise
+            known = False
+        for path in partial.iterdir():
+            if not known or overlay or path.name.startswith(".partial-"):  # a map that was being written
+                remove(path)
+        begun.write()
+        yield partial, _count_first(partial)
+        made = {"maps": len(_list_maps(partial))}
+        begun.write(**made, **({"overlay": hash_file(overlay)} if overlay else {}))
+        sync(partial)
+        if folder.is_dir():
+            for path in (*_list_maps(folder), memory.path):
+                path.unlink(missing_ok=True)
+        os.replace(partial, folder)
+        sync(folder)
+
+
+def _is_whole(memory: Memory, overlay: Path | None, overwrite: bool) -> bool:
+    """Whether all that is to be made is there; raises when what is there must stay."""
+    folder = memory.path.parent
+    if not folder.exists() or not any(folder.iterdir()):
+        _refuse_overlay(overlay, overwrite)
+        return False
+    if not memory.path.is_file():
+        memory.refuse_strangers(sorted(path.name for path in folder.iterdir()))
+    memory.refuse_strangers(sorted({path.name for path in folder.iterdir()} - {MEMORY} - set(_names(folder))))
+    try:
+        progress = memory.compare()
+    except DifferentSettingsError:
+        if not overwrite:
+            raise
+        return False
+    if progress.get("maps") != len(_list_maps(folder)):  # somebody has removed maps: they are made again
+        _refuse_overlay(overlay, overwrite)
+        return False
+    if overlay and not (overlay.is_file() and progress.get("overlay") == hash_file(overlay)):
+        if not overwrite:
+            raise ValueError(
+                f"{folder} is there already, without {overlay}; choose another --output_dir, give --overlay=none, or "
+                "--overwrite to make both anew"
+            )
+        return False
+    return True
+
+
+def _refuse_overlay(overlay: Path | None, overwrite: bool) -> None:
+    if overlay and overlay.exists() and not overwrite:
+        raise ValueError(
+            f"{overlay} is there already, and nothing says that it was made with these maps; give another name, or "
+            "--overwrite to replace it"
+        )
+
+
+def _list_maps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*.png"))
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in _list_maps(folder)]
+
+
+def _count_first(partial: Path) -> int:
+    """How many maps are there, of a folder whose maps are written in order."""
+    return sum(1 for _ in itertools.takewhile(lambda path: path.stat().st_size, _list_maps(partial)))

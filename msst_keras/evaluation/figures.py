@@ -6,6 +6,7 @@ line and marker in all of them, so that they can be told apart without colour, t
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 _WIDTH = 5.0  # inches: with text of 9 points a telephone of 360 pixels shows it at its size
 _RESOLUTION = 160  # dots per inch of a PNG
 _LONGEST_NAME = 30
+_LONGEST_FILE_NAME = 150  # bytes, of the 255 that most file systems allow: the name of an unfinished file is longer
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same text everywhere
     "font.size": 9,
@@ -64,10 +66,14 @@ class Method:
 def write_figure(figure: Figure, path: str | os.PathLike) -> list[Path]:
     """Writes a figure as PATH.png and PATH.svg, each under its name only when it is whole, and returns the two paths.
 
-    Text in the SVG is outlines: it looks the same everywhere.
+    Text in the SVG is outlines: it looks the same everywhere. A name that file systems may find too long is
+    shortened, and stays apart from others.
     """
     path = Path(path)
-    paths = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
+    name = path.name
+    if len(name.encode()) > _LONGEST_FILE_NAME:
+        name = f"{name[: _LONGEST_FILE_NAME // 2]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    paths = [path.with_name(f"{name}.{suffix}") for suffix in ("png", "svg")]
     with matplotlib.rc_context(_SETTINGS):
         for target, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
             with publish(target) as unfinished:

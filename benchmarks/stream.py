@@ -23,7 +23,7 @@ import numpy as np
 from skimage import data
 
 from msst_keras.data import datasets
-from msst_keras.inference import SHIPPED_MODEL, moving_frames
+from msst_keras.inference import SHIPPED_MODEL, motion_stream
 from msst_keras.inference import overlay as overlays
 from msst_keras.inference import stream as streams
 from msst_keras.inference.options import PredictOptions
@@ -76,7 +76,7 @@ def make_video(path: Path, num_frames: int) -> None:
 def timed_stages(model: streams.SaliencyModel, watch: Stopwatch):
     """Times the stages of the serial loop while the block runs."""
     places = [
-        (FlowEstimator, "push", "flow"), (FlowEstimator, "close", "flow"), (moving_frames, "segment", "superpixels"),
+        (FlowEstimator, "push", "flow"), (FlowEstimator, "close", "flow"), (motion_stream, "segment", "superpixels"),
         (model, "encode", "encode"), (model, "fuse", "fuse"), (streams.MapStream, "push", "copies"),
         (overlays, "overlay", "overlay"), (overlays.OverlayWriter, "write", "H.264"), (job.images, "write_map", "PNG"),
     ]  # fmt: skip
@@ -95,7 +95,7 @@ def run(options: PredictOptions, model: streams.SaliencyModel, sequence, num_ahe
     folder = Path(options.output_dir) / f"ahead{num_ahead}"
     overlay = folder.with_suffix(".mp4") if options.overlay == "auto" else None
     whole = streams.stream_maps
-    job.stream_maps = lambda *arguments: whole(*arguments, num_ahead=num_ahead)
+    job.stream_maps = lambda *arguments, **named: whole(*arguments, **named, num_ahead=num_ahead)
     started = time.perf_counter(), time.process_time()
     try:
         job._predict_sequence(options, model, sequence, folder, overlay)

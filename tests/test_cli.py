@@ -14,7 +14,7 @@ import pytest
 from msst_keras import cli
 
 JOBS = (
-    "ablate", "app", "demo", "evaluate", "export", "fuse_labels", "inspect_records", "make_records", "predict",
+    "ablate", "app", "demo", "evaluate", "export", "fuse_labels", "inspect_records", "make_records", "predict", "query",
     "refine", "review_labels", "serve_data", "train", "train_prior",
 )  # fmt: skip
 

@@ -34,7 +34,8 @@ ALLOWED = {
     "msst_keras.model": set(),
     "msst_keras.synthetic": {"msst_keras.data"},
     "msst_keras.records": {"msst_keras.data", "msst_keras.motion.settings"},
-    "msst_keras.motion": {"msst_keras.model.backbones", "msst_keras.data.flow_files"},
+    # A prior's file is unpacked with the care that other weights are.
+    "msst_keras.motion": {"msst_keras.model.backbones", "msst_keras.model.weights", "msst_keras.data.flow_files"},
     "msst_keras.pipeline": {"msst_keras.data", "msst_keras.records", "msst_keras.motion.settings"},
     # A still in motion gives its own flow, which a conversion asks it for.
     "msst_keras.conversion": {"msst_keras.data", "msst_keras.records", "msst_keras.motion", "msst_keras.synthetic"},
@@ -47,7 +48,14 @@ ALLOWED = {
     # Flow and a model's maps are two of the methods to fuse.
     "msst_keras.labels": {"msst_keras.data", "msst_keras.motion.flow", "msst_keras.inference", "msst_keras.web"},
     "msst_keras.inference": {"msst_keras.motion"},
-    "msst_keras.serving": {"msst_keras.model", "msst_keras.motion.settings"},
+    "msst_keras.serving": {
+        "msst_keras.model",
+        "msst_keras.motion.settings",
+        "msst_keras.motion.superpixels",
+        "msst_keras.data",
+    },
+    # The client makes the motion of the frames that it sends.
+    "msst_keras.serving.client": {"msst_keras.inference.motion_stream", "msst_keras.motion"},
     "msst_keras.training": {
         "msst_keras.pipeline",
         "msst_keras.model",

@@ -88,7 +88,7 @@ def test_what_a_field_says_holds_in_python():
         (lambda: DemoOptions(steps=0), "steps must be 1 or more, not 0"),
         (lambda: PredictOptions(input=("a",), threshold=1.5), "threshold must be 1.0 or less, not 1.5"),
         (lambda: ModelOptions(variant="both"), "variant must be one of os, st, msst, not 'both'"),
-        (lambda: StepOptions(alpha="x"), "could not convert string to float: 'x'"),
+        (lambda: StepOptions(alpha="x"), r"alpha must be balanced, or a number in .0, 1., not 'x'"),
         (lambda: PredictOptions(input=("a",), dense_crf=CrfChoice("dss")), "the CRF are given, which is off"),
         (lambda: EvaluateOptions(predictions="a", ground_truth="b", output_dir="c", protocol=("mine",)), "among paper"),
     ):
@@ -148,3 +148,13 @@ def test_a_job_gets_what_its_flags_say_and_writes_them_again(tmp_path):
     assert run(f"--flagfile={tmp_path}/flags.txt").stdout == first.stdout
     wrong = run("--records=a", "--run_dir=r", "--profile_steps=2,x")
     assert "ValueError: --profile_steps must be FIRST,LAST, such as 20,30, not 2,x" in wrong.stderr
+
+
+def test_a_run_remembers_the_memory_that_departs_from_the_default():
+    assert not {"lstm_filters", "lstm_kernel_size"} & ModelOptions().arguments().keys()
+    arguments = ModelOptions(lstm_filters=4, lstm_kernel_size=7).arguments()
+    assert (arguments["lstm_filters"], arguments["lstm_kernel_size"]) == (4, 7)
+    with pytest.raises(ValueError, match="lstm_kernel_size must be odd, not 4: an even kernel moves the maps by half"):
+        ModelOptions(lstm_kernel_size=4)
+    with pytest.raises(ValueError, match="are of the decoder branches; that of topdown has its own ConvLSTM"):
+        ModelOptions(decoder="topdown", backbone="efficientnet_lite0", lstm_filters=4)

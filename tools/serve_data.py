@@ -1,11 +1,12 @@
 """Prepares batches for `msst train --data_service` on other machines: one dispatcher, any number of workers.
 
-  msst serve_data --port=5050                                on one machine: the dispatcher
-  msst serve_data --dispatcher=HOST:5050 --port=5051         on each machine that works
-  msst train --data_service=grpc://HOST:5050 ...             reads from them
+  msst serve_data --listen=all --port=5050                           on one machine: the dispatcher
+  msst serve_data --listen=all --dispatcher=HOST:5050 --port=5051    on each machine that works
+  msst train --data_service=grpc://HOST:5050 ...                     reads from them
 
 Workers read the records by the paths that `msst train` was given. Runs until it gets SIGTERM or SIGINT. TensorFlow's
-service knows no passwords: keep its ports inside your network.
+service knows no passwords and runs what it is sent: to whoever reaches its port it is a shell of your user. Without
+--listen=all it takes connections of this machine alone.
 """
 
 from __future__ import annotations

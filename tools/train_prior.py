@@ -1,12 +1,16 @@
 """Trains the motion prior: the classifier of superpixels of the flow map (section 3.1).
 
-  msst train_prior --records=records/davis_flow --output=prior.keras
+  msst train_prior --records=records/davis_flow --folds=5 --output=prior.keras
 
 The records need flow (`msst make_records --store_flow`) and masks; the prior takes over their flow settings. vgg16 is
 the paper's backbone; mobilenetv2 is the light one, which keeps up with a live video on a CPU.
 
+With --folds the file also holds classifiers that each were trained without a fold of the sequences: `msst make_records`
+then gives each sequence of --records the prior of the one that did not see it, and all others that of all.
+
 OUTPUT.json, beside the .keras file, says how good the prior is: the share of superpixels classified right, and on
---val_records the prior as a saliency map (MAE, max F, S at the size of the flow), beside flow magnitude and all black.
+--val_records, and on --records by the folds, the prior as a saliency map (MAE, max F, S at the size of the flow),
+beside flow magnitude and all black.
 """
 
 from __future__ import annotations

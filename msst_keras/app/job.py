@@ -15,7 +15,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -24,6 +23,7 @@ import cv2
 import numpy as np
 
 from msst_keras.data import datasets, images, layouts
+from msst_keras.processes import start_python
 
 # Waits for the end of its standard input, which comes when this process dies, however it dies; then it dies as well.
 _CHILD = """
@@ -163,9 +163,9 @@ class Job:
         with self._lock, open(self._folder / "errors.txt", "wb") as errors:
             if self.state != "working":
                 raise ValueError("cancelled")
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, "predict", *arguments], stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
+            self._process = start_python(
+                _CHILD, "predict", *arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
+                start_new_session=True,
             )  # fmt: skip
 
     def _extract(self, sequence: datasets.Sequence) -> None:

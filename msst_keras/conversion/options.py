@@ -90,6 +90,7 @@ class MakeRecordsOptions:
     root: str | None = option("Folder of the dataset; a video file or a folder of frames for video and folder.", None)
     split: str = option("Which official part of the dataset.", "all", choices=SPLITS)
     sequences: tuple[str, ...] | None = option("Only these sequences, comma-separated.", None)
+    skip_sequences: tuple[str, ...] = option("All but these sequences, as those that are held out to validate on.", ())
     output_dir: str = option("Folder to write shards and manifest to.")
     overwrite: bool = option("Make records anew that --output_dir holds of other inputs or flags.", False)
     num_shards: int = option(

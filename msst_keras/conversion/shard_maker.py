@@ -17,7 +17,8 @@ import tensorflow as tf
 from msst_keras.conversion.sources import Frame, NewShard, StoredShard
 from msst_keras.conversion.work_report import WorkReport, peak_memory
 from msst_keras.data import flow_files, images
-from msst_keras.motion.prior import make_prior
+from msst_keras.motion.prior import MotionPrior, make_prior
+from msst_keras.motion.prior_folds import load_folds
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import segment
 from msst_keras.records import shard_files
@@ -31,10 +32,11 @@ class ShardMaker:
         """Loads the prior.
 
         Raises:
-          FileNotFoundError, ValueError: see `motion.prior.make_prior`.
+          FileNotFoundError, ValueError: see `motion.prior.make_prior` and `motion.prior_folds.load_folds`.
         """
         self._motion = motion
         prior = make_prior(motion.prior, motion.flow)
+        self._folds = load_folds(motion.prior, prior) if isinstance(prior, MotionPrior) else None
         self._needs_frames = prior is not None and prior.needs_frames
         self._predict = None if prior is None else _trace(prior, motion, self._needs_frames)
 
@@ -78,8 +80,13 @@ class ShardMaker:
     def _finish(self, flows: Iterable, waiting: collections.deque, report: WorkReport, on_frame):
         for flow in flows:
             frame, changes = waiting.popleft(), {}
+            if self._folds:
+                self._folds.use(frame.record.sequence)
+            place = f"{frame.record.sequence}, frame {frame.record.name}"
+            if flow is not None and not np.isfinite(flow).all():
+                raise ValueError(f"{place}: its flow is not finite; choose another --flow method, or mend the files")
             if self._predict:
-                prior = self._compute_prior(flow, frame.image, report)
+                prior = self._compute_prior(flow, frame.image, report, place)
             with report.measure("encode"):
                 if frame.mask is not None:
                     changes["mask"] = images.encode_png(frame.mask.astype(np.uint8) * 255)
@@ -91,7 +98,9 @@ class ShardMaker:
             report.num_frames += 1
             on_frame()
 
-    def _compute_prior(self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport) -> np.ndarray:
+    def _compute_prior(
+        self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport, place: str
+    ) -> np.ndarray:
         """uint8 (h, w), or (h, w, 3) of flow as an image."""
         inputs = {"flow": flow}
         if self._motion.superpixels:
@@ -100,8 +109,13 @@ class ShardMaker:
         if self._needs_frames:
             inputs["frame"] = image
         with report.measure("prior"):
-            output = self._predict({key: tf.constant(value[None]) for key, value in inputs.items()})
-            levels = np.round(output.numpy()[0] * 255).astype(np.uint8)
+            output = self._predict({key: tf.constant(value[None]) for key, value in inputs.items()}).numpy()[0]
+            if not (output.min() >= 0 and output.max() <= 1):  # also true for NaN
+                raise ValueError(
+                    f"{place}: the prior {self._motion.prior} gives {output.min()} to {output.max()}, expected 0 to 1; "
+                    "train it again"
+                )
+            levels = np.round(output * 255).astype(np.uint8)
             return levels[..., 0] if levels.shape[-1] == 1 else levels
 
 

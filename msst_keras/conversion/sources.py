@@ -113,8 +113,8 @@ def _start_flow(sequence: datasets.Sequence | MovingStill, motion: MotionOptions
         flow = motion.flow
         return GivenFlow(sequence.read_flows(flow.motion_size, flow.direction, flow.stride))
     if motion.flow.method == FROM_FILES:
-        frame_names, size = sequence.frame_names, motion.flow.motion_size
-        return GivenFlow(flow_files.read_flows(motion.flow_dir, sequence.name, frame_names, size))
+        frame_names, size, stride = sequence.frame_names, motion.flow.motion_size, motion.flow.stride
+        return GivenFlow(flow_files.read_flows(motion.flow_dir, sequence.name, frame_names, size, stride))
     return FlowEstimator(motion.flow)
 
 

@@ -166,6 +166,8 @@ def find_sequences(
     twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{root}: two sequences are called {twice[0]}; rename one or convert them one by one")
+    if nameless := [name for name in names if not name.strip(".")]:
+        raise ValueError(f"{root}: a sequence would be called '{nameless[0]}', which is no name of a folder; rename it")
     wanted = set(names if sequences is None else sequences)
     if not names:
         videos_here = layouts.list_videos(root) if dataset == "folder" else []

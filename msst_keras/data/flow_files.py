@@ -107,7 +107,7 @@ def write_flow(path: str | Path, flow: np.ndarray) -> None:
 
 
 def read_flows(
-    flow_dir: str | Path, sequence: str, frame_names: Sequence[str], motion_size: tuple[int, int]
+    flow_dir: str | Path, sequence: str, frame_names: Sequence[str], motion_size: tuple[int, int], stride: int = 1
 ) -> Iterator[np.ndarray]:
     """Yields the flow of each frame of a sequence, at `motion_size` and rounded as computed flow is.
 
@@ -119,6 +119,7 @@ def read_flows(
       sequence: its name.
       frame_names: in order.
       motion_size: (h, w) of what is yielded.
+      stride: frames that the files' flow spans; it is divided by that, as computed flow is.
 
     Yields:
       (h, w, 2) float32, x then y, pixels of `motion_size` per frame, multiples of FLOW_STEP.
@@ -138,7 +139,7 @@ def read_flows(
             raise FileNotFoundError(
                 f"{folder}: no {name}.flo or {name}.png; every frame but one at the end needs its flow"
             )
-        yield _fit(read_flow(path), motion_size, path)
+        yield _fit(read_flow(path) / np.float32(stride), motion_size, path)
 
 
 def _check_flow(flow: np.ndarray) -> None:

@@ -239,11 +239,14 @@ def pair_stills(root: Path) -> list[tuple[Path, Path]]:
 
 
 def _by_number(paths: list[Path]) -> dict[int, Path]:
-    """Number -> file, in ascending order, which must be the order of the names too."""
+    """Number -> file, in ascending order, which must be the order of the names too.
+
+    Where all names end with one number (PXL_20240501_12.jpg, PXL_20240502_12.jpg) the one that differs is meant.
+    """
     numbers = {}
-    last = None
+    last, column = None, _varying_number(paths)
     for path in sorted(paths, key=_natural_key):
-        number = _number(path)
+        number = _number(path, column)
         if number in numbers:
             raise ValueError(f"{path}: the number {number} is that of {numbers[number].name} too; one file a number")
         if last is not None and number < last:
@@ -255,11 +258,20 @@ def _by_number(paths: list[Path]) -> dict[int, Path]:
     return numbers
 
 
-def _number(path: Path) -> int:
+def _number(path: Path, column: int = -1) -> int:
     found = re.findall("[0-9]+", path.stem)
     if not found:
         raise ValueError(f"{path}: no number in this name; frames and masks are ordered and paired by number")
-    return int(found[-1])
+    return int(found[column])
+
+
+def _varying_number(paths: list[Path]) -> int:
+    """Which of the numbers in these names counts: the last, or the only one that differs if the last is always one."""
+    found = [re.findall("[0-9]+", path.stem) for path in paths]
+    if len(paths) < 2 or len({len(numbers) for numbers in found}) > 1:
+        return -1
+    varying = [column for column in range(len(found[0])) if len({numbers[column] for numbers in found}) > 1]
+    return varying[0] if len(varying) == 1 else -1
 
 
 def _natural_key(path: Path) -> list[str | int]:
@@ -303,7 +315,7 @@ def describe_gaps(frame_paths: tuple[Path, ...]) -> str:
 
     Where all numbers lie equally far apart (every tenth frame of a video) none is missing.
     """
-    numbers = [_number(path) for path in frame_paths]
+    numbers = list(_by_number(list(frame_paths)))
     steps = [following - number for number, following in zip(numbers, numbers[1:], strict=False)]
     step = min(steps, default=1)
     gaps = [index for index, found in enumerate(steps) if found != step]

@@ -183,3 +183,9 @@ def _read_frame(path: Path) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def _read_levels(path: str) -> np.ndarray:
     return images.read_levels(path)
+
+
+def forget_files() -> None:
+    """Forgets what was read of files, which may have changed between two evaluations in one process."""
+    for read in (_flow, _read_frame, _read_levels):
+        read.cache_clear()

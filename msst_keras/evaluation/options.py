@@ -32,6 +32,7 @@ class EvaluateOptions:
         choices=(*PROTOCOL_NAMES, "all"),
     )
     output_dir: str = option("Folder for the results.")
+    overwrite: bool = option("Score anew what --output_dir holds of other maps, masks or flags.", False)
     compare: tuple[str, ...] = option("NAME:DIR,...: other methods' maps, scored beside.", ())
     baselines: bool = option("Score an all-black map and the magnitude of flow beside.", True)
     temporal_stability: bool = option(

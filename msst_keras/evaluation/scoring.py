@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from msst_keras.evaluation.protocols import Evaluator, Protocol
-from msst_keras.processes import end_with_parent, use_one_thread
+from msst_keras.processes import end_with_parent, safe_path, use_one_thread
 from msst_keras.progress import progress
 
 PART_SIZE = 16  # frames: half a second of work, so that the last process is not waited for
@@ -118,14 +118,18 @@ def _run(work: tuple, parts: Sequence[Part], num_workers: int) -> Iterator[tuple
     num_others = min(num_workers, len(parts)) - 1
     # Spawned: a fork would copy the locks of this process's threads.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_others, context, initializer=_start_worker, initargs=(work,)) if num_others else None
+    pool = None
+    if num_others:
+        with safe_path():
+            pool = ProcessPoolExecutor(num_others, context, initializer=_start_worker, initargs=(work,))
     futures, own, following = {}, {}, 0
     try:
         for index in range(len(parts)):
             while index not in own and not (index in futures and futures[index].done()) and following < len(parts):
                 # Two parts wait for each of the others, so that none is idle while this process scores one, too.
                 if sum(not future.done() for future in futures.values()) < 2 * num_others:
-                    futures[following] = pool.submit(_score_in_worker, parts[following])
+                    with safe_path():  # the first one starts the processes
+                        futures[following] = pool.submit(_score_in_worker, parts[following])
                 else:
                     own[following] = _score_part(*work, parts[following])
                 following += 1

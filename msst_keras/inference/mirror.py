@@ -1,36 +1,54 @@
-"""Maps that are the mean of a video's and of its mirror image's: better ones, in twice the time."""
+"""Maps that are the mean of a video's and of its mirror image's: better ones, in twice the time.
+
+The network, and the optical flow above all, make other mistakes on the mirror image; a part is averaged away.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from msst_keras.inference.stream import SaliencyModel, SaliencyStream
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.motion.settings import MotionSettings
+
+Pair = tuple[MovingFrame, MovingFrame]  # a frame with its motion, and its mirror image with its own
 
 
-class MirroredStream:
-    """A `SaliencyStream` whose maps are averaged with those of the mirrored video.
-
-    The network, and the optical flow above all, make other mistakes on the mirror image; a part is averaged away.
+class MirroredMotion:
+    """A `MotionStream` of a video and one of its mirror image, side by side.
 
     Attributes:
-      takes_flow: see `SaliencyStream`.
+      takes_flow: see `MotionStream`.
     """
 
-    def __init__(self, model: SaliencyModel):
-        self._streams = SaliencyStream(model), SaliencyStream(model)
+    def __init__(self, motion: MotionSettings | None):
+        self._streams = MotionStream(motion), MotionStream(motion)
         self.takes_flow = self._streams[0].takes_flow
 
-    def push(self, frame: np.ndarray, flow: np.ndarray | None = None) -> list[np.ndarray]:
-        """Takes the next frame and returns the maps that are ready; see `SaliencyStream.push`."""
-        mirrored = None if flow is None else np.ascontiguousarray(flow[:, ::-1] * np.float32([-1, 1]))
-        plain = self._streams[0].push(frame, flow)
-        return _average(plain, self._streams[1].push(np.ascontiguousarray(frame[:, ::-1]), mirrored))
+    def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[Pair]:
+        """Takes the next frame and returns those whose motion became known; see `MotionStream.push`."""
+        plain = self._streams[0].push(frame, flow, time)
+        # What moves to the right moves to the left in the mirror.
+        turned = None if flow is None else np.ascontiguousarray(flow[:, ::-1] * np.float32([-1, 1]))
+        return list(zip(plain, self._streams[1].push(_mirror(frame), turned, time), strict=True))
 
-    def close(self) -> list[np.ndarray]:
-        """Ends the video and returns the maps that were still to come; see `SaliencyStream.close`."""
+    def close(self) -> list[Pair]:
+        """Ends the video and returns the frames that were still to come; see `MotionStream.close`."""
         plain, mirrored = (stream.close() for stream in self._streams)
-        return _average(plain, mirrored)
+        return list(zip(plain, mirrored, strict=True))
 
 
-def _average(plain: list[np.ndarray], mirrored: list[np.ndarray]) -> list[np.ndarray]:
-    return [(first + second[:, ::-1]) / 2 for first, second in zip(plain, mirrored, strict=True)]
+class MirroredMaps:
+    """The averaged maps of one video's frames, whose motion is known."""
+
+    def __init__(self, model):
+        """Takes a `stream.SaliencyModel` or a `serving.client.RemoteModel`."""
+        self._maps = model.open_maps(), model.open_maps()
+
+    def push(self, pair: Pair) -> np.ndarray:
+        """Takes the next frame and returns its map, float32 (H, W) in 0..1."""
+        plain, mirrored = (maps.push(moving) for maps, moving in zip(self._maps, pair, strict=True))
+        return (plain + mirrored[:, ::-1]) / 2
+
+
+def _mirror(frame: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(frame[:, ::-1])

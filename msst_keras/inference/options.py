@@ -76,6 +76,22 @@ class PredictOptions:
     )
     output_dir: str = option("Folder for the maps.", "maps")
     overwrite: bool = option("Make maps anew that are there of another input, model or other flags.", False)
+    server: str | None = option(
+        "grpc://HOST:PORT or http://HOST:PORT of a TensorFlow Serving that has the model, in place of --model.", None
+    )
+    model_name: str = option(
+        "Of the model on --server: NAME, the newest version, or NAME/VERSION or NAME/LABEL.", "msst"
+    )
+    timeout: float = option("Seconds for an answer of --server, all attempts together.", 30.0, low=0.001)
+    frame_quality: int = option(
+        "JPEG quality of the frames that --server is sent, at the network's size; 100: PNG, without loss.",
+        95,
+        low=1,
+        high=100,
+    )
+    mirror: bool = option(
+        "Average each map with that of the mirrored video: better maps, in twice the time.", False
+    )
     crf: bool = option("Refine each map with the dense CRF, as the paper does in testing.", False)
     crf_workers: int = option(
         "Frames that the CRF refines at a time, beside the network; more where there are idle cores.", 1, low=1
@@ -100,13 +116,17 @@ class PredictOptions:
         self._check_live()
         if not self.crf and self.dense_crf != CrfChoice():
             raise ValueError("settings of the CRF are given, which is off: give --crf too")
+        if self.server and self.model:
+            raise ValueError("--server has the model: give --model_name in place of --model")
 
     def _check_live(self) -> None:
         if not self.live:
             return
         if len(self.input) != 1:
             raise ValueError(f"--live has one source, and there are {len(self.input)}: {', '.join(self.input)}")
-        given = {"crf": self.crf, "flow_dir": self.flow_dir, "threshold": self.threshold is not None}
+        given = {
+            "crf": self.crf, "mirror": self.mirror, "flow_dir": self.flow_dir, "threshold": self.threshold is not None
+        }  # fmt: skip
         names = [f"--{name}" for name, value in given.items() if value]
         if names:
             raise ValueError(f"--live shows maps as they come, and has no use for {', '.join(names)}")

@@ -12,17 +12,17 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-import json
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.inference import SHIPPED_MODEL
-from msst_keras.inference.moving_frames import MotionStream, MovingFrame
+from msst_keras.files import hash_folder
+from msst_keras.inference import SHIPPED_MODEL, saved_models
+from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame
 from msst_keras.inference.parallel import read_ahead
-from msst_keras.motion.settings import MotionSettings
 
 
 class SaliencyModel:
@@ -40,15 +40,17 @@ class SaliencyModel:
 
         Raises:
           FileNotFoundError: no such folder, or no SavedModel in it.
-          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read.
+          ValueError: a SavedModel that `msst export` did not write, or one that cannot be read; one with operations
+            that `msst export` does not write, before any of them runs.
         """
         self.path = path = _find_version(Path(path))
         asset = path / "assets" / "msst.json"
         if not asset.is_file():
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
+        self.settings, self.motion = saved_models.read_settings(path)
+        saved_models.check_operations(path)
+        saved_models.check_signatures(path, self.settings["num_frames"], self.motion)
         try:
-            self.settings = json.loads(asset.read_text())
-            self.motion = MotionSettings.from_dict(self.settings["motion"]) if self.settings["motion"] else None
             self._loaded = tf.saved_model.load(str(path))
             self.encode = self._loaded.signatures["encode"]
             self.fuse = self._loaded.signatures["fuse"]
@@ -57,8 +59,12 @@ class SaliencyModel:
         except Exception as error:  # of damaged files TensorFlow raises nearly anything
             raise ValueError(f"{path}: this SavedModel cannot be loaded ({error}); export it again") from error
 
+    def identify(self) -> str:
+        """What tells this model from every other one: the hash of its folder."""
+        return hash_folder(self.path)
+
     def open_maps(self) -> MapStream:
-        """What makes the maps of one video's frames."""
+        """The maps of one video, whose motion is made elsewhere."""
         return MapStream(self)
 
 
@@ -69,18 +75,16 @@ class MapStream:
         self._model = model
         self._maps = collections.deque(maxlen=model.settings["num_frames"])
 
-    def push(
-        self, frame: np.ndarray, flow: np.ndarray | None = None, superpixels: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Takes the next frame with its motion, see `MovingFrame`, and returns its map, float32 (H, W) in 0..1."""
-        given = {"frame": frame, "flow": flow, "superpixels": superpixels}
+    def push(self, moving: MovingFrame) -> np.ndarray:
+        """Takes the next frame and returns its map, float32 (H, W) in 0..1."""
+        given = {"frame": moving.frame, "flow": moving.flow, "superpixels": moving.superpixels}
         maps = self._model.encode(**{name: tf.constant(x[None]) for name, x in given.items() if x is not None})
         kept = {name: maps[name] for name in self._model.windows}
         self._maps.append(kept)
         while len(self._maps) < self._maps.maxlen:  # the first frame stands for those before it
             self._maps.append(kept)
         maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
-        size = tf.constant([frame.shape[:2]], tf.int32)
+        size = tf.constant([moving.frame.shape[:2]], tf.int32)
         return self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
 
 
@@ -92,7 +96,7 @@ class SaliencyStream:
     """
 
     def __init__(self, model: SaliencyModel):
-        self._motion, self._maps = MotionStream(model.motion), model.open_maps()
+        self._motion, self._maps = MotionStream(model.motion), MapStream(model)
         self.takes_flow = self._motion.takes_flow
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
@@ -111,11 +115,11 @@ class SaliencyStream:
           ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
             to a model that computes it; the time is not later than that of the frame before.
         """
-        return [self._maps.push(*moving) for moving in self._motion.push(frame, flow, time)]
+        return [self._maps.push(moving) for moving in self._motion.push(frame, flow, time)]
 
     def close(self) -> list[np.ndarray]:
         """Ends the video and returns the maps that were still to come, in order."""
-        return [self._maps.push(*moving) for moving in self._motion.close()]
+        return [self._maps.push(moving) for moving in self._motion.close()]
 
 
 def stream_maps(
@@ -123,6 +127,7 @@ def stream_maps(
     frames: Iterable[tuple],
     flows: Iterable[np.ndarray] | None = None,
     num_ahead: int = 2,
+    mirror: bool = False,
 ) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
     """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
@@ -135,31 +140,34 @@ def stream_maps(
       frames: a name, or anything else that belongs to the frame, the frame, and where some are missing its time.
       flows: the flow of each frame, for a model of flow from files.
       num_ahead: so many frames wait at most between two threads; 0 does everything in the caller's.
+      mirror: whether each map is averaged with that of the mirror image, which takes twice the time (see `mirror`).
 
     Raises:
       ValueError: see `SaliencyStream.push`.
       Whatever `frames` and `flows` raise, behind the maps of the frames before.
     """
-    moving = read_ahead(_add_motion(model, frames, flows), num_ahead)
-    return read_ahead(_add_maps(model, moving), num_ahead)
+    motion = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
+    maps = MirroredMaps(model) if mirror else model.open_maps()  # a model on a server has maps of its own kind
+    moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
+    return read_ahead(_add_maps(maps, moving), num_ahead)
 
 
-def _add_motion(model, frames, flows) -> Iterator[tuple[Hashable, MovingFrame]]:
+def _add_motion(motion, frames, flows) -> Iterator[tuple]:
+    """Yields (name, frame, what `maps` of `_add_maps` takes)."""
     flows = iter(flows) if flows is not None else itertools.repeat(None)
-    stream, waiting = MotionStream(model.motion), collections.deque()
+    waiting = collections.deque()
     for name, frame, *time in frames:
-        waiting.append(name)
-        for moving in stream.push(frame, next(flows), *time):
-            yield waiting.popleft(), moving
-    for moving in stream.close():
-        yield waiting.popleft(), moving
+        waiting.append((name, frame))
+        for moving in motion.push(frame, next(flows), *time):
+            yield *waiting.popleft(), moving
+    for moving in motion.close():
+        yield *waiting.popleft(), moving
 
 
-def _add_maps(model, moving_frames) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
-    stream = model.open_maps()
+def _add_maps(maps, moving_frames) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
     with contextlib.closing(moving_frames):
-        for name, moving in moving_frames:
-            yield name, moving.frame, stream.push(*moving)
+        for name, frame, moving in moving_frames:
+            yield name, frame, maps.push(moving)
 
 
 def _find_version(path: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +12,15 @@ from msst_keras.evaluation.figures import Method, write_ablation
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
 from msst_keras.evaluation.report import format_table
 from msst_keras.evaluation.seeds import mean_and_spread, mean_result
-from msst_keras.files import publish
+from msst_keras.files import publish, read_json, write_json
 from msst_keras.jobs.options import AblateOptions
+from msst_keras.locks import hold_folder
+from msst_keras.outputs import check_apart
 from msst_keras.processes import run_job
 
 _CRF_SUFFIX = "_crf"
 _REPORT = "report.html"  # what `msst evaluate` writes last
+_MEND = "remove it to plan these runs again, or choose another --output_dir"
 
 
 def ablate(options: AblateOptions, configs: Mapping[str, Sequence[str]]) -> int:
@@ -39,7 +41,20 @@ def ablate(options: AblateOptions, configs: Mapping[str, Sequence[str]]) -> int:
     out = Path(options.output_dir)
     variants = _plan_runs(options, configs)
     sequences = datasets.find_sequences(options.layout, options.ground_truth, options.split, options.sequences)
-    _keep_plan(options, variants, [sequence.name for sequence in sequences])
+    if options.crf and len({sequence.frame_paths[0].parent.parent for sequence in sequences}) > 1:
+        raise ValueError(
+            f"the sequences to test on lie in several folders of {options.ground_truth}, and `msst refine` takes one; "
+            "give --split=train or --split=val"
+        )
+    check_apart(out, {sequence.frame_paths[0].parent for sequence in sequences})
+    with hold_folder(out):
+        _keep_plan(options, variants, [sequence.name for sequence in sequences])
+        return _run_stages(options, variants, sequences)
+
+
+def _run_stages(options: AblateOptions, variants: dict, sequences: list[datasets.Sequence]) -> int:
+    """Makes the maps of all runs, evaluates and draws; returns the status of the job that failed, or 0."""
+    out = Path(options.output_dir)
     methods = {}  # variant -> the names of its maps, one per seed
     for variant, runs in variants.items():
         for name, train_args in runs.items():
@@ -103,10 +118,12 @@ def _keep_plan(options: AblateOptions, variants: dict, sequences: list[str]) -> 
             "refine_args": options.refine_args}  # fmt: skip
     runs = {name: arguments for members in variants.values() for name, arguments in members.items()}
     if path.is_file():
-        found = json.loads(path.read_text())
+        found = read_json(path, _MEND)
+        if not isinstance(found.get("test"), dict) or not isinstance(found.get("runs"), dict):
+            raise ValueError(f"{path}: damaged (expected test and runs, found {', '.join(found)}); {_MEND}")
         for name, value in test.items():
-            if (out / "maps").exists() and found["test"][name] != value:
-                raise ValueError(f"{out} was begun with {name} {found['test'][name]}; choose another --output_dir")
+            if (out / "maps").exists() and found["test"].get(name) != value:
+                raise ValueError(f"{out} was begun with {name} {found['test'].get(name)}; choose another --output_dir")
         for name, arguments in runs.items():
             if (out / "runs" / name).exists() and found["runs"].get(name, arguments) != arguments:
                 raise ValueError(
@@ -114,8 +131,7 @@ def _keep_plan(options: AblateOptions, variants: dict, sequences: list[str]) -> 
                     "choose another --output_dir or another name"
                 )
         runs = {**found["runs"], **runs}
-    with publish(path) as temporary:
-        temporary.write_text(json.dumps({"test": test, "runs": runs}, indent=2) + "\n")
+    write_json(path, {"test": test, "runs": runs}, indent=2)
 
 
 def _make_maps(out: Path, name: str, train_args: list[str], sequences: list[datasets.Sequence]) -> int:
@@ -148,10 +164,8 @@ def _evaluate(options: AblateOptions, names: list[str]) -> int:
     """Scores all maps in one table and report; the last, the fullest variant, stands for the user's own."""
     out = Path(options.output_dir)
     *others, own = names
-    paths = _result_paths(out, names)
-    if all(path.is_file() for path in (*paths.values(), paths[own].with_name(_REPORT))):
-        return 0
-    arguments = [
+    # The job itself knows whether this is done already, and of the same maps.
+    arguments = ["--overwrite",
         f"--predictions={out}/maps/{own}", f"--name={own}", f"--ground_truth={options.ground_truth}",
         f"--layout={options.layout}", f"--split={options.split}", f"--protocol={options.protocol}",
         f"--output_dir={out}/results/{own}",
@@ -173,7 +187,7 @@ def _report(options: AblateOptions, methods: dict[str, list[str]]) -> None:
     """Writes ablation.csv and the figures, of the means over seeds, and prints the table."""
     out = Path(options.output_dir)
     paths = _result_paths(out, [name for members in methods.values() for name in members])
-    results = {name: json.loads(path.read_text()) for name, path in paths.items()}
+    results = {name: read_json(path, "remove it to score again") for name, path in paths.items()}
     with publish(out / "ablation.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["variant", "num_seeds", *(f"{name}{part}" for name in SCALARS for part in ("", "_spread"))])

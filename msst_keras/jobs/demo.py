@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 
 from msst_keras.data import datasets, images
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE, HEADLINE, SCORES
-from msst_keras.files import publish
+from msst_keras.files import publish, read_json
 from msst_keras.inference.overlay import contact_sheet
 from msst_keras.jobs.options import DemoOptions
+from msst_keras.locks import hold_folder
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.processes import run_job
 from msst_keras.synthetic import videos
@@ -29,6 +29,11 @@ def demo(options: DemoOptions) -> int:
     Returns:
       0, or the exit status of the job that ended otherwise.
     """
+    with hold_folder(options.output_dir):
+        return _run_all(options)
+
+
+def _run_all(options: DemoOptions) -> int:
     started = time.monotonic()
     out = Path(options.output_dir)
     data = out / "videos"
@@ -44,7 +49,7 @@ def demo(options: DemoOptions) -> int:
             return status
     status = run_job(
         "evaluate", f"--predictions={out}/maps/msst", "--name=msst", f"--ground_truth={data}", "--split=val",
-        f"--output_dir={out}/results",
+        f"--output_dir={out}/results", "--overwrite",
     )  # fmt: skip
     if status:
         return status
@@ -111,7 +116,7 @@ def _write_size(size: tuple[int, int]) -> str:
 
 def _print_scores(results: Path) -> None:
     for method, suffix in (("msst", ""), (FLOW_MAGNITUDE, "-flow-magnitude"), (ALL_BLACK, "-all-black")):
-        result = json.loads((results / f"metrics{suffix}.json").read_text())
+        result = read_json(results / f"metrics{suffix}.json", "remove it to score again")
         scores = ", ".join(f"{SCORES[name].title} {result[name]:.3f}" for name in HEADLINE)
         print(f"{method:15s} {scores} ({result['num_frames']} frames, protocol {result['protocol']})")
 

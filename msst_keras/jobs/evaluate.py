@@ -10,13 +10,16 @@ from pathlib import Path
 from msst_keras.data import datasets
 from msst_keras.evaluation.figures import Method
 from msst_keras.evaluation.html_report import write_report
-from msst_keras.evaluation.map_reader import MapReader
+from msst_keras.evaluation.map_reader import MapReader, forget_files
 from msst_keras.evaluation.options import FLAT, EvaluateOptions
 from msst_keras.evaluation.protocols import PROTOCOLS, to_levels
 from msst_keras.evaluation.published import published_rows
 from msst_keras.evaluation.report import format_published, format_table, read_frames, write_frames, write_results
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.scoring import make_parts, score_methods
+from msst_keras.jobs import result_folder
+from msst_keras.locks import hold_folder
+from msst_keras.outputs import check_apart
 from msst_keras.processes import count_cores
 
 
@@ -31,26 +34,43 @@ def evaluate(options: EvaluateOptions) -> dict[tuple[str, str], dict]:
       ValueError, FileNotFoundError: maps, masks and options that do not fit each other.
       OSError: a worker died, or a result could not be written.
     """
+    forget_files()
     names = options.protocols
     protocols = [PROTOCOLS[name] for name in names]
     reader = _open_reader(options)
     frames = {name: s.frame_names for name, s in reader.sequences.items()} if options.temporal_stability else None
     parts = make_parts(protocols, reader.annotated(), frames)
     out = Path(options.output_dir)
+    check_apart(out, reader.folders.values())
     folders = {name: out / name if len(names) > 1 else out for name in names}
+    stems = {method: _file_name(options, method) for method in reader.methods}
+    with _removed_if_empty(out, *folders.values()), hold_folder(out):
+        begun = result_folder.open_results(options, reader, folders, stems)
+        results = begun.read()
+        if results is None:
+            results = _score(options, reader, protocols, parts, folders, begun)
+            for name in names:
+                _write(options, reader, {method: results[method, name] for method in reader.methods}, folders[name])
+            begun.finish()
+        else:
+            for name in names:
+                print(format_table({method: results[method, name] for method in reader.methods}))
+            print(f"{out}: there already")
+    if published := published_rows(options.layout):
+        print(format_published(published), end="")
+    return results
+
+
+def _score(options: EvaluateOptions, reader: MapReader, protocols, parts, folders, begun) -> dict:
+    """Scores all parts; the tables of frames have their names when all are scored."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_removed_if_empty(out, *folders.values()))
         on_frame = _open_tables(stack, options, reader.methods, folders)
         num_workers = options.num_workers or count_cores()
         evaluators = score_methods(
             reader, reader.methods, protocols, parts, on_frame, num_workers, options.temporal_stability
         )
-    results = {key: evaluator.result() for key, evaluator in evaluators.items()}
-    for name in names:
-        _write(options, reader, {method: results[method, name] for method in reader.methods}, folders[name])
-    if published := published_rows(options.layout):
-        print(format_published(published), end="")
-    return results
+        begun.begin()  # before the first file of it appears
+    return {key: evaluator.result() for key, evaluator in evaluators.items()}
 
 
 def _open_reader(options: EvaluateOptions) -> MapReader:

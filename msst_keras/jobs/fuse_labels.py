@@ -8,6 +8,8 @@ from msst_keras.data import datasets, label_folders
 from msst_keras.labels import fuse
 from msst_keras.labels.options import FuseLabelsOptions
 from msst_keras.labels.sources import DEFAULTS, has_shipped_model, make_source
+from msst_keras.locks import hold_folder
+from msst_keras.outputs import check_apart
 
 
 def fuse_labels(options: FuseLabelsOptions) -> fuse.Fusion:
@@ -21,12 +23,19 @@ def fuse_labels(options: FuseLabelsOptions) -> fuse.Fusion:
       FileNotFoundError, ValueError: an input or an option at fault.
     """
     output_dir = Path(options.output_dir)
+    with hold_folder(output_dir):
+        return _fuse(options, output_dir)
+
+
+def _fuse(options: FuseLabelsOptions, output_dir: Path) -> fuse.Fusion:
     labels_dir = output_dir / "labels"
     if labels_dir.exists():
         raise FileExistsError(f"{labels_dir}: labels are here already; choose another --output_dir")
     maps_dirs, sources = _find_methods(options)
     makers = {name: make_source(name, options.model) for name in sources}
     sequences = datasets.find_sequences(options.dataset, options.root, options.split, options.sequences)
+    folders = {path.parent for sequence in sequences for path in sequence.frame_paths}
+    check_apart(output_dir, [*folders, *maps_dirs.values()])
     fuse.clear_partial(output_dir)
     sequences = [fuse.extract_frames(sequence, output_dir / "frames") for sequence in sequences]
     if options.ground_truth:

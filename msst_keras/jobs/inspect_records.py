@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from msst_keras.data import flow_files, images
-from msst_keras.files import publish
+from msst_keras.files import check_writable, publish
 from msst_keras.inference.overlay import contact_sheet, overlay
 from msst_keras.motion.flow import flow_to_color
 from msst_keras.pipeline.clip_index import find_record_folders
@@ -28,6 +28,8 @@ def inspect_records(options: InspectRecordsOptions) -> None:
     """
     if options.output and not options.output.lower().endswith(".png"):
         raise ValueError(f"--output must end with .png, not '{options.output}'")
+    if options.output:
+        check_writable(options.output)  # before every byte is verified
     rows = []
     for folder in find_record_folders(options.records):
         manifest = read_manifest(folder)

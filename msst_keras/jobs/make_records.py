@@ -66,6 +66,7 @@ def _convert(options: MakeRecordsOptions, given: Sequence[str], run: dict) -> di
     if not (options.dataset and options.root):
         raise ValueError("a conversion needs --dataset and --root, or --add_prior")
     sequences = datasets.find_sequences(options.dataset, options.root, options.split, options.sequences)
+    sequences = _skip(sequences, options.skip_sequences)
     if options.coarse_labels:
         sequences = label_folders.add_coarse_labels(sequences, options.coarse_labels)
     sequences, stills = _set_in_motion(sequences, options)
@@ -81,6 +82,15 @@ def _convert(options: MakeRecordsOptions, given: Sequence[str], run: dict) -> di
         sequences, options.output_dir, motion, description, options.label_kind, options.num_shards, **run,
         overwrite=options.overwrite,
     )
+
+
+def _skip(sequences: list[datasets.Sequence], names: Sequence[str]) -> list[datasets.Sequence]:
+    """All sequences but those of these names."""
+    if unknown := sorted(set(names) - {sequence.name for sequence in sequences}):
+        raise ValueError(f"--skip_sequences names {', '.join(unknown)}, which would not have been converted anyhow")
+    if len(kept := [sequence for sequence in sequences if sequence.name not in names]) == 0:
+        raise ValueError("--skip_sequences leaves no sequence to convert")
+    return kept
 
 
 def _set_in_motion(sequences: list[datasets.Sequence], options: MakeRecordsOptions) -> tuple[list, dict]:

@@ -21,9 +21,13 @@ from msst_keras.jobs.map_folder import check_free, open_map_folder
 from msst_keras.options import plain_values
 from msst_keras.outputs import check_apart
 from msst_keras.progress import progress
+from msst_keras.serving.client import RemoteModel
 
 # The options that a map does not depend on, and those whose content counts in place of their names.
-_OF_NO_MAP = ("input", "crf_workers", "output_dir", "overlay", "overwrite", "model", "flow_dir", "live", "port")
+_OF_NO_MAP = (
+    "input", "crf_workers", "output_dir", "overlay", "overwrite", "model", "flow_dir", "live", "port",
+    "server", "model_name", "timeout",
+)  # fmt: skip
 
 
 def predict(options: PredictOptions) -> dict[str, Path]:
@@ -38,7 +42,7 @@ def predict(options: PredictOptions) -> dict[str, Path]:
     sequences = _find_sequences(options)
     _check_outputs(options, sequences)
     options.dense_crf.settings()  # wrong settings are refused before anything is written
-    model = SaliencyModel(options.model or SHIPPED_MODEL)
+    model = _open_model(options)
     check_free(Path(options.output_dir) / sequence.name for sequence in sequences)
     folders = {}
     for sequence in sequences:
@@ -49,6 +53,14 @@ def predict(options: PredictOptions) -> dict[str, Path]:
         if overlay and count is not None:
             print(f"{overlay}: the video with its maps laid over")
     return folders
+
+
+def _open_model(options: PredictOptions) -> SaliencyModel | RemoteModel:
+    if options.server is None:
+        return SaliencyModel(options.model or SHIPPED_MODEL)
+    return RemoteModel(
+        options.server, options.model_name, timeout=options.timeout, frame_quality=options.frame_quality
+    )
 
 
 def _find_sequences(options: PredictOptions) -> list[datasets.Sequence]:
@@ -124,7 +136,7 @@ def _describe(options: PredictOptions, model: SaliencyModel, sequence: datasets.
     """All that the maps of a sequence are made from."""
     # A frame's name is its map's; a video's name is that of the folder alone.
     content = hash_files({"video": sequence.video_path} if sequence.video_path else sequence.frame_paths)
-    made_from = {"input": content, "model": hash_folder(model.path)}
+    made_from = {"input": content, "model": model.identify()}
     if options.flow_dir:
         made_from["flow_dir"] = hash_folder(Path(options.flow_dir) / sequence.name)
     return made_from | {name: value for name, value in plain_values(options).items() if name not in _OF_NO_MAP}
@@ -149,7 +161,7 @@ def _make_maps(
     if options.flow_dir:
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)
         flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
-    maps = stream_maps(model, frames, flows)
+    maps = stream_maps(model, frames, flows, mirror=options.mirror)
     if not options.crf:
         return maps
     settings, backend = options.dense_crf.settings(), options.dense_crf.backend

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from msst_keras.data import images
 from msst_keras.data.layouts import list_images, plain_name, subfolders
-from msst_keras.files import DifferentSettingsError, remember
+from msst_keras.files import DifferentSettingsError, hash_files, remove, sync
 from msst_keras.inference import crf
 from msst_keras.inference.options import RefineOptions
 from msst_keras.inference.parallel import map_in_order
+from msst_keras.locks import hold_folder
+from msst_keras.outputs import Memory, check_apart
 from msst_keras.processes import count_cores
 from msst_keras.progress import progress
-
-_SETTINGS = "crf.json"
 
 
 def refine(options: RefineOptions) -> int:
@@ -31,21 +31,63 @@ def refine(options: RefineOptions) -> int:
     if output_dir.resolve() == maps_dir.resolve():
         raise ValueError(f"--output_dir is the folder of the maps, {maps_dir}; the refined maps need one of their own")
     pairs = _pair(maps_dir, Path(options.frames))
+    check_apart(output_dir, {maps_dir, *(frame.parent for _, frame in pairs)})
     _check_sizes(pairs)
     images.check_scale((path for path, _ in pairs), str(maps_dir))
-    _keep_settings(output_dir, {**dataclasses.asdict(settings), "maps": str(maps_dir.resolve())})
-    todo = [pair for pair in pairs if not (output_dir / pair[0].relative_to(maps_dir)).exists()]
+    with hold_folder(output_dir):
+        todo = _begin(options, pairs)
 
-    def refine_pair(pair: tuple[Path, Path]) -> None:
-        saliency, frame = images.read_map(pair[0]), images.read_frame(pair[1])
-        refined = crf.refine(frame, saliency, settings, options.crf.backend)
-        images.write_map(output_dir / pair[0].relative_to(maps_dir), refined)
+        def refine_pair(pair: tuple[Path, Path]) -> None:
+            saliency, frame = images.read_map(pair[0]), images.read_frame(pair[1])
+            refined = crf.refine(frame, saliency, settings, options.crf.backend)
+            images.write_map(output_dir / pair[0].relative_to(maps_dir), refined)
 
-    done = map_in_order(refine_pair, todo, options.num_workers or count_cores())
-    for _ in progress(done, len(pairs), str(output_dir), initial=len(pairs) - len(todo)):
-        pass
+        done = map_in_order(refine_pair, todo, options.num_workers or count_cores())
+        for _ in progress(done, len(pairs), str(output_dir), initial=len(pairs) - len(todo)):
+            pass
+        sync(output_dir)
     print(f"{output_dir}: {len(todo)} maps refined, {len(pairs) - len(todo)} were there already")
     return len(todo)
+
+
+def _begin(options: RefineOptions, pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """Compares what the folder was made from with what is to be refined; returns the pairs that are still to do.
+
+    The folder remembers a hash of each map with its frame: more maps may come, and one that has changed is noticed.
+    """
+    output_dir, maps_dir = Path(options.output_dir), Path(options.maps)
+    settings = {**dataclasses.asdict(options.crf.settings()), "backend": options.crf.backend}
+    memory = Memory(output_dir, "refine", settings)
+    names = {pair[0].relative_to(maps_dir).as_posix(): pair for pair in pairs}
+    inputs = {name: hash_files({"map": pair[0], "frame": pair[1]}) for name, pair in names.items()}
+    there = {path.relative_to(output_dir).as_posix() for path in _list_maps(output_dir)}
+    try:
+        known = memory.compare()
+        if known is None:
+            memory.refuse_strangers(sorted(path.name for path in output_dir.iterdir()))
+        known = (known or {}).get("inputs", {})
+    except DifferentSettingsError:
+        if not options.overwrite:
+            raise
+        known = {}
+    stale = sorted(name for name in there if name not in inputs or known.get(name) != inputs[name])
+    if stale and not options.overwrite:
+        raise ValueError(
+            f"{output_dir} holds {len(stale)} maps that were refined from other maps or frames ({', '.join(stale[:5])}"
+            + (", ..." if len(stale) > 5 else "")
+            + "); choose another --output_dir, or give --overwrite to refine them anew"
+        )
+    for name in stale:
+        (output_dir / name).unlink()
+    for path in (*output_dir.glob(".partial-*"), *output_dir.glob("*/.partial-*")):
+        remove(path)
+    memory.write(inputs=inputs)
+    return [pair for name, pair in names.items() if name not in there or name in stale]
+
+
+def _list_maps(folder: Path) -> list[Path]:
+    places = (folder, *subfolders(folder))
+    return sorted(path for place in places for path in list_images(place) if path.suffix == ".png")
 
 
 def _pair(maps_dir: Path, frames_dir: Path) -> list[tuple[Path, Path]]:
@@ -53,7 +95,7 @@ def _pair(maps_dir: Path, frames_dir: Path) -> list[tuple[Path, Path]]:
     for folder, what in ((maps_dir, "maps"), (frames_dir, "frames")):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of {what}")
-    maps = [path for place in (maps_dir, *subfolders(maps_dir)) for path in list_images(place) if path.suffix == ".png"]
+    maps = _list_maps(maps_dir)
     if not maps:
         raise ValueError(f"{maps_dir}: no maps here; expected SEQUENCE/FRAME.png or FRAME.png")
     frames = {}
@@ -82,15 +124,3 @@ def _check_sizes(pairs: list[tuple[Path, Path]]) -> None:
                 f"{map_path}: this map is {map_size[0]}x{map_size[1]}, but its frame {frame_path} is "
                 f"{frame_size[0]}x{frame_size[1]}; bring them to one size"
             )
-
-
-def _keep_settings(output_dir: Path, settings: dict) -> None:
-    """Makes the folder remember what it is made with; refuses to go on with anything else."""
-    path = output_dir / _SETTINGS
-    if not path.is_file() and output_dir.is_dir() and any(output_dir.iterdir()):
-        raise ValueError(f"{output_dir} holds files that `msst refine` did not write; choose another --output_dir")
-    try:
-        remember(path, settings, indent=2)
-    except DifferentSettingsError as error:
-        differing = ", ".join(f"{name} {error.found.get(name)}" for name in error.keys)
-        raise ValueError(f"{output_dir} holds maps made with {differing}; choose another --output_dir") from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 
+from msst_keras.pipeline.loopback import keep_to_this_machine
 from msst_keras.pipeline.options import ServeDataOptions
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
@@ -23,22 +25,61 @@ def serve_data(options: ServeDataOptions) -> None:
     import tensorflow as tf
 
     try:
-        server = _start(tf.data.experimental.service, options)  # it serves as long as it is held
-        role = f"worker of {options.dispatcher}" if options.dispatcher else f"dispatcher at {server.target}"
-        print(role, flush=True)
+        server, port = _start(tf.data.experimental.service, options)  # it serves as long as it is held
     except tf.errors.OpError as error:
         raise OSError(f"cannot serve on port {options.port}: {error.message.splitlines()[0]}") from error
+    _say(options, port)
     print(f"stopped by {signal.Signals(signal.sigwait(_SIGNALS)).name}", flush=True)
     # Not by Python's end: TensorFlow 2.21's servers may crash when they are taken down (tensorflow#113163).
     os._exit(0)
 
 
+def _say(options: ServeDataOptions, port: int) -> None:
+    """Prints where it really listens, and what that means."""
+    is_open = options.listen == "all"
+    if is_open:
+        print(
+            f"msst serve_data: port {port} is open on every address of this machine; whoever reaches it can run "
+            "computations here, and read and write every file of this user",
+            file=sys.stderr,
+        )
+    address = f"{_name(options)}:{port}"
+    print(f"worker of {options.dispatcher} at {address}" if options.dispatcher else f"dispatcher at grpc://{address}",
+          flush=True)  # fmt: skip
+
+
+def _name(options: ServeDataOptions) -> str:
+    """The name by which clients reach this process."""
+    return options.host or (socket.gethostname() if options.listen == "all" else "127.0.0.1")
+
+
 def _start(service, options: ServeDataOptions):
-    """The dispatcher, or a worker; `service` is `tf.data.experimental.service`."""
-    if not options.dispatcher:
-        return service.DispatchServer(service.DispatcherConfig(port=options.port))
-    host, _, port = options.dispatcher.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"--dispatcher must be HOST:PORT, not '{options.dispatcher}'")
-    address = f"{options.host or socket.gethostname()}:%port%"
-    return service.WorkerServer(service.WorkerConfig(options.dispatcher, address, options.port))
+    """(the dispatcher, or a worker; its port). `service` is `tf.data.experimental.service`."""
+    if options.dispatcher:
+        host, _, port = options.dispatcher.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"--dispatcher must be HOST:PORT, not '{options.dispatcher}'")
+        # Only the C++ server knows which port it was given; a free one is chosen here, so that it can be named.
+        port = options.port or _find_free_port()
+        server = service.WorkerServer(
+            service.WorkerConfig(options.dispatcher, f"{_name(options)}:%port%", port), start=False
+        )
+    else:
+        port = options.port
+        server = service.DispatchServer(service.DispatcherConfig(port=port), start=False)
+    server.start()
+    port = port or int(server.target.rpartition(":")[2])
+    if options.listen == "loopback":
+        try:
+            keep_to_this_machine(port)
+        except OSError as error:
+            raise OSError(
+                f"port {port} cannot be kept to this machine ({error}); --listen=all opens it to every machine"
+            ) from error
+    return server, port
+
+
+def _find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]

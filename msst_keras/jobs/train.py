@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from msst_keras.files import publish
+from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst, fold_model
 from msst_keras.motion.flow import flow_to_color
 from msst_keras.motion.settings import FLOW
-from msst_keras.options import plain_values, write_flags
+from msst_keras.options import list_options, plain_values, write_flags
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import training_batches
 from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.records.folders import check_disjoint
+from msst_keras.records.manifest import read_manifest
 from msst_keras.training import loop, run_dir
 from msst_keras.training.checkpoints import load_model
+from msst_keras.training.optimizer import note_loaded
 from msst_keras.training.options import DeviceOptions, TrainOptions
 from msst_keras.training.precision import resolve_precision
 from msst_keras.training.strategy import Devices, make_devices
@@ -39,26 +46,54 @@ def train(options: TrainOptions) -> dict:
       ConnectionError, OSError: see `loop.train`.
     """
     devices = _choose_devices(options.devices, options.clips.batch_size)
+    _check_parts(options, devices)
     groups = clip_index.find_record_groups(options.records)
     index = _index_training(options, groups)
     val_index = _index_validation(options, groups, index) if options.val_records else None
     folder = Path(options.run_dir)
-    if devices.is_chief:
-        run_dir.keep_prior(folder, index.motion.prior if index.motion else None, options.prior)
-    model = _build(options, devices)
-    if devices.is_chief:
-        image_size = options.clips.image_sizes[-1]
-        run_dir.write_run(
-            folder, {"model": options.model.arguments(), "motion": index.motion, "image_size": image_size}
-        )
-        (folder / "flags.txt").write_text(write_flags(options))
-    validate, draw = _make_views(options, model, index, val_index, devices)
-    results = loop.train(
-        model, _make_batches(options, index, devices), index.names, folder, options.training, devices, validate, draw,
-        plain_values(options),
-    )  # fmt: skip
+    with _hold(folder, devices):
+        if devices.is_chief:
+            run_dir.keep_prior(folder, index.motion.prior if index.motion else None, options.prior)
+        model = _build(options, devices)
+        if devices.is_chief:
+            run_dir.write_run(folder, _describe_run(options, index, groups))
+            with publish(folder / "flags.txt") as temporary:
+                temporary.write_text(write_flags(options))
+        validate, draw = _make_views(options, model, index, val_index, devices)
+        results = loop.train(
+            model, _make_batches(options, index, devices), index.names, folder, options.training, devices, validate,
+            draw, plain_values(options),
+        )  # fmt: skip
     print(f"{options.run_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in results.items()))
     return results
+
+
+@contextlib.contextmanager
+def _hold(folder: Path, devices: Devices) -> Iterator[None]:
+    """Keeps other trainings off the run directory; of several processes the chief does. Leaves no empty folder."""
+    if not devices.is_chief:
+        yield
+        return
+    try:
+        with hold_folder(folder):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _describe_run(options: TrainOptions, index: ClipIndex, groups: dict[tuple[str, ...], int]) -> dict:
+    """What makes the run what it is, for run.json: the records by the hashes of their shards."""
+    shards = [
+        [share, [shard["sha256"] for folder in folders for shard in read_manifest(folder)["shards"]]]
+        for folders, share in groups.items()
+    ]
+    model_flags = [name for name, *_ in list_options(options.model)]
+    return {
+        "model": options.model.arguments(), "motion": index.motion, "image_size": options.clips.image_sizes[-1],
+        "training": run_dir.describe_training(plain_values(options), model_flags),
+        "records": hashlib.sha256(json.dumps(shards).encode()).hexdigest(),
+    }  # fmt: skip
 
 
 def _choose_devices(options: DeviceOptions, batch_size: int) -> Devices:
@@ -68,6 +103,16 @@ def _choose_devices(options: DeviceOptions, batch_size: int) -> Devices:
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     return make_devices(options.strategy, batch_size)
+
+
+def _check_parts(options: TrainOptions, devices: Devices) -> None:
+    """Every part of a device's share has as many clips: what is over would be left out, and the losses be others."""
+    share, parts = options.clips.batch_size // devices.num_replicas, options.training.step.accumulation_steps
+    if share % parts:
+        raise ValueError(
+            f"--accumulation_steps={parts} does not divide the {share} clips of --batch_size that a device computes; "
+            f"give a divisor of {share}"
+        )
 
 
 def _weigh_labels(options: TrainOptions) -> dict[str, float]:
@@ -115,6 +160,7 @@ def _build(options: TrainOptions, devices: Devices) -> keras.Model:
             if options.model.batch_norm == "folded":
                 source = fold_model(source, run_dir.read_run(options.init_from)["model"])
             run_dir.transfer_weights(source, model)
+            note_loaded(model, source)
     return model
 
 

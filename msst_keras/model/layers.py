@@ -92,7 +92,8 @@ def set_layers(model: keras.Model, layers: dict, first: str, source: str) -> Non
 
     Args:
         model: A backbone.
-        layers: Layer name -> (kernel, bias) or (scale, offset), made for RGB.
+        layers: Layer name -> (kernel, bias) or (scale, offset), made for RGB. These layers get an attribute
+            `is_loaded`, so that a training can tell them from the others.
         first: The first convolution's name. In a model of 4 channels it is left as it is (section 4.1), and so is what
             happens to the prior in front of it.
         source: Where the weights came from, for the error.
@@ -114,6 +115,7 @@ def set_layers(model: keras.Model, layers: dict, first: str, source: str) -> Non
                     f"{source}: expected a {weight.name} {tuple(weight.shape)} for {name}, found {array.shape}."
                 )
         layer.set_weights(arrays)
+        layer.is_loaded = True
 
 
 def normalized_convolution(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from keras import ops
 
-from msst_keras.model.options import DEFAULT_SIDE_WEIGHT
+from msst_keras.model.options import DEFAULT_MIN_SHARE, DEFAULT_SIDE_WEIGHT
 
 # The side outputs of `topdown.build_fuser` and their strides.
 SIDES = {"side32": 32, "side16": 16, "side8": 8, "temporal": 16}
 
 
-def weighted_cross_entropy(logits, labels, alpha="balanced", sample_weight=None):
+def weighted_cross_entropy(logits, labels, alpha="balanced", sample_weight=None, min_share=DEFAULT_MIN_SHARE):
     """Eq. 7 of each example, divided by its number of pixels.
 
     The paper sums over pixels; the mean differs by the factor 1 / (H * W) alone and keeps the size of a gradient, and
@@ -20,23 +20,29 @@ def weighted_cross_entropy(logits, labels, alpha="balanced", sample_weight=None)
         logits: (B, H, W, 1), any float type; computed in float32.
         labels: (B, H, W, 1), 0 or 1, float or bool; 1 is salient.
         alpha: Weight of salient pixels, non-salient ones weigh 1 - alpha; the paper gives no value. "balanced", the
-            default: the share of non-salient pixels of each image, so that both kinds weigh the same in all; .5 for an
-            image of one kind alone, whose loss would else be zero whatever is predicted. Or a number between 0 and 1.
+            default: the share of non-salient pixels of each image, so that both kinds weigh the same in all. Or a
+            number between 0 and 1.
         sample_weight: None, or (B,): multiplies each example's loss.
+        min_share: Of a balanced alpha, which lies between this and 1 minus this, so that the loss of an image is
+            continuous where its object's share goes to 0, and no image of one kind is without a loss; see
+            `options.DEFAULT_MIN_SHARE`. At 0 alpha is the share itself and .5 for an image of one kind.
 
     Returns:
         (B,) float32.
 
     Raises:
-        ValueError: Shapes that differ, or another alpha.
+        ValueError: Shapes that differ, another alpha, or a min_share outside [0, .5).
     """
     logits, labels = _prepare(logits, labels)
+    if not 0 <= min_share < 0.5:
+        raise ValueError(f"min_share must be a number from 0 to below 0.5, found {min_share!r}.")
     if isinstance(alpha, str):
         if alpha != "balanced":
             raise ValueError(f'alpha must be "balanced" or a number between 0 and 1, found {alpha!r}.')
         salient = ops.mean(labels, axis=(1, 2, 3), keepdims=True)
-        one_kind = ops.logical_or(salient <= 0, salient >= 1)
-        alpha = ops.where(one_kind, 0.5, 1 - salient)
+        alpha = 1 - ops.clip(salient, min_share, 1 - min_share)
+        if not min_share:
+            alpha = ops.where(ops.logical_or(salient <= 0, salient >= 1), 0.5, alpha)
     elif not 0 < alpha < 1:
         raise ValueError(f'alpha must be "balanced" or a number between 0 and 1, found {alpha!r}.')
     # -log sigmoid(x) = softplus(-x), which neither overflows nor loses small values
@@ -69,7 +75,14 @@ def soft_iou_loss(logits, labels, sample_weight=None):
 
 
 def joint_loss(
-    outputs, labels, alpha="balanced", beta=0.1, region_weight=0.0, sample_weight=None, side_weight=DEFAULT_SIDE_WEIGHT
+    outputs,
+    labels,
+    alpha="balanced",
+    beta=0.1,
+    region_weight=0.0,
+    sample_weight=None,
+    side_weight=DEFAULT_SIDE_WEIGHT,
+    min_share=DEFAULT_MIN_SHARE,
 ):
     """Eq. 8: L = L_f(S, G) + beta * L_r(R, G) + side_weight * the sides' losses, the mean over a batch's examples.
 
@@ -84,6 +97,7 @@ def joint_loss(
             weights, which in a batch of one would cancel them; so replicas with equal shares of a batch average to it.
         side_weight: Weight of each side output's loss, against the share of salient pixels in each of its cells. The
             paper's network has none, so there it has no effect.
+        min_share: See `weighted_cross_entropy`.
 
     Returns:
         {"loss", "loss_fused", "loss_recurrent"[, "loss_sides"]}: float32 scalars, the last two before their weights;
@@ -97,7 +111,7 @@ def joint_loss(
             raise ValueError(f"{name} must be a number from 0 up, found {value!r}.")
 
     def mean_loss(logits, labels=labels):
-        loss = weighted_cross_entropy(logits, labels, alpha, sample_weight)
+        loss = weighted_cross_entropy(logits, labels, alpha, sample_weight, min_share)
         if region_weight:
             loss = loss + region_weight * soft_iou_loss(logits, labels, sample_weight)
         return ops.mean(loss)

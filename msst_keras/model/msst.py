@@ -26,16 +26,11 @@ import keras
 from msst_keras.model import topdown
 from msst_keras.model.backbones import build_backbone, output_strides
 from msst_keras.model.layers import fold_batch_norms, scale_channels
-from msst_keras.model.options import DECODERS, FUSIONS, MOTION_INPUTS, VARIANTS
+from msst_keras.model.options import DECODERS, FUSIONS, LSTM_FILTERS, LSTM_KERNEL_SIZE, MOTION_INPUTS, VARIANTS
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
 
 # Channels of a branch's 3x3 convolution (section 3.2).
 BRANCH_CHANNELS = 128
-# Channels of the ConvLSTM's state; the paper gives none. Twice the four maps it reads, so that a map's past and its
-# change can be held apart; 16 took twice the time, since it works at full resolution.
-LSTM_FILTERS = 8
-# The paper gives none; 3 is the size of all its other kernels with an extent.
-LSTM_KERNEL_SIZE = 3
 
 
 def build_msst(

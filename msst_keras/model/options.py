@@ -25,7 +25,24 @@ BATCH_NORMS = ("trained", "frozen", "folded")
 # Of the loss on each side output. Four sides together weigh a little more than the map itself, as in networks of that
 # kind (.3 to .4 each); they steer the coarse levels early in a training.
 DEFAULT_SIDE_WEIGHT = 0.3
-_OF_THE_LIGHT_NETWORK = ("motion_input", "decoder", "fusion", "motion_backbone", "batch_norm", "frozen_stride")
+# The least share of an image that its salient, or its other, pixels count as in a balanced Eq. 7. Balanced by the true
+# share p an image weighs about 2 p (1 - p) in all, so that one without an object would weigh nothing whatever is
+# predicted; given 1 / 2 instead, it weighs 25 times one whose object covers 1 %, 125 times one of .2 %. With shares of
+# .01 at least, an empty image weighs half as much as one of 1 %, a little less than one of .2 %, and nothing jumps when
+# an object leaves the picture.
+DEFAULT_MIN_SHARE = 0.01
+# Channels of the ConvLSTM's state; the paper gives none. Twice the four maps it reads, so that a map's past and its
+# change can be held apart; 16 took twice the time, since it works at full resolution.
+LSTM_FILTERS = 8
+# The paper gives none; 3 is the size of all its other kernels with an extent. At full resolution it reaches one pixel a
+# step, and what moves faster has left the state behind: a clip of 4 frames sees 4 pixels far, where half of the objects
+# of DAVIS at 512x512 move more than 4 pixels a frame. 7 reaches 12 pixels for five times the operations.
+LSTM_KERNEL_SIZE = 3
+# Named in a run's arguments where they are not the paper's network's.
+_DEPARTURES = (
+    "motion_input", "decoder", "fusion", "motion_backbone", "batch_norm", "frozen_stride", "lstm_filters",
+    "lstm_kernel_size",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +50,8 @@ class ModelOptions:
     """The network."""
 
     variant: str = option("Spatial stream, both, or both and ConvLSTM (Fig. 6).", "msst", choices=VARIANTS)
-    num_frames: int = option("T, frames a clip has (msst; the others need one).", 4, low=1)
+    # Each frame is a copy of the streams in the graph: 256 take minutes to build.
+    num_frames: int = option("T, frames a clip has (msst; the others need one).", 4, low=1, high=64)
     backbone: str = option("Of the streams; vgg16 is the paper's.", "vgg16", choices=BACKBONES)
     weights: str = option("Of the backbone: imagenet, hed (vgg16), none, or a file.", "imagenet")
     output_stride: int = option("16 is the paper read literally; 8 is finer, slower.", 16, choices=OUTPUT_STRIDES[::-1])
@@ -68,9 +86,24 @@ class ModelOptions:
         0,
         low=0,
     )
+    lstm_filters: int = option(
+        "Channels of the ConvLSTM's state; the paper gives none. Of --decoder=branches.", LSTM_FILTERS, low=1
+    )
+    lstm_kernel_size: int = option(
+        "Side of the ConvLSTM's kernel, odd; the paper gives none. Of --decoder=branches.", LSTM_KERNEL_SIZE, low=1
+    )
 
     def __post_init__(self):
         check_options(self)
+        if self.lstm_kernel_size % 2 == 0:
+            raise ValueError(
+                f"lstm_kernel_size must be odd, not {self.lstm_kernel_size}: an even kernel moves the maps by half a "
+                "pixel at every step"
+            )
+        if self.decoder == "topdown" and (self.lstm_filters, self.lstm_kernel_size) != (LSTM_FILTERS, LSTM_KERNEL_SIZE):
+            raise ValueError(
+                "lstm_filters and lstm_kernel_size are of the decoder branches; that of topdown has its own ConvLSTM"
+            )
 
     @property
     def clip_length(self) -> int:
@@ -80,13 +113,13 @@ class ModelOptions:
     def arguments(self) -> dict:
         """The arguments of `msst.build_msst`, which runs and models remember.
 
-        Those of the light network are named where they differ from the paper's network, so that runs from before there
-        was another can go on.
+        What departs from the paper's network is named only where it does, so that runs from before there was a choice
+        can go on.
         """
         arguments = {
             "variant": self.variant, "backbone": self.backbone, "num_frames": self.clip_length, "width": self.width,
             "output_stride": self.output_stride, "weights": self.weights,
         }  # fmt: skip
         defaults = ModelOptions()
-        light = {name: getattr(self, name) for name in _OF_THE_LIGHT_NETWORK}
-        return arguments | {name: value for name, value in light.items() if value != getattr(defaults, name)}
+        departures = {name: getattr(self, name) for name in _DEPARTURES}
+        return arguments | {name: value for name, value in departures.items() if value != getattr(defaults, name)}

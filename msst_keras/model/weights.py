@@ -19,6 +19,8 @@ import numpy as np
 
 # Pixels as keras.applications prepares them for its networks of the second generation: 0..255 to -1..1.
 KERAS_PIXELS = np.full(3, 1 / 127.5), np.full(3, -1.0)
+# What a file of weights may unpack to: VGG16 with its three dense layers has 553 million bytes.
+MAX_UNPACKED = 1 << 30
 _UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -55,6 +57,7 @@ def read_npz(weights: str | os.PathLike) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"Expected a weights file at {path}, found none; check the path.")
     try:
+        check_unpacked_size(path)
         with np.load(path) as archive:
             return {name: archive[name] for name in archive.files}
     except _UNREADABLE as error:
@@ -143,7 +146,21 @@ def read_keras_norm(source, name):
     return freeze_norm(*layer.get_weights(), layer.epsilon)
 
 
+def check_unpacked_size(path):
+    """Looks at what a .npz or .keras file says that it unpacks to, before anything of it is unpacked.
+
+    Raises:
+        ValueError: More than MAX_UNPACKED bytes, or more than its packed size explains.
+    """
+    with zipfile.ZipFile(path) as archive:
+        total = sum(info.file_size for info in archive.infolist())
+        packed = sum(info.compress_size for info in archive.infolist())
+    if total > MAX_UNPACKED or total > 64 * packed + (64 << 20):  # weights hardly shrink
+        raise ValueError(f"{path}: unpacks to {total} bytes from {packed}, which weights do not; fetch the file again.")
+
+
 def _list_npz(path):
+    check_unpacked_size(path)
     with np.load(path) as archive:
         yield from ((name.rpartition("/")[0], archive[name]) for name in archive.files)
 
@@ -151,6 +168,7 @@ def _list_npz(path):
 def _list_hdf5(path, names):
     source = path
     if path.suffix == ".keras":
+        check_unpacked_size(path)
         with zipfile.ZipFile(path) as archive:
             source = io.BytesIO(archive.read("model.weights.h5"))
     with h5py.File(source, "r") as file:
@@ -159,15 +177,28 @@ def _list_hdf5(path, names):
 
 def _walk(group, layer, names):
     """Yields (layer name, array) of an HDF5 group. Keras 2 names a layer by its group, Keras 3 by an attribute."""
-    for name, item in group.items():
+    for name in group:
         if name.startswith("optimizer"):  # its moments bear the layers' names too
             continue
+        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+            raise ValueError(f"{group.file.filename}: {group.name}/{name} is a link to another file; save it whole.")
+        item = group[name]
         if isinstance(item, h5py.Dataset):
+            _check_dataset(item)
             if layer:
                 yield layer, item[()]
             continue
         known = [candidate for candidate in (name, item.attrs.get("name")) if candidate in names]
         yield from _walk(item, known[0] if known else layer, names)
+
+
+def _check_dataset(dataset):
+    """Refuses an HDF5 array that lies in other files, or that is far larger than what is stored of it."""
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"the array {dataset.name} lies in another file; give a file that holds its weights itself")
+    size = dataset.size * dataset.dtype.itemsize
+    if size > MAX_UNPACKED or size > 64 * dataset.id.get_storage_size() + (64 << 20):
+        raise ValueError(f"the array {dataset.name} unpacks to {size} bytes, which weights do not; save it again")
 
 
 def _pair(arrays, path):

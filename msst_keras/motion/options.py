@@ -50,6 +50,16 @@ class TrainPriorOptions:
     steps: int = option("Steps.", 1000, low=1)
     learning_rate: float = option("Of Adam.", 1e-3, low=0)
     seed: int = option("Of initial weights and order.", 0, low=0)
+    folds: int = option(
+        "Train so many more classifiers, each without a fold of the sequences, so that `msst make_records` gives each "
+        "sequence of --records the prior that did not see it; 5 are usual, 0 trains none. They are in the same file.",
+        0,
+        low=0,
+    )
+    fine_only: bool = option(
+        "Learn from fine labels alone, so that a network without coarse labels has a prior without them (Fig. 8).",
+        False,
+    )
     prior: PriorOptions = options_of(PriorOptions)
 
     def __post_init__(self):

@@ -14,13 +14,16 @@ Written with keras and keras.ops alone. Batch, height and width are free.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import ops
 
 from msst_keras.model.backbones import build_backbone, output_strides
+from msst_keras.model.weights import check_unpacked_size
 from msst_keras.motion import regions
 from msst_keras.motion.camera import check_camera
 from msst_keras.motion.flow import FlowSettings
@@ -30,6 +33,7 @@ from msst_keras.motion.superpixels import SuperpixelSettings
 
 HIDDEN_UNITS = 300  # of each of the two hidden layers: the "three-layer neural network (300 neurons)" of section 3.1
 _OUTPUT_STRIDE = 16
+_NO_DATE = "1980-01-01@00:00:00"
 
 
 @keras.saving.register_keras_serializable(package="msst_keras")
@@ -66,6 +70,7 @@ class MotionPrior(keras.Model):
         camera: str = "homography",
         rgb_features: bool = False,
         classifier_per_level: bool = False,
+        shared_backbone: keras.Model | None = None,
         **model_options,
     ):
         """Makes an untrained prior.
@@ -93,6 +98,7 @@ class MotionPrior(keras.Model):
                 two.
             classifier_per_level: True is the letter of Eq. 1, a classifier S^j per segmentation. False shares one,
                 which sees M times the samples and may be smaller than its training set.
+            shared_backbone: The backbone of another such prior, which this one is to have too; see `spawn`.
 
         Raises:
             ValueError: An argument is out of range.
@@ -111,7 +117,9 @@ class MotionPrior(keras.Model):
             "rgb_features": bool(rgb_features),
             "classifier_per_level": classifier_per_level,
         }
-        self.backbone = build_backbone(backbone, output_stride=_OUTPUT_STRIDE, width=width, weights=backbone_weights)
+        self.backbone = shared_backbone or build_backbone(
+            backbone, output_stride=_OUTPUT_STRIDE, width=width, weights=backbone_weights
+        )
         self._strides = output_strides(backbone, _OUTPUT_STRIDE)
         self.backbone.trainable = self._options["train_backbone"]
         num_images = 2 if self.needs_frames else 1
@@ -124,6 +132,11 @@ class MotionPrior(keras.Model):
     @property
     def needs_frames(self) -> bool:
         return self._options["rgb_features"]
+
+    def spawn(self) -> MotionPrior:
+        """A prior of the same kind that was not trained; it shares a backbone that is not trained either."""
+        shared = None if self._options["train_backbone"] else self.backbone
+        return MotionPrior(**self.get_config(), shared_backbone=shared)
 
     def pool_features(self, inputs: dict, training: bool = False):
         """What the regions are classified by.
@@ -174,7 +187,11 @@ class MotionPrior(keras.Model):
         Raises:
             ValueError: The inputs have the wrong names, ranks or number of levels.
         """
-        logits = self.classify(self.pool_features(inputs, training), training)
+        return self.score_pooled(self.pool_features(inputs, training), training)
+
+    def score_pooled(self, pooled, training: bool = False):
+        """`score_regions` of what `pool_features` returned."""
+        logits = self.classify(pooled, training)
         missing = self.superpixel_settings.max_regions - ops.shape(logits)[-1]
         return ops.pad(logits, [[0, 0], [0, 0], [0, missing]])
 
@@ -260,13 +277,36 @@ def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior | FlowImage:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{no_prior}; found no .keras file.")
     try:
+        check_unpacked_size(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{no_prior}; Keras cannot load it: {error}") from error
+    try:
         prior = keras.saving.load_model(path, compile=False)
     except Exception as error:  # of a damaged file zipfile, h5py and Keras raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{no_prior}; Keras cannot load it: {reason}") from error
     if not isinstance(prior, MotionPrior | MagnitudePrior | FlowImage):
         raise ValueError(f"{no_prior}; found a {type(prior).__name__}.")
+    if bad := [weight.path for weight in prior.weights if not np.isfinite(ops.convert_to_numpy(weight)).all()]:
+        raise ValueError(f"{path}: {len(bad)} arrays of this prior are not finite, such as {bad[0]}; train it again.")
     return prior
+
+
+def save_prior(prior: keras.Model, path: str | Path) -> None:
+    """Writes a prior as a .keras file that `load_prior` reads; the same prior gives the same bytes.
+
+    Keras writes the time of day into the file, twice. Records and runs know a prior by its file's hash, so that one
+    that was trained again, or after an interruption, would be another.
+    """
+    prior.save(path)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(contents["metadata.json"])
+    metadata["date_saved"] = _NO_DATE
+    contents["metadata.json"] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def _build_classifier(num_features: int) -> keras.Sequential:

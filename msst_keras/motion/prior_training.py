@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from msst_keras.motion import regions
+from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.prior import MotionPrior
 from msst_keras.progress import progress
 
@@ -21,24 +24,33 @@ def train_prior(
     learning_rate: float = 1e-3,
     seed: int = 0,
     min_purity: float = 0.7,
+    kept: KeptTraining | None = None,
+    folds: Sequence[MotionPrior] = (),
 ) -> dict:
-    """Trains a prior in place.
+    """Trains a prior in place, and beside it those that are to be without a fold of the data.
 
     Sigmoid cross-entropy of the regions that are clearly salient or not (`regions.label_regions`), both classes with
     the same weight in sum, since most regions are background. Adam; gradients are clipped to norm 1, against the first
     steps of a backbone without weights, and the learning rate falls to zero along a half cosine, so that the last few
     batches do not decide. Half of the batches, drawn by `seed`, are mirrored left to right.
 
+    The priors of folds see the same batches without the examples of their own fold, so each sees its examples as often
+    as the prior itself does. Features of a backbone that is not trained are computed once for all.
+
     Args:
         batches: Dicts of arrays, at least `steps` of them: "flow" (B, h, w, 2) float32, pixels per frame, "superpixels"
             (B, h, w, M) int32 of the model's settings, "mask" (B, h, w) bool, or float with salient above 0.5, and
-            "frame" (B, H, W, 3) RGB in 0..255 for a model that needs frames.
+            "frame" (B, H, W, 3) RGB in 0..255 for a model that needs frames, and "fold" (B,) int, the number of each
+            example's fold, where there are folds.
         model: The prior.
         steps: Batches to train on.
         learning_rate: The first. A narrow backbone trained from scratch for 150 steps ends alike from 3e-4 to 2e-3 and
             worse at 3e-3.
         seed: Of the mirroring.
         min_purity: See `regions.label_regions`.
+        kept: What an interrupted training has kept; `batches` are then those from step `kept.done` on. It is kept up to
+            date.
+        folds: Of `model.spawn`; number k is trained without the examples of fold k.
 
     Returns:
         {"steps", "loss"} and what `summarise_regions` gives, over the last tenth of the steps, on training data.
@@ -50,22 +62,30 @@ def train_prior(
         raise ValueError(f"steps must be a whole number, 1 or more, found {steps!r}.")
     if not 0.5 <= min_purity < 1:
         raise ValueError(f"min_purity must be from 0.5 to below 1, found {min_purity!r}.")
-    step = _make_step(model, steps, learning_rate, min_purity)
+    priors = [model, *folds]
+    optimizers = [make_optimizer(prior.trainable_variables, steps, learning_rate) for prior in priors]
+    step = _make_step(priors, optimizers, min_purity)
+    kept = kept or KeptTraining(os.devnull, seconds=math.inf)
+    variables = {id(each): each for owner in priors for each in owner.weights}  # a shared backbone's once
+    variables = [*variables.values(), *(each for optimizer in optimizers for each in optimizer.variables)]
+    kept.restore(variables)
     generator = np.random.default_rng(seed)
-    first_reported = steps - max(1, steps // 10)
-    counts, losses = np.zeros(4), []
-    done = 0
-    for batch in progress(itertools.islice(batches, steps), total=steps, description="train prior"):
-        loss, batch_counts = step(*_prepare(batch, model, mirror=generator.random() < 0.5))
+    generator.random(kept.done)  # the draws of the steps that are done
+    first_reported, first = steps - max(1, steps // 10), kept.done
+    batches = itertools.islice(batches, steps - first)
+    for batch in progress(batches, total=steps, description="train prior", initial=first):
+        inputs, mask = _prepare(batch, model, mirror=generator.random() < 0.5)
+        loss, batch_counts = step(inputs, mask, _read_folds(batch, len(folds), len(mask)))
         if not np.isfinite(float(loss)):
-            raise ValueError(f"The loss of the prior is {float(loss)} at step {done}; use a lower learning rate.")
-        if done >= first_reported:
-            counts += batch_counts.numpy()
-            losses.append(float(loss))
-        done += 1
-    if done < steps:
-        raise ValueError(f"Expected {steps} batches to train on, found {done}; repeat them or take fewer steps.")
-    return {"steps": steps, "loss": float(np.mean(losses)), **summarise_regions(counts)}
+            raise ValueError(f"The loss of the prior is {float(loss)} at step {kept.done}; use a lower learning rate.")
+        if kept.done >= first_reported:
+            kept.counts += batch_counts.numpy()
+            kept.losses.append(float(loss))
+        kept.done += 1
+        kept.keep(variables)
+    if kept.done < steps:
+        raise ValueError(f"Expected {steps} batches to train on, found {kept.done}; repeat them or take fewer steps.")
+    return {"steps": steps, "loss": float(np.mean(kept.losses)), **summarise_regions(kept.counts)}
 
 
 def predict_priors(
@@ -134,20 +154,42 @@ def balanced_loss(logits, salient, sampled):
     return tf.add_n(parts) / 2
 
 
-def _make_step(model: MotionPrior, steps: int, learning_rate: float, min_purity: float):
-    variables = model.trainable_variables
-    optimizer = make_optimizer(variables, steps, learning_rate)
+def _make_step(priors: Sequence[MotionPrior], optimizers: Sequence[keras.optimizers.Optimizer], min_purity: float):
+    """A graph (inputs, mask, fold) -> the first prior's loss and counts; the others are those of the folds 0, 1, ..."""
+    model = priors[0]
+    share = len(priors) > 1 and all(prior.backbone is model.backbone for prior in priors)
 
-    @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)])
-    def step(inputs, mask):
+    @tf.function(
+        input_signature=[
+            _input_specs(model), tf.TensorSpec([None, None, None], tf.float32), tf.TensorSpec([None], tf.int32)
+        ]  # fmt: skip
+    )
+    def step(inputs, mask, fold):
         salient, sampled = _label(inputs, mask, model, min_purity)
-        with tf.GradientTape() as tape:
-            logits = model.score_regions(inputs, training=True)
-            loss = balanced_loss(logits, salient, sampled)
-        optimizer.apply(tape.gradient(loss, variables), variables)
+        shared = model.pool_features(inputs, training=True) if share else None
+        results = []
+        for number, (prior, optimizer) in enumerate(zip(priors, optimizers, strict=True), start=-1):
+            seen = tf.cast(fold != number, tf.float32)[:, None, None]  # the first prior sees all
+            with tf.GradientTape() as tape:
+                pooled = shared if share else prior.pool_features(inputs, training=True)
+                logits = prior.score_pooled(pooled, training=True)
+                loss = balanced_loss(logits, salient * seen, sampled * seen)
+            optimizer.apply(tape.gradient(loss, prior.trainable_variables), prior.trainable_variables)
+            results.append((loss, logits))
+        loss, logits = results[0]
         return loss, _count_correct(logits, salient, sampled)
 
     return step
+
+
+def _read_folds(batch: dict, num_folds: int, batch_size: int) -> np.ndarray:
+    """The fold of each example, int32 (B,); without folds a number that is none's."""
+    if not num_folds:
+        return np.full(batch_size, -2, np.int32)
+    folds = np.asarray(batch.get("fold", ()))
+    if folds.shape != (batch_size,) or not np.isin(folds, range(num_folds)).all():
+        raise ValueError(f"A batch must hold fold ({batch_size},), numbers below {num_folds}, found {folds.tolist()}.")
+    return folds.astype(np.int32)
 
 
 def _input_specs(model: MotionPrior) -> dict[str, tf.TensorSpec]:

@@ -134,8 +134,8 @@ def index_clips(
     return _index(manifests, num_frames, motion, label_kinds)
 
 
-def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
-    """Lists the labelled frames of record folders that hold flow, for `flow_batches`.
+def index_flow(folders: Sequence[str], label_kinds: Collection[str] = LABEL_KINDS) -> tuple[ClipIndex, dict]:
+    """Lists the frames of record folders that hold flow and have a label of these kinds, for `flow_batches`.
 
     Returns:
       the frames, and the settings that their flow was made with.
@@ -148,7 +148,7 @@ def index_flow(folders: Sequence[str]) -> tuple[ClipIndex, dict]:
     for folder, manifest in manifests.items():
         if not check_motion(manifest, folder).flow_stored:
             raise ValueError(f"{folder} holds no flow; make it again with --store_flow")
-    return _index(manifests, 1, None), _find_common(manifests, ("flow",)).flow
+    return _index(manifests, 1, None, label_kinds), _find_common(manifests, ("flow",)).flow
 
 
 def find_damage(index: ClipIndex) -> str | None:

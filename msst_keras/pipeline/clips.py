@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 
 from msst_keras.data import flow_files
+from msst_keras.data.images import MAX_PIXELS, PNG_SIGNATURE
 from msst_keras.motion.settings import LEVELS, ZERO_LEVEL
 from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.shard_files import read_serialized
@@ -96,14 +97,49 @@ def _read_features(index, clip):
     serialized = read_serialized(path, tf.gather(index.offsets, clip), count)
     specs = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in ("frame", "prior", "mask", "flow")}
     specs |= {"sequence": tf.io.FixedLenFeature([], tf.string)}
-    specs |= {key: tf.io.FixedLenFeature([], tf.int64) for key in ("version", "index")}
+    specs |= {key: tf.io.FixedLenFeature([], tf.int64) for key in ("version", "index", "height", "width")}
     features = tf.io.parse_example(serialized, specs)
     _expect(tf.reduce_all(features["version"] == FORMAT_VERSION), index, clip, "another format version")
     last = tf.strings.join([features["sequence"][-1], "/", tf.strings.as_string(features["index"][-1])])
     follow = features["index"] == features["index"][-1] - count + 1 + tf.range(count)
     right = tf.reduce_all(follow) & tf.reduce_all(features["sequence"] == features["sequence"][-1])
     _expect(right & (last == tf.gather(list(index.names), clip)), index, clip, "other frames than the manifest says")
-    return features
+    return _with_checked_sizes(features, index, clip)
+
+
+def _with_checked_sizes(features, index, clip):
+    """The features, after a look at the images' headers: a small file may unfold to any size, or be of another one."""
+    expected = tf.stack([features["height"], features["width"]], axis=1)
+    checks = []
+    for key in ("frame", "mask", "prior", "flow"):
+        sizes, is_png = _png_sizes(features[key])
+        if key == "frame":  # the one that may be a JPEG
+            sizes = tf.map_fn(
+                lambda each: tf.cond(each[2], lambda: each[1], lambda: _jpeg_size(each[0])),
+                (features[key], sizes, is_png),
+                fn_output_signature=tf.TensorSpec([2], tf.int64),
+            )
+        if key in ("frame", "mask"):
+            right = tf.reduce_all(sizes == expected, axis=1)
+        else:
+            right = is_png & (sizes[:, 0] <= MAX_PIXELS // tf.maximum(sizes[:, 1], 1))
+        sentence = f"its {key} is of another size than the record says, too large, or no image"
+        is_there = tf.strings.length(features[key]) > 0
+        checks.append(_expect(tf.reduce_all(right | ~is_there), index, clip, sentence))
+    with tf.control_dependencies(checks):
+        return {key: tf.identity(value) for key, value in features.items()}
+
+
+def _png_sizes(encoded):
+    """(height, width) int64 (N, 2) from the headers of PNG files, and whether each is one, bool (N,)."""
+    head = tf.strings.substr(tf.strings.join([tf.strings.substr(encoded, 0, 24), "\0" * 24]), 0, 24)
+    numbers = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
+    sides = tf.reduce_sum(tf.reshape(numbers[:, 16:], [-1, 2, 4]) * [1 << 24, 1 << 16, 1 << 8, 1], axis=2)
+    return sides[:, ::-1], tf.strings.substr(head, 0, 8) == PNG_SIGNATURE
+
+
+def _jpeg_size(encoded):
+    return tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64)
 
 
 def _decode_flow(encoded, index, clip):
@@ -116,7 +152,7 @@ def _decode_flow(encoded, index, clip):
 
 def _expect(condition, index, clip, problem):
     """Ends the reading unless `condition` holds; `batches.Batches` makes a sentence of it."""
-    tf.debugging.Assert(condition, [tf.strings.join([tf.gather(list(index.names), clip), ": ", problem])])
+    return tf.debugging.Assert(condition, [tf.strings.join([tf.gather(list(index.names), clip), ": ", problem])])
 
 
 def _decode(encoded, channels):

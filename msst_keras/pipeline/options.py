@@ -40,6 +40,13 @@ class ServeDataOptions:
     port: int = option("To listen on; 0 takes a free one.", 5050, low=0, high=65535)
     dispatcher: str | None = option("HOST:PORT of the dispatcher; without it this is the dispatcher.", None)
     host: str | None = option("Name by which others reach this worker; by default the machine's own.", None)
+    # The service runs whatever computation a client sends, and that may read and write files.
+    listen: str = option(
+        "Who may connect: this machine alone, or all that reach the port. Whoever may connect can read and write every "
+        "file that the user of this program can: all is for a network on which you trust everybody.",
+        "loopback",
+        choices=("loopback", "all"),
+    )
 
     def __post_init__(self):
         check_options(self)

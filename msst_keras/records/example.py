@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.data import flow_files, images
+from msst_keras.data.layouts import printable
 from msst_keras.records.options import LABEL_KINDS
 
 FORMAT_VERSION = 1
@@ -102,6 +103,9 @@ def decode_record(serialized: bytes, path: str | Path = "record") -> FrameRecord
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: a record whose '{field.name}' is no text ({error})") from error
     record = FrameRecord(**values)
+    for text in (record.sequence, record.name):
+        if printable(text) != text:
+            raise ValueError(f"{path}: a record of '{printable(text)}', a name of control characters; make it again")
     if record.index < 0 or min(record.height, record.width) < 1:
         raise ValueError(
             f"{path}: frame {record.index} of {record.height}x{record.width} pixels; make the records again"
@@ -129,14 +133,14 @@ def check_images(record: FrameRecord, place: str) -> None:
       ValueError: one is damaged, or not of the size that the record gives; names `place` and the image.
     """
     size = (record.height, record.width)
-    decoded = {"frame": images.decode_frame(record.frame, f"{place}: frame").shape[:2]}
-    for key in ("mask", "prior"):
-        encoded = getattr(record, key)
-        if encoded is not None:
-            decoded[key] = images.decode_frame(encoded, f"{place}: {key}").shape[:2]
     for key in ("frame", "mask"):
-        if decoded.get(key, size) != size:
-            raise ValueError(f"{place}: {key} of size {decoded[key]}, expected {size}; make the records again")
+        encoded = getattr(record, key)
+        found = size if encoded is None else images.header_size(encoded, f"{place}: {key}")
+        if found != size:  # known before it is decoded
+            raise ValueError(f"{place}: {key} of size {found}, expected {size}; make the records again")
+    for key in ("frame", "mask", "prior"):
+        if (encoded := getattr(record, key)) is not None:
+            images.decode_frame(encoded, f"{place}: {key}")
     if record.flow is not None and np.isnan(flow_files.decode_flow_png(record.flow, f"{place}: flow")).any():
         raise ValueError(f"{place}: flow that is unknown in places; make the records again")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from msst_keras.data.layouts import printable
 from msst_keras.files import hash_file
 from msst_keras.progress import progress
 from msst_keras.records.example import FrameRecord, check_images
@@ -41,7 +42,8 @@ def describe_folder(folder: str, manifest: dict) -> list[str]:
     lines += ["", f"  {'sequence':<24}" + "".join(f"{column:>12}" for column in _COLUMNS)]
     rows = [(name, *_count(entry)) for name, entry in manifest["sequences"].items()]
     rows.append(("all", *map(sum, zip(*(row[1:] for row in rows), strict=True))))
-    return lines + [f"  {name:<24}" + "".join(f"{number:>12}" for number in numbers) for name, *numbers in rows]
+    lines += [f"  {name:<24}" + "".join(f"{number:>12}" for number in numbers) for name, *numbers in rows]
+    return [printable(line) for line in lines]  # a manifest is anybody's text
 
 
 def _count(entry: dict) -> tuple[int, ...]:

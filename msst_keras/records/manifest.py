@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from msst_keras.data.layouts import printable
 from msst_keras.files import publish
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.records.example import FORMAT_VERSION, check_version
@@ -139,6 +140,7 @@ def check_manifest(manifest: dict, path: str, label_kinds: Collection[str]) -> N
     require(len(set(names)) == len(names), "each shard once", names)
     used = [set() for _ in shards]
     for name, entry in sequences.items():
+        require(printable(name) == name, "names of sequences without control characters", printable(name))
         keys = {"shard", "offsets", "labelled"}
         require(isinstance(entry, dict) and keys <= entry.keys(), f"shard, offsets, labelled of '{name}'", entry)
         number, offsets, labelled = entry["shard"], entry["offsets"], entry["labelled"]
@@ -174,6 +176,9 @@ def check_motion(manifest: dict, folder: str | Path) -> MotionSettings:
         motion = MotionSettings.from_dict(manifest.get("motion"))
         if motion.flow_stored is None:
             raise ValueError("expected flow_stored in the motion settings, found none")
+        size = motion.flow.get("motion_size", [1, 1])  # records of before it was kept have none
+        if not (isinstance(size, list | tuple) and len(size) == 2 and all(map(_is_count, size)) and max(size) <= 16384):
+            raise ValueError(f"expected a motion_size of (height, width), up to 16384, found {str(size)[:80]}")
     except ValueError as error:
         raise ValueError(f"{folder}: {error} in the manifest; make the records again") from None
     return motion

@@ -1,12 +1,12 @@
 """Checkpoints of a run: the last few and the best, and which of them are whole.
 
 A checkpoint is whole when its index names its files and every tensor in it has the checksum that was written. A kill,
-a full disk or a crash of the machine can leave one that is not: it is recognised, and the one before it is used.
+a full disk or a crash of the machine can leave one that is not: it is recognised, set aside, and the one before it is
+used. Nothing is removed for being damaged, and what cannot be read, on a disk that fails, is not taken for damaged.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -16,19 +16,28 @@ import keras
 import tensorflow as tf
 
 from msst_keras.evaluation.scores import DECISIVE
-from msst_keras.files import publish
+from msst_keras.files import read_json, write_json
 from msst_keras.model.msst import build_msst
 from msst_keras.training.run_dir import read_run
 
 LAST, BEST = "checkpoints", "best"
 _AVERAGE = "update/averages/{}/.ATTRIBUTES/VARIABLE_VALUE"  # of `optimizer.Update.state`, in a checkpoint
+_TORN = "torn-"
 _NAME = re.compile(r"ckpt-(\d+)\.index")
 
 
 def newest_checkpoint(folder: str | Path) -> str | None:
-    """The prefix of the newest whole checkpoint in a folder; None if there is none."""
-    steps = _list_steps(Path(folder))
-    return next((prefix for prefix in (f"{folder}/ckpt-{step}" for step in steps) if _is_whole(prefix)), None)
+    """The prefix of the newest whole checkpoint in a folder; those that are torn are named on standard error.
+
+    Returns:
+      the prefix; None if there is no checkpoint.
+
+    Raises:
+      ValueError: there are checkpoints, and none is whole.
+      OSError: one cannot be read.
+    """
+    step = _find_whole(Path(folder))
+    return None if step is None else f"{folder}/ckpt-{step}"
 
 
 def load_model(run_dir: str | Path, checkpoint: str = "last") -> keras.Model:
@@ -39,7 +48,8 @@ def load_model(run_dir: str | Path, checkpoint: str = "last") -> keras.Model:
       checkpoint: "last", or "best" of the validations.
 
     Raises:
-      FileNotFoundError: no run directory, or one without a (whole) checkpoint.
+      FileNotFoundError: no run directory, or one without a checkpoint.
+      ValueError, OSError: see `newest_checkpoint`.
     """
     model = build_msst(**(read_run(run_dir)["model"] | {"weights": "none"}))
     prefix = newest_checkpoint(Path(run_dir) / (BEST if checkpoint == "best" else LAST))
@@ -76,20 +86,24 @@ class Checkpoints:
         self._all = tf.train.Checkpoint(model=model, update=state)
 
     def restore(self) -> int:
-        """Restores the newest whole checkpoint; those that are torn are named on standard error and removed.
+        """Restores the newest whole checkpoint; those that are torn are named on standard error and set aside.
 
         Returns:
-          its step, 0 if there is none.
+          its step, 0 if there never was one.
+
+        Raises:
+          ValueError: there are checkpoints, and none is whole: a training does not begin again by itself.
+          OSError: one cannot be read.
         """
-        for step in _list_steps(self._folder):
-            prefix = f"{self._folder}/ckpt-{step}"
-            if _is_whole(prefix):
-                self._all.read(prefix).assert_existing_objects_matched()
-                return step
-            print(f"{prefix} is torn; going on from the checkpoint before it", file=sys.stderr)
-            if self._writes:
-                _remove(self._folder, step)
-        return 0
+        step = _find_whole(self._folder)
+        if step is None:
+            return 0
+        self._all.read(f"{self._folder}/ckpt-{step}").assert_existing_objects_matched()
+        if self._writes:
+            for torn in _list_steps(self._folder):
+                if torn > step:
+                    _set_aside(self._folder, torn)
+        return step
 
     def save(self, step: int) -> None:
         """Writes checkpoints/ckpt-STEP and removes all but the last few.
@@ -116,13 +130,14 @@ class Checkpoints:
         if not self._writes:
             return False
         if path.is_file():
-            best = json.loads(path.read_text())
+            best = read_json(path, "remove it to choose the best anew")
+            if not isinstance(best.get(DECISIVE), int | float):
+                raise ValueError(f"{path}: damaged (expected {DECISIVE}); remove it to choose the best anew")
             # A resumed run validates again what it had validated after its last checkpoint.
-            if best["step"] != step and best[DECISIVE] >= scores[DECISIVE]:
+            if best.get("step") != step and best[DECISIVE] >= scores[DECISIVE]:
                 return False
         self._write(self._weights, self._best, step)
-        with publish(path) as temporary:
-            temporary.write_text(json.dumps({"step": step, **scores}, indent=1) + "\n")
+        write_json(path, {"step": step, **scores})
         for old in _list_steps(self._best):
             if old != step:
                 _remove(self._best, old)
@@ -151,14 +166,59 @@ def _list_steps(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
+def _find_whole(folder: Path) -> int | None:
+    """The step of the newest whole checkpoint; None if there is no checkpoint at all."""
+    steps = _list_steps(folder)
+    for step in steps:
+        if _is_whole(f"{folder}/ckpt-{step}"):
+            return step
+        print(f"{folder}/ckpt-{step} is torn; going on from the checkpoint before it", file=sys.stderr)
+    left = [f"ckpt-{step}" for step in steps] or sorted(path.stem for path in folder.glob(f"{_TORN}*.index"))
+    if left:
+        raise ValueError(
+            f"{folder}: none of its checkpoints is whole ({', '.join(left)}), and a training does not begin again by "
+            "itself; nothing was removed: put back a copy of one, or choose another --run_dir"
+        )
+    return None
+
+
 def _is_whole(prefix: str) -> bool:
+    """Whether a checkpoint is as it was written.
+
+    Raises:
+      OSError: a file of it cannot be read, which says nothing about what is in it.
+    """
+    path = Path(prefix)
+    for part in path.parent.glob(f"{path.name}.*"):
+        _read_through(part)
     try:
         reader = tf.train.load_checkpoint(prefix)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)  # compares the checksum
+    except (tf.errors.ResourceExhaustedError, tf.errors.UnavailableError) as error:
+        raise OSError(f"{prefix} could not be read ({error.message.splitlines()[0]}); nothing was changed") from error
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError):  # as TensorFlow's reader tells of damage
         return False
     return True
+
+
+def _read_through(path: Path) -> None:
+    """Reads every byte of a file: what TensorFlow's reader finds wrong after that is wrong in the file."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 24):
+                pass
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be read ({error.strerror}), so nobody knows whether the checkpoint is whole; nothing was "
+            "changed: look at the disk, then run the same command again"
+        ) from error
+
+
+def _set_aside(folder: Path, step: int) -> None:
+    """Renames a torn checkpoint; the index last, so that a kill meanwhile leaves what is still seen as torn."""
+    for path in sorted(folder.glob(f"ckpt-{step}.*"), key=lambda path: path.suffix == ".index"):
+        path.replace(folder / f"{_TORN}{path.name}")
 
 
 def _remove_partial(folder: Path) -> None:

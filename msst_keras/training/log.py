@@ -94,7 +94,10 @@ class Log:
     def recent_loss(self, num_steps: int) -> float:
         """The mean loss of the last `num_steps` steps (at least one)."""
         lines = self._path.read_text().splitlines()[-max(1, num_steps) :]
-        return sum(json.loads(line)["loss"] for line in lines) / max(1, len(lines))
+        try:
+            return sum(json.loads(line)["loss"] for line in lines) / max(1, len(lines))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self._path}: damaged ({error}); the checkpoints are not touched by that") from error
 
     def _draw(self, step: int, scalars: Mapping[str, float]) -> None:
         with self._writer.as_default(step):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import signal
 import time
@@ -18,10 +17,10 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from msst_keras.files import publish
+from msst_keras.files import read_json, write_json
 from msst_keras.processes import Interrupted
 from msst_keras.progress import progress
-from msst_keras.training.checkpoints import Checkpoints
+from msst_keras.training.checkpoints import LAST, Checkpoints, newest_checkpoint
 from msst_keras.training.log import Log
 from msst_keras.training.optimizer import Update, learning_rate_at
 from msst_keras.training.options import TrainingOptions
@@ -60,7 +59,7 @@ def train(
 
     Raises:
       ValueError: a loss that is not finite; names the step and the clips. The last checkpoint stays. Or processes that
-        do not see the same run directory.
+        do not see the same run directory. Or a checkpoint that this update cannot go on from.
       ConnectionError: another process of the training was lost.
       OSError: a file could not be written, as on a full disk.
       Interrupted: by a signal; a checkpoint was written.
@@ -69,10 +68,12 @@ def train(
     with devices.strategy.scope():
         update = Update(model, options.optimizer)
     checkpoints = Checkpoints(run_dir, options.keep_checkpoints, model, update.state, writes=devices.is_chief)
+    if prefix := newest_checkpoint(run_dir / LAST):
+        update.check_checkpoint(prefix)
     first = _restore(checkpoints, devices, run_dir)
     result_path = run_dir / "result.json"
     if first >= options.steps and result_path.exists():
-        return json.loads(result_path.read_text())
+        return read_json(result_path, "remove it, and the same command writes it again")
     started = time.perf_counter()
     with Log(run_dir, first, options.log_every, writes=devices.is_chief) as log:
         if settings:
@@ -94,8 +95,7 @@ def train(
         watch.draw(options.steps)
     results |= {"seconds": round(time.perf_counter() - started, 1), "input_wait": waited / seconds}
     if devices.is_chief:
-        with publish(result_path) as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(result_path, results)
     return results
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -32,9 +33,12 @@ def learning_rate_at(options: OptimizerOptions, step: int, num_steps: int) -> fl
 class Update:
     """Adam on the weights of a model of `build_msst`, and the averages of them. Make it in the strategy's scope.
 
+    Raises ValueError where the options have a backbone factor and no weight was loaded that it could be for.
+
     Attributes:
-      groups: group of weights -> factor of its learning rate. "backbone" is what ImageNet has trained: the streams but
-        for the temporal one's first convolution; "head" is all else.
+      groups: group of weights -> factor of its learning rate. "backbone" is what was loaded into the streams, from
+        `--weights` or from another run, but for the temporal one's first convolution, whose image is no photograph;
+        "head" is all else: also fc6 and fc7 of a VGG16 that came without its classifier, which frozen would stay noise.
       variables: the weights that are trained, those of a factor above 0, in the model's order.
       averages: averaged weights, one per trainable weight of the model; [] without.
       state: of Adam and the averages, for checkpoints.
@@ -44,6 +48,11 @@ class Update:
         self._options, self._weights = options, list(model.trainable_variables)
         self.groups = {"backbone": options.backbone_factor, "head": 1.0}
         backbone = _find_backbone(model)
+        if options.backbone_factor != 1 and not backbone:
+            raise ValueError(
+                f"--backbone_factor={options.backbone_factor:g} is for weights that were loaded, and this network has "
+                "none; give --weights or --init_from, or leave the flag away"
+            )
         factors = [self.groups["backbone" if id(weight) in backbone else "head"] for weight in self._weights]
         self.variables = [weight for weight, factor in zip(self._weights, factors, strict=True) if factor > 0]
         self._factors = [factor for factor in factors if factor > 0]
@@ -87,6 +96,32 @@ class Update:
             strategy.extended.update(mean, average, args=(weight.value,), group=False)
         self.adam.iterations.assign_add(1)
 
+    def check_checkpoint(self, prefix: str) -> None:
+        """Checks that a checkpoint's state is of an update like this one.
+
+        TensorFlow restores it by position: Adam's moments would go to other weights where their shapes allow it.
+
+        Raises:
+          ValueError: other weights were trained, or averages were kept and are not now, or the reverse.
+        """
+        shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+
+        def list_shapes(name):
+            keys = (f"update/{name}/{number}/.ATTRIBUTES/VARIABLE_VALUE" for number in itertools.count())
+            return [tuple(shapes[key]) for key in itertools.takewhile(shapes.__contains__, keys)]
+
+        if bool(list_shapes("averages")) != bool(self.averages):
+            now, then = ("with", "without") if self.averages else ("without", "with")
+            raise ValueError(
+                f"{prefix} was trained {then} averaged weights and is to go on {now} them; repeat its --average_decay, "
+                "or start another run from it by --init_from"
+            )
+        if list_shapes("adam/_trainable_variables") != [tuple(variable.shape) for variable in self.variables]:
+            raise ValueError(
+                f"{prefix} has Adam's state of other weights than those that are to be trained now; repeat its "
+                "--backbone_factor (0 freezes) and --weights, or start another run from it by --init_from"
+            )
+
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the model's weights are the averages, if there are any; then they are what they were."""
@@ -100,15 +135,34 @@ class Update:
                 weight.assign(value)
 
 
-def _find_backbone(model) -> set[int]:
-    encoder, _ = get_parts(model)
+def note_loaded(model: keras.Model, source: keras.Model) -> None:
+    """Notes which layers of a model's streams have the weights of `source`'s (see `run_dir.transfer_weights`)."""
+    theirs = _list_streams(source)
+    for stream, layers in _list_streams(model).items():
+        shapes = {layer.name: _shapes(layer) for layer in theirs.get(stream, ())}
+        for layer in layers:
+            if layer.weights and shapes.get(layer.name) == _shapes(layer):
+                layer.is_loaded = True
+
+
+def _find_backbone(model: keras.Model) -> set[int]:
+    """The ids of the weights that are "backbone"; see `Update.groups`."""
     backbone = set()
-    for stream in ("spatial", "temporal"):
-        if stream not in {layer.name for layer in encoder.layers}:
-            continue
-        layers = [layer for layer in encoder.get_layer(stream).layers if layer.trainable_variables]
+    for stream, layers in _list_streams(model).items():
+        layers = [layer for layer in layers if layer.trainable_variables]
         if stream == "temporal":
             first = next(layer for layer in layers if len(layer.trainable_variables[0].shape) == 4)
             layers.remove(first)
-        backbone |= {id(weight) for layer in layers for weight in layer.trainable_variables}
+        loaded = [layer for layer in layers if getattr(layer, "is_loaded", False)]
+        backbone |= {id(weight) for layer in loaded for weight in layer.trainable_variables}
     return backbone
+
+
+def _list_streams(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
+    encoder, _ = get_parts(model)
+    streams = [layer for layer in encoder.layers if layer.name in ("spatial", "temporal")]
+    return {stream.name: list(stream.layers) for stream in streams}
+
+
+def _shapes(layer: keras.layers.Layer) -> list[tuple]:
+    return [tuple(weight.shape) for weight in layer.weights]

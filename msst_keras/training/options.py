@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from msst_keras.model.options import DEFAULT_SIDE_WEIGHT, ModelOptions
+from msst_keras.model.options import DEFAULT_MIN_SHARE, DEFAULT_SIDE_WEIGHT, ModelOptions
 from msst_keras.options import Size, check_options, option, options_of
 from msst_keras.pipeline.options import Augmentation
 
@@ -19,6 +19,13 @@ class StepOptions:
     """What a step computes, and how."""
 
     alpha: str | float = option("Balance factor of Eq. 7: balanced (per image), or a number in (0, 1).", "balanced")
+    min_share: float = option(
+        "Least share of an image that either kind of pixel counts as in --alpha=balanced, so that a frame without an "
+        "object weighs no more than one with a small one; 0: the share itself, and 1/2 for a frame of one kind.",
+        DEFAULT_MIN_SHARE,
+        low=0,
+        high=0.49,
+    )
     beta: float = option("Weight of the loss behind the ConvLSTM, Eq. 8.", 0.1, low=0)
     # Class-balanced cross-entropy alone leaves halos around objects (a worse MAE at the same ranking), which a region
     # loss repairs.
@@ -34,7 +41,12 @@ class StepOptions:
 
     def __post_init__(self):
         if self.alpha != "balanced":
-            object.__setattr__(self, "alpha", float(self.alpha))
+            try:
+                object.__setattr__(self, "alpha", float(self.alpha))
+            except ValueError:
+                raise ValueError(f"alpha must be balanced, or a number in (0, 1), not {self.alpha!r}") from None
+            if not 0 < self.alpha < 1:
+                raise ValueError(f"alpha must be balanced, or a number in (0, 1), not {self.alpha!r}")
         check_options(self)
 
 
@@ -53,7 +65,9 @@ class OptimizerOptions:
         "Of an exponential average of the weights, which then are the result; 0: none.", 0.0, low=0, high=1
     )
     backbone_factor: float = option(
-        "Times the learning rate of the streams' pre-trained weights; 0 freezes them.", 1.0, low=0
+        "Times the learning rate of the streams' weights that were loaded (--weights, --init_from); 0 freezes them.",
+        1.0,
+        low=0,
     )
 
     def __post_init__(self):

@@ -13,36 +13,65 @@ result.json      when done
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import keras
 
-from msst_keras.files import DifferentSettingsError, hash_file, publish, remember
+from msst_keras.files import DifferentSettingsError, compare_settings, hash_file, publish, read_json, write_json
 from msst_keras.motion.settings import NETWORK, MotionSettings, PriorSettings
 
 PRIOR_NAME = "prior.keras"
+_MEND = "train again into another --run_dir"
+
+
+# What may change when a run goes on: where things are, how often it looks up, and how the same numbers are computed.
+# `steps` may, too, as long as the learning rate does not depend on it.
+MAY_CHANGE = (
+    "val_records", "prior", "checkpoint_every", "keep_checkpoints", "validate_every", "pictures_every",
+    "profile_steps", "data_service", "strategy", "cpu_devices", "deterministic", "accumulation_steps", "recompute",
+    "xla",
+)  # fmt: skip
+
+
+def describe_training(flags: dict, model_flags: Collection[str]) -> dict:
+    """The flags, by name, that make a run what it is, but for those of its model."""
+    passed_over = {*MAY_CHANGE, "run_dir", "records", *model_flags}
+    if flags["schedule"] == "constant":
+        passed_over.add("steps")
+    return {name: value for name, value in flags.items() if name not in passed_over}
 
 
 def write_run(run_dir: str | Path, settings: dict) -> None:
-    """Writes run.json.
+    """Writes run.json, or compares it with what is there: a run directory goes on only as itself.
 
     Args:
       run_dir: of the run.
-      settings: "model" (keyword arguments of `build_msst`), "motion" (`MotionSettings` of the records, or None) and
-        "image_size".
+      settings: "model" (keyword arguments of `build_msst`), "motion" (`MotionSettings` of the records, or None),
+        "image_size", and where they are given "training" (of `describe_training`) and "records" (a hash).
 
     Raises:
-      ValueError: the directory holds a run of another model or other records, which this one cannot continue.
+      ValueError: the directory holds a run of another model, other records or other flags, which this one cannot
+        continue; or its run.json is damaged.
     """
-    motion = settings["motion"]
+    path, motion = Path(run_dir) / "run.json", settings["motion"]
+    settings = settings | {"motion": motion.to_dict() if motion else None}
+    if not path.exists():
+        write_json(path, settings)
+        return
+    found = read_json(path, _MEND)
+    unknown = [key for key in ("training", "records") if key in settings and key not in found]
     try:
-        settings = settings | {"motion": motion.to_dict() if motion else None}
-        remember(Path(run_dir) / "run.json", settings, indent=1)
+        # Runs from before these were kept go on as what they are given first.
+        compare_settings(path, settings, found | {key: json.loads(json.dumps(settings[key])) for key in unknown})
     except DifferentSettingsError as error:
         raise ValueError(
-            f"{run_dir} holds a run whose {', '.join(error.keys)} differ from the flags given; "
-            "choose another --run_dir, or repeat the flags in its flags.txt to continue it"
+            f"{run_dir} holds a run whose {', '.join(error.keys)} differ from the flags given: {error.difference}; "
+            "choose another --run_dir, or repeat the flags in its flags.txt to continue it (these alone may change: "
+            f"--{', --'.join(MAY_CHANGE)}, and --steps without a schedule)"
         ) from None
+    if unknown:
+        write_json(path, settings)
 
 
 def read_run(run_dir: str | Path) -> dict:
@@ -55,11 +84,8 @@ def read_run(run_dir: str | Path) -> dict:
     path = Path(run_dir) / "run.json"
     if not path.is_file():
         raise FileNotFoundError(f"{run_dir}: not a run directory (it has no run.json); `msst train` makes one")
-    try:
-        settings = json.loads(path.read_text())
-        missing = {"model", "motion", "image_size"} - settings.keys()
-    except (ValueError, RecursionError, AttributeError) as error:  # AttributeError: no object
-        raise ValueError(f"{path}: damaged ({error}); train again into another --run_dir") from error
+    settings = read_json(path, _MEND)
+    missing = {"model", "motion", "image_size"} - settings.keys()
     if missing or not isinstance(settings["model"], dict):
         raise ValueError(f"{path}: expected model, motion and image_size, found {', '.join(settings)}; train again")
     if settings["motion"] is None:
@@ -76,9 +102,12 @@ def keep_prior(run_dir: str | Path, prior: PriorSettings | None, prior_path: str
     Nothing is to be copied when there is none (`os`), when it needs no training, or when the run has it already.
 
     Raises:
-      ValueError: the records' prior is a network, and `prior_path` is missing or another file.
+      ValueError: the records' prior is a network, and `prior_path` is missing or another file; or it is none, and there
+        is a `prior_path`.
       FileNotFoundError: `prior_path` does not exist.
     """
+    if prior is not None and prior.kind != NETWORK and prior_path:
+        raise ValueError(f"--prior={prior_path} is not the prior of the records, which is {prior.kind}; leave it away")
     if prior is None or prior.kind != NETWORK:
         return
     if not prior_path:

@@ -34,11 +34,15 @@ def make_step(model: keras.Model, update: Update, options: StepOptions, devices:
         def loss_of(outputs, part):
             losses = joint_loss(
                 outputs, part["mask"], options.alpha, options.beta, options.region_weight, part.get("weight"),
-                options.side_weight,
+                options.side_weight, options.min_share,
             )  # fmt: skip
             return {name: value / num_parts for name, value in losses.items()}
 
         size = batch["mask"].shape[0] // options.accumulation_steps
+        if size * options.accumulation_steps != batch["mask"].shape[0]:  # clips would be left out without a word
+            raise ValueError(
+                f"a device's {batch['mask'].shape[0]} clips do not divide into {options.accumulation_steps} parts"
+            )
         sums = {name: tf.zeros(()) for name in names}
         state = (tf.constant(0), sums, [tf.zeros(variable.shape) for variable in update.variables])
         if options.accumulation_steps == 1:

@@ -22,6 +22,7 @@ from msst_keras.data.datasets import Sequence, find_sequences
 from msst_keras.data.label_folders import add_coarse_labels
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.prior import MotionPrior, load_prior
+from msst_keras.motion.prior_folds import add_folds, trained_weights
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 from msst_keras.records import shard_files
@@ -354,6 +355,52 @@ def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp
     monkeypatch.setattr(workers, "make_shards", make_shards_here)
     convert.add_prior(folder, str(network))
     assert len(written) == 2 and contents(folder) == contents(tmp_path / "fresh")
+
+
+def test_each_sequence_gets_the_prior_that_did_not_see_it_and_an_interrupted_change_goes_on(
+    davis, tmp_path, network, monkeypatch
+):
+    """Of s0 the classifier of fold 1, of s1 that of fold 0; one that nobody trained on gets that of all."""
+    make_davis(tmp_path / "more", lengths=(3, 2, 2))
+    sequences, folder = find_sequences("davis", tmp_path / "more"), tmp_path / "changed"
+    path = tmp_path / "folds.keras"
+    path.write_bytes(network.read_bytes())
+    prior, generator = load_prior(path), np.random.default_rng(0)
+    whole = trained_weights(prior)
+    folds = [[array + generator.normal(0, 0.3, array.shape).astype("f") for array in whole] for _ in range(2)]
+    add_folds(path, {"s0": 1, "s1": 0}, folds)
+
+    convert.convert(sequences, folder, make_motion(prior="none"), DESCRIPTION, num_shards=2)
+    write_shard, written = shard_files.write_shard, []
+
+    def write_one(path, frames):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_shard(path, frames)
+
+    monkeypatch.setattr(shard_files, "write_shard", write_one)
+    with pytest.raises(KeyboardInterrupt):
+        convert.add_prior(folder, str(path))
+    monkeypatch.setattr(shard_files, "write_shard", write_shard)
+    convert.add_prior(folder, str(path))
+    convert.convert(sequences, tmp_path / "fresh", network_motion(path), DESCRIPTION, num_shards=2)
+    assert contents(folder) == contents(tmp_path / "fresh")
+
+    stored = {}
+    for (sequence, _), record in read(folder).items():
+        flow = flow_files.decode_flow_png(record.flow, "flow")
+        inputs = {"flow": flow[None], "superpixels": segment(flow, prior.superpixel_settings)[None]}
+        levels = []
+        for weights in (whole, *folds):
+            for variable, array in zip(prior.trainable_variables, weights, strict=True):
+                variable.assign(array)
+            levels.append(np.rint(prior(inputs).numpy()[0, ..., 0] * 255))
+        found = cv2.imdecode(np.frombuffer(record.prior, np.uint8), cv2.IMREAD_UNCHANGED).astype(float)
+        differences = [np.abs(found - each).max() for each in levels]
+        stored.setdefault(sequence, set()).add(int(np.argmin(differences)))
+        assert min(differences) <= 1 < sorted(differences)[1]  # one thread here, several there: a grey level at most
+    assert stored == {"s0": {2}, "s1": {1}, "s2": {0}}
 
 
 def test_a_prior_that_does_not_fit_is_refused(davis, tmp_path, network):

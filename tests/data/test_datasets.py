@@ -164,6 +164,12 @@ def test_a_folder_of_videos_is_no_folder_of_frames(tmp_path):
         datasets.find_sequences("folder", tmp_path)
 
 
+def test_a_video_whose_name_would_lead_out_of_the_output_folder_is_refused(tmp_path):
+    make_video(tmp_path / "a.mp4", 3).rename(tmp_path / "...mp4")
+    with pytest.raises(ValueError, match=r"a sequence would be called '..', which is no name of a folder; rename it"):
+        datasets.find_sequences("video", tmp_path / "...mp4")
+
+
 def test_masks_stand_for_frames_where_these_are_not_needed(tmp_path):
     make_davis(tmp_path)
     shutil.rmtree(tmp_path / "JPEGImages")

@@ -88,3 +88,12 @@ def test_flow_that_no_flow_png_can_hold_is_refused(tmp_path):
     flow_files.write_flow(tmp_path / "ball" / "0.flo", flow)
     with pytest.raises(ValueError, match="0.flo: flow of 1e[+]08 px, expected less than 2048"):
         list(flow_files.read_flows(tmp_path, "ball", ["0"], (4, 6)))
+
+
+def test_flow_of_another_shape_is_scaled_by_columns_in_x_and_by_rows_in_y(tmp_path):
+    flow = np.full((24, 60, 2), (15, -6), np.float32)
+    for name in ("00000", "00001"):
+        flow_files.write_flow(tmp_path / "s" / f"{name}.flo", flow)
+    for stride, expected in ((1, (5, -3)), (2, (2.5, -1.5))):  # of 20 columns and 12 rows; pixels per frame
+        found = list(flow_files.read_flows(tmp_path, "s", ["00000", "00001"], (12, 20), stride))
+        np.testing.assert_array_equal(found, np.broadcast_to(np.float32(expected), (2, 12, 20, 2)))

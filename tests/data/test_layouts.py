@@ -83,6 +83,15 @@ def test_numbers_that_follow_one_another_have_no_gap(tmp_path, numbers):
     assert layouts.describe_gaps(tuple(tmp_path / f"{number}.jpg" for number in numbers)) == ""
 
 
+def test_where_all_names_end_with_one_number_the_one_that_differs_counts(tmp_path):
+    names = [f"PXL_2024050{day}_12.MP.jpg" for day in (1, 2, 3, 7)]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    frames, _ = layouts.pair_masks(layouts.Place("x", tmp_path, (), "nonzero"))
+    assert [path.name for path in frames] == names
+    assert "between PXL_20240503_12.MP.jpg and PXL_20240507_12.MP.jpg" in layouts.describe_gaps(frames)
+
+
 def test_files_of_other_kinds_are_told(tmp_path):
     for name in ("1.jpg", "2.heic", "3.HEIC", "4.gif", "notes.txt", ".hidden"):
         (tmp_path / name).touch()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msst_keras.inference.mirror import MirroredStream
-from msst_keras.inference.stream import SHIPPED_MODEL, SaliencyModel, SaliencyStream
+from msst_keras.inference.stream import SHIPPED_MODEL, SaliencyModel, SaliencyStream, stream_maps
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +35,14 @@ def test_it_finds_what_moves(model):
         assert saliency[mask].mean() > 0.5 > 0.2 > saliency[~mask].mean()
 
 
-def test_the_mirrored_stream_does_not_tell_left_from_right(model):
+def run_mirrored(model, frames):
+    return np.stack([saliency for _, _, saliency in stream_maps(model, enumerate(frames), mirror=True)])
+
+
+def test_mirrored_maps_do_not_tell_left_from_right(model):
     frames = [frame for frame, _ in make_video()]
-    maps = run(MirroredStream(model), frames)
-    of_mirror_image = run(MirroredStream(model), [np.ascontiguousarray(frame[:, ::-1]) for frame in frames])
+    maps = run_mirrored(model, frames)
+    of_mirror_image = run_mirrored(model, [np.ascontiguousarray(frame[:, ::-1]) for frame in frames])
     np.testing.assert_allclose(maps, of_mirror_image[:, :, ::-1], atol=1e-6)
     plain = run(SaliencyStream(model), frames)
     assert np.abs(maps - plain).max() > 1e-3  # the plain stream does tell them apart

@@ -39,9 +39,35 @@ def test_balanced_alpha_is_the_share_of_non_salient_pixels_of_each_image():
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_image_of_one_kind_still_has_a_loss(label):
-    loss = weighted_cross_entropy(image([0] * 4), image([label] * 4))
-    np.testing.assert_allclose(np.asarray(loss), [0.5 * math.log(2)], atol=1e-6)
+@pytest.mark.parametrize(("min_share", "weight"), [(0, 0.5), (0.01, 0.01), (0.2, 0.2)])
+def test_image_of_one_kind_still_has_a_loss(label, min_share, weight):
+    loss = weighted_cross_entropy(image([0] * 4), image([label] * 4), min_share=min_share)
+    np.testing.assert_allclose(np.asarray(loss), [weight * math.log(2)], atol=1e-6)
+
+
+def weigh(num_salient, **arguments):
+    """The loss of an image of a thousand pixels, all logits 0, in units of log 2: what the image weighs."""
+    labels = (np.arange(1000) < num_salient).astype(np.float32).reshape(1, 25, 40, 1)
+    return float(weighted_cross_entropy(np.zeros_like(labels), labels, **arguments)[0]) / math.log(2)
+
+
+def test_an_image_without_object_weighs_no_more_than_one_with_a_small_one():
+    """The gradient at the start is half of that."""
+    empty, tiny, small, usual = (weigh(count) for count in (0, 2, 10, 80))
+    assert empty == pytest.approx(0.01, rel=1e-4)
+    assert empty < tiny < small < usual == pytest.approx(2 * 0.08 * 0.92, rel=1e-4)
+    assert tiny == pytest.approx(0.99 * 0.002 + 0.01 * 0.998, rel=1e-4)
+    assert small == pytest.approx(2 * 0.01 * 0.99, rel=1e-4)
+    # Continuous where the object leaves, and likewise where it fills the image; the share itself jumps there.
+    assert weigh(1) - empty < 0.11 * empty and weigh(999) - weigh(1000) < 0.11 * empty
+    assert weigh(0, min_share=0) / weigh(2, min_share=0) == pytest.approx(125, rel=0.01)
+    assert weigh(0, alpha=0.3) == pytest.approx(0.7, rel=1e-4)  # a number is what it is
+
+
+@pytest.mark.parametrize("min_share", [-0.1, 0.5, float("nan")])
+def test_wrong_min_share_is_refused(min_share):
+    with pytest.raises(ValueError, match="min_share must be a number from 0 to below 0.5, found"):
+        joint_loss({"fused": LOGITS}, LABELS, min_share=min_share)
 
 
 def test_image_size_does_not_change_the_loss():

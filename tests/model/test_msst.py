@@ -151,6 +151,23 @@ def test_fused_map_is_eq_5():
     np.testing.assert_allclose(outputs["fused"] - outputs["recurrent"], np.full((1, 32, 48, 1), expected), rtol=1e-5)
 
 
+def test_a_larger_kernel_reaches_farther_into_the_past():
+    """A point of the first frame of four: by one pixel a step with a kernel of 3, by three with 7."""
+    frames = np.random.default_rng(0).uniform(0, 255, (1, 4, 32, 48, 3)).astype(np.float32)
+    priors = np.zeros((1, 4, 32, 48, 1), np.float32)
+    for size in (3, 7):
+        model = build_small(lstm_filters=2, lstm_kernel_size=size, output_stride=8)
+        assert model.get_layer("fuser").get_layer("conv_lstm").cell.kernel.shape == (size, size, 4, 8)
+        layer = model.get_layer("fuser").get_layer("conv_lstm")
+        maps = np.random.default_rng(1).normal(size=(1, 4, 31, 31, 4)).astype(np.float32)
+        moved = maps.copy()
+        moved[0, 0, 15, 15] += 3
+        changed = np.abs(np.asarray(layer(moved)) - np.asarray(layer(maps))).max(axis=(0, 3)) > 0
+        rows = np.flatnonzero(changed.any(axis=1))
+        assert (rows.min(), rows.max()) == (15 - 4 * (size // 2), 15 + 4 * (size // 2))
+    assert np.isfinite(np.asarray(model({"frames": frames, "prior": priors})["fused"])).all()
+
+
 def test_training_starts_from_the_mean_of_the_maps():
     fuser = get_parts(small("st"))[1]
     maps = {"middle": np.full((1, 1, 2, 3, 2), 3, np.float32), "last": np.full((1, 1, 2, 3, 2), 5, np.float32)}

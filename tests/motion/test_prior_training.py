@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import itertools
+import time
+
 import keras
 import numpy as np
 import pytest
 
 from msst_keras.motion import prior_training
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
-from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.kept_training import KeptTraining
+from msst_keras.motion.prior import MotionPrior, load_prior, save_prior
 from msst_keras.motion.prior_training import predict_priors, summarise_regions, train_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 from msst_keras.synthetic.videos import generate_sequence
@@ -248,3 +252,64 @@ def test_bad_arguments():
         train_prior([], model, steps=1, min_purity=0.3)
     with pytest.raises(ValueError, match="Expected 3 batches to train on, found 2"):
         train_prior([squares()] * 2, model, steps=3)
+
+
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path):
+    path = tmp_path / "state.npz"
+    whole = make_prior()
+    expected = train_prior(scenes(3), whole, 12)
+
+    class Killed(KeptTraining):
+        def keep(self, variables):
+            super().keep(variables)
+            if self.done in (5, 11):
+                raise Interrupted
+
+    for first in (0, 5):
+        kept, prior = Killed(path, seconds=0), make_prior(seed=first)  # other first weights: they are restored
+        assert kept.done == first
+        if first == 0:
+            prior.set_weights(make_prior().get_weights())
+        with pytest.raises(Interrupted):
+            train_prior(itertools.islice(scenes(3), first, None), prior, 12, kept=kept)
+    kept, prior = KeptTraining(path), make_prior(seed=9)
+    assert kept.done == 11
+    assert train_prior(itertools.islice(scenes(3), 11, None), prior, 12, kept=kept) == expected
+    for found, wanted in zip(prior.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert path.exists()
+    kept.remove()
+    assert not path.exists()
+
+
+def test_a_kept_state_that_does_not_fit_is_refused(tmp_path):
+    path = tmp_path / "state.npz"
+    kept = KeptTraining(path, seconds=0)
+    kept.keep([np.zeros(3)])
+    with pytest.raises(ValueError, match="state.npz: holds the state of another model; remove it"):
+        KeptTraining(path).restore([np.zeros(4)])
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="state.npz: damaged .*; remove it to train from the start"):
+        KeptTraining(path)
+
+
+def test_the_same_prior_is_the_same_bytes(tmp_path):
+    for name in ("a.keras", "b.keras"):
+        save_prior(make_prior(), tmp_path / name)
+        time.sleep(1.1)  # the file would say the second in which it was written
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+    np.testing.assert_array_equal(load_prior(tmp_path / "a.keras").get_weights()[0], make_prior().get_weights()[0])
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    prior = make_prior()
+    weights = prior.get_weights()
+    weights[0].flat[3] = np.nan
+    prior.set_weights(weights)
+    save_prior(prior, tmp_path / "nan.keras")
+    with pytest.raises(ValueError, match="nan.keras: this motion prior's weights are not finite"):
+        load_prior(tmp_path / "nan.keras")

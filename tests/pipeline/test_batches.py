@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from msst_keras.data.flow_files import encode_flow_png
+from msst_keras.model.options import ModelOptions
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import flow_batches, picture_clips, training_batches, validation_batches
 from msst_keras.pipeline.options import Augmentation
@@ -16,6 +17,7 @@ from msst_keras.pipeline.share import Share
 from msst_keras.records.example import FrameRecord
 from msst_keras.records.manifest import build_manifest, read_manifest, write_manifest
 from msst_keras.records.shard_files import shard_path, write_shard
+from msst_keras.training.options import ClipOptions, TrainingOptions
 
 MOTION = {"flow": {"method": "dis"}, "superpixels": None, "prior": {"kind": "magnitude"}, "flow_stored": False}
 WHOLE = Augmentation(flip=False, min_scale=1.0)
@@ -25,7 +27,10 @@ def png(image):
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda index: True, first=0, dataset=""):
+def make_folder(
+    folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda index: True, first=0, dataset="",
+    kind=lambda index: "fine",
+):  # fmt: skip
     """Sequences of frames whose every pixel is first + 10 * sequence + frame; the left half of each mask is salient."""
     mask = np.zeros(size, np.uint8)
     mask[:, : size[1] // 2] = 255
@@ -42,7 +47,7 @@ def make_folder(folder, lengths, size=(16, 24), motion=MOTION, labelled=lambda i
                     *size,
                     png(grey),
                     png(mask) if has_mask else None,
-                    "fine" if has_mask else None,
+                    kind(index) if has_mask else None,
                     png(mask[::2, ::2] // 5 * 2),
                 )  # fmt: skip
             )
@@ -84,6 +89,42 @@ def test_frame_prior_and_mask_stay_aligned_under_flips_and_crops(tmp_path):
         np.testing.assert_allclose(prior[16][away], mask[16][away] * 102 / 255, atol=1e-6)
         flipped += mask[16, -1] == 1
     assert 3 < flipped < 17
+
+
+def make_ramp(folder, mask):
+    """One frame whose red is ten times its column and green ten times its row, with a mask of the same size."""
+    height, width = mask.shape
+    frame = np.zeros((height, width, 3), np.uint8)
+    frame[..., 0], frame[..., 1] = 10 * np.arange(width), 10 * np.arange(height)[:, None]
+    record = FrameRecord("s", "0", 0, height, width, png(frame[..., ::-1]), png(mask), "fine", png(mask[::2, ::2]))
+    write_shard(shard_path(folder, 0, 1), [record])
+    write_manifest(folder, build_manifest(folder, 1, {"dataset": "", "motion": MOTION}))
+    return clip_index.index_clips([str(folder)], 1, with_prior=True)
+
+
+def test_crops_are_of_the_sizes_that_they_may_have_and_lie_anywhere(tmp_path):
+    index = make_ramp(tmp_path, np.full((24, 24), 255, np.uint8))
+    batches = train(
+        index, last=40, batch_size=1, sizes=((24, 24),), augmentation=Augmentation(flip=False, min_scale=0.5)
+    )
+    # The ramp's slope in the crop is the share of the side that it shows; where the ramp is 0 lies left of the crop.
+    inner = np.stack([batch["frames"][0, 0, 8:16, 8:16, :2] for batch in batches]) / 10
+    scales = np.stack([np.diff(inner[..., 0], axis=2).mean((1, 2)), np.diff(inner[..., 1], axis=1).mean((1, 2))])
+    np.testing.assert_allclose(scales[0], scales[1], atol=0.02)
+    assert 0.48 <= scales.min() < 0.6 and 0.9 < scales.max() <= 1.02
+    middles = np.stack([inner[..., channel].mean((1, 2)) - 11.5 for channel in (0, 1)])
+    room = 12 * (1 - scales)  # how far the middle of a crop may lie from that of the frame
+    assert (np.abs(middles) <= room + 0.5).all()
+    assert (middles[0] < -1.5).any() and (middles[0] > 1.5).any() and (middles[1] < -1.5).any()
+    assert abs(np.corrcoef(middles)[0, 1]) < 0.6  # drawn apart
+
+
+def test_a_resized_mask_is_object_where_half_of_a_pixel_or_more_is(tmp_path):
+    for columns, expected in ((9, 2), (11, 3)):  # of four columns that become one a quarter, and three quarters
+        mask = np.zeros((16, 24), np.uint8)
+        mask[:, :columns] = 255
+        (batch,) = train(make_ramp(tmp_path / str(columns), mask), last=1, batch_size=1, sizes=((4, 6),))
+        np.testing.assert_array_equal(batch["mask"][0, :, :, 0], np.tile(np.arange(6) < expected, (4, 1)))
 
 
 def test_every_epoch_has_every_clip_once_in_another_order(tmp_path):
@@ -188,6 +229,30 @@ def test_images_that_are_none_are_named(tmp_path):
     write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
     index = clip_index.index_clips([str(tmp_path)], 1, with_prior=False)
     with pytest.raises(ValueError, match="byte 0, frame 0 of 's': frame: not a readable image"):
+        collect(validation_batches(index, 1, 1, (8, 8)))
+
+
+@pytest.mark.parametrize("key", ["frame", "mask"])
+@pytest.mark.parametrize("encode", [png, lambda image: cv2.imencode(".jpg", image)[1].tobytes()])
+def test_images_of_another_size_than_their_record_are_refused_before_they_are_decoded(tmp_path, key, encode):
+    parts = {"frame": png(np.zeros((4, 6, 3), np.uint8)), "mask": png(np.zeros((4, 6), np.uint8))}
+    parts[key] = encode(np.zeros((500, 10) if key == "mask" else (500, 10, 3), np.uint8))
+    write_shard(shard_path(tmp_path, 0, 1), [FrameRecord("s", "0", 0, 4, 6, label_kind="fine", **parts)])
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
+    index = clip_index.index_clips([str(tmp_path)], 1, with_prior=False)
+    with pytest.raises(ValueError, match=rf"frame 0 of 's': {key} of size \(500, 10\), expected \(4, 6\)"):
+        collect(validation_batches(index, 1, 1, (8, 8)))
+
+
+def test_a_prior_that_would_fill_the_memory_is_not_decoded(tmp_path):
+    image, mask = png(np.zeros((4, 6, 3), np.uint8)), png(np.zeros((4, 6), np.uint8))
+    prior = bytearray(mask)
+    prior[16:24] = (60000).to_bytes(4, "big") * 2
+    frames = [FrameRecord("s", "0", 0, 4, 6, image, mask, "fine", prior=bytes(prior))]
+    write_shard(shard_path(tmp_path, 0, 1), frames)
+    write_manifest(tmp_path, build_manifest(tmp_path, 1, {"motion": MOTION}))
+    index = clip_index.index_clips([str(tmp_path)], 1, with_prior=True)
+    with pytest.raises(ValueError, match="prior: "):
         collect(validation_batches(index, 1, 1, (8, 8)))
 
 
@@ -355,3 +420,27 @@ def test_flow_as_an_image_may_span_other_frames_in_training(tmp_path):
     ]
     index = clip_index.index_clips(folders, 1, with_prior=True)
     assert len(index) == 4 and index.motion.flow["direction"] == "forward"  # the first folder's
+
+
+def test_options_of_a_training_weigh_its_clips_by_the_kind_of_their_labels(tmp_path):
+    from msst_keras.jobs.train import _index_training, _make_batches
+    from msst_keras.training.options import TrainOptions
+    from msst_keras.training.strategy import Devices
+
+    folder = make_folder(tmp_path / "a", [8], kind=lambda index: "coarse" if index % 2 else "fine")
+
+    def weights(**given):
+        options = TrainOptions(
+            records=(folder,), run_dir="", model=ModelOptions(variant="os"),
+            clips=ClipOptions(image_sizes=((16, 24),), batch_size=4, **given), training=TrainingOptions(steps=2),
+        )  # fmt: skip
+        index = _index_training(options, {(folder,): 1})
+        found = {}
+        for batch in collect(_make_batches(options, index, Devices())(0)):
+            for clip, weight in zip(batch["clip"], batch.get("weight", np.ones(4)), strict=True):
+                found.setdefault(index.label_kinds[clip], set()).add(float(weight))
+        return found
+
+    assert weights() == {"fine": {1.0}, "coarse": {1.0}}
+    assert weights(fine_weight=0.25, coarse_weight=0.5) == {"fine": {0.25}, "coarse": {0.5}}
+    assert weights(coarse_weight=0.0) == {"fine": {1.0}}

@@ -12,8 +12,11 @@ import sys
 import time
 
 import cv2
+import numpy as np
 import pytest
 
+from msst_keras.jobs.ablate import _plan_runs, ablate
+from msst_keras.jobs.options import AblateOptions
 from msst_keras.synthetic import videos
 
 SMALL = "--width=0.0625 --weights=none --image_sizes=64x96 --output_stride=8 --precision=float32 --batch_size=2"
@@ -143,3 +146,33 @@ assert mean_result(results) == {
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_flags_of_a_config_come_behind_those_of_all_runs_and_so_win():
+    options = AblateOptions(
+        configs=("os.cfg", "st.cfg"), train_args="--steps=2 --alpha=0.3", ground_truth="", output_dir="out",
+        seeds=("4", "5"),
+    )  # fmt: skip
+    runs = _plan_runs(options, {"os": ["--steps=30"], "st": ["--init_from=os", "--steps=40"]})
+    assert {variant: list(members) for variant, members in runs.items()} == {
+        "os": ["os-4", "os-5"], "st": ["st-4", "st-5"]
+    }  # fmt: skip
+    for variant, steps in (("os", "30"), ("st", "40")):
+        for name, arguments in runs[variant].items():
+            flags = dict(argument.split("=", 1) for argument in arguments)  # as of absl, the last one counts
+            assert (flags["--steps"], flags["--alpha"], flags["--seed"]) == (steps, "0.3", name[-1])
+    assert "--init_from=out/runs/os-5" in runs["st"]["st-5"]
+
+
+def test_sequences_of_two_folders_cannot_be_refined_at_once(tmp_path):
+    for split in ("Trainingset", "Testset"):
+        folder = tmp_path / split / split.lower()
+        (folder / "GroundTruth").mkdir(parents=True)
+        for name in ("a_0001.jpg", "GroundTruth/a_0001_gt.png"):
+            cv2.imwrite(str(folder / name), np.zeros((8, 8, 3), np.uint8))
+    options = AblateOptions(
+        configs=("os.cfg",), crf=("os",), ground_truth=str(tmp_path), layout="fbms", output_dir=str(tmp_path / "out")
+    )
+    with pytest.raises(ValueError, match=r"lie in several folders of .*give --split=train or --split=val"):
+        ablate(options, {"os": []})
+    assert not (tmp_path / "out").exists()

@@ -31,7 +31,7 @@ def demo(tmp_path_factory):
 def test_every_frame_gets_a_map_of_its_size_and_name(demo):
     for sequence in SEQUENCES:
         frames = sorted((demo[0] / "videos/JPEGImages/480p" / sequence).iterdir())
-        maps = sorted((demo[0] / "maps/msst" / sequence).iterdir())
+        maps = sorted((demo[0] / "maps/msst" / sequence).glob("*.png"))
         assert [path.stem for path in maps] == [path.stem for path in frames] and len(maps) == 10
         for frame, saliency in zip(frames, maps, strict=True):
             image = cv2.imread(str(saliency), cv2.IMREAD_UNCHANGED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -74,7 +75,7 @@ def test_all_protocols_baselines_and_a_compared_method(davis):
     result = msst(*arguments, f"--output_dir={davis}/out", "--num_workers=2")
     assert result.returncode == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines() if line[:1].isalpha()][:2] == ["method", "ours"]
-    assert sorted(path.name for path in (davis / "out").iterdir()) == sorted(PROTOCOLS)
+    assert sorted(path.name for path in (davis / "out").iterdir()) == [".msst.json", *sorted(PROTOCOLS)]
     methods = ("", "-perfect", "-all-black", "-flow-magnitude")
     expected = sorted(f"{stem}{method}.{suffix}" for method in methods
                       for stem, suffix in (("metrics", "json"), ("metrics", "csv"), ("frames", "csv")))  # fmt: skip
@@ -110,7 +111,7 @@ def test_python_gets_what_the_command_writes(davis, capsys):
     command = msst(*arguments, "--noreport", "--protocol=paper,davis16", "--sequences=ball", "--num_workers=1")
     assert command.returncode == 0 and capsys.readouterr().out == command.stdout
     written = sorted(path.relative_to(davis / "command") for path in (davis / "command").rglob("*.*"))
-    assert len(written) == 18  # three files of three methods under two protocols
+    assert len(written) == 19  # three files of three methods under two protocols, and what they were made from
     for path in written:
         assert (davis / "command" / path).read_bytes() == (davis / "python" / path).read_bytes()
     metrics = json.loads((davis / "command/davis16/metrics.json").read_text())
@@ -420,4 +421,41 @@ def test_a_part_of_a_dataset_may_have_maps_of_all(davis):
     arguments = (f"--predictions={davis}/maps", f"--ground_truth={davis}/davis", f"--output_dir={davis}/out")
     result = msst(*arguments, "--sequences=disc", "--noreport", "--nobaselines")
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in Path(davis / "out").iterdir()) == ["frames.csv", "metrics.csv", "metrics.json"]
+    assert sorted(path.name for path in Path(davis / "out").iterdir()) == [
+        ".msst.json", "frames.csv", "metrics.csv", "metrics.json",
+    ]  # fmt: skip
+
+
+def test_results_are_those_of_what_is_asked_for(davis, capsys):
+    options = EvaluateOptions(
+        predictions=f"{davis}/maps", ground_truth=f"{davis}/davis", output_dir=f"{davis}/out", report=False,
+        baselines=False, num_workers=1,
+    )  # fmt: skip
+    first = evaluate(options)
+    times = {path: path.stat().st_mtime_ns for path in (davis / "out").iterdir()}
+    assert evaluate(options) == first and f"{davis}/out: there already\n" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (davis / "out").iterdir()} == times
+    _write(davis / "maps/disc/00002.png", np.zeros(SIZE, np.uint8))
+    for changed, difference in (
+        (options, "other maps of predictions;"),
+        (dataclasses.replace(options, protocol=("davis16",)), "protocol paper .now davis16.;"),
+    ):
+        with pytest.raises(ValueError, match=f"out was made from something else: .*{difference} choose another"):
+            evaluate(changed)
+    assert {path: path.stat().st_mtime_ns for path in (davis / "out").iterdir()} == times
+    again = evaluate(dataclasses.replace(options, overwrite=True))
+    assert again["predictions", "paper"]["mae"] > first["predictions", "paper"]["mae"]
+    # What is lost, or was left by a run that ended in its middle, is made again; what is somebody else's stays.
+    (davis / "out" / "metrics.csv").unlink()
+    assert evaluate(options) == again and (davis / "out" / "metrics.csv").exists()
+    (davis / "out" / ".msst.json").unlink()
+    with pytest.raises(ValueError, match="did not write .frames.csv, metrics.csv, metrics.json.; choose another"):
+        evaluate(dataclasses.replace(options, overwrite=True))
+
+
+def test_results_do_not_land_among_the_maps(davis):
+    options = EvaluateOptions(
+        predictions=f"{davis}/maps", ground_truth=f"{davis}/davis", output_dir=f"{davis}/maps/results"
+    )
+    with pytest.raises(ValueError, match="maps/results would land in its own input .*maps; choose another place"):
+        evaluate(options)

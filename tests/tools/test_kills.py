@@ -13,11 +13,13 @@ import time
 import numpy as np
 import pytest
 
+from msst_keras.data import images
 from msst_keras.synthetic import videos
 from msst_keras.training import checkpoints
 
 pytestmark = pytest.mark.slow
-NUM_KILLS = 5
+# MSST_NUM_KILLS=3 makes a shorter round of the jobs below.
+NUM_KILLS = int(os.environ.get("MSST_NUM_KILLS", "10"))
 
 
 def start(*arguments):
@@ -41,7 +43,92 @@ def kill_and_finish(seconds, *arguments):
         time.sleep(moments.uniform(0.3, 0.95) * seconds)
         process.kill()
         process.wait()
+        wait_for_children(process.pid)
     finish(*arguments)
+
+
+def wait_for_children(group):
+    """Waits until no process of a killed job's group is left, which must not take long."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("children outlive a job that was killed")
+
+
+def all_contents(folder):
+    """Every file below a folder, hidden ones too, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }  # fmt: skip
+
+
+def check_kills(tmp_path, *arguments, output="--output_dir", name=""):
+    """A killed job, started again, leaves the bytes of an undisturbed one and nothing else."""
+    seconds = finish(*arguments, f"{output}={tmp_path}/whole{name}")
+    whole = {path.replace("whole", "killed"): content for path, content in all_contents(tmp_path).items()
+             if path.startswith("whole")}  # fmt: skip
+    kill_and_finish(seconds, *arguments, f"{output}={tmp_path}/killed{name}")
+    killed = {path: content for path, content in all_contents(tmp_path).items() if not path.startswith("whole")}
+    assert killed == whole and whole
+
+
+@pytest.fixture(scope="module")
+def maps(davis, tmp_path_factory):
+    """Maps that stand for a method's."""
+    folder = tmp_path_factory.mktemp("maps") / "maps"
+    generator = np.random.default_rng(0)
+    for sequence in sorted((davis / "JPEGImages/480p").iterdir()):
+        for frame in sorted(sequence.iterdir()):
+            images.write_map(folder / sequence.name / f"{frame.stem}.png", generator.random((64, 96)))
+    return folder
+
+
+def test_predict(davis, tmp_path):
+    frames = sorted(path for path in (davis / "JPEGImages/480p").iterdir())[:3]
+    check_kills(tmp_path, "predict", f"--input={','.join(map(str, frames))}")
+
+
+def test_evaluate(davis, maps, tmp_path):
+    check_kills(
+        tmp_path, "evaluate", f"--predictions={maps}", f"--ground_truth={davis}", "--protocol=paper,davis16",
+        "--num_workers=2", "--noreport",
+    )  # fmt: skip
+
+
+def test_refine(davis, maps, tmp_path):
+    check_kills(tmp_path, "refine", f"--maps={maps}", f"--frames={davis}/JPEGImages/480p", "--num_workers=2")
+
+
+def test_train_prior(davis, tmp_path):
+    records = tmp_path.parent / "prior_records"
+    finish("make_records", "--dataset=davis", f"--root={davis}", f"--output_dir={records}", "--motion_size=64x96",
+           "--store_flow")  # fmt: skip
+    check_kills(
+        tmp_path, "train_prior", f"--records={records}", "--width=0.0625", "--weights=none", "--max_regions=64",
+        "--num_levels=2", "--steps=60", output="--output", name="/prior.keras",
+    )  # fmt: skip
+
+
+def test_ablate(davis, tmp_path):
+    """The figures and the table; its runs have their own test, and times of day in their events."""
+    records = tmp_path.parent / "ablate_records"
+    finish("make_records", "--dataset=davis", f"--root={davis}", f"--output_dir={records}", "--motion_size=64x96")
+    config = tmp_path.parent / "st.cfg"
+    config.write_text("--variant=st\n")
+    train_args = f"--records={records} --width=0.0625 --weights=none --steps=12 --checkpoint_every=3"
+    train_args += " --image_sizes=64x96 --precision=float32"
+    arguments = ["ablate", f"--configs={config}", f"--train_args={train_args}", f"--ground_truth={davis}"]
+    seconds = finish(*arguments, f"--output_dir={tmp_path}/whole")
+    kill_and_finish(seconds, *arguments, f"--output_dir={tmp_path}/killed")
+    whole, killed = (all_contents(tmp_path / name) for name in ("whole", "killed"))
+    for name, content in whole.items():
+        if name.endswith((".csv", ".png")):
+            assert killed[name] == content, name
+    assert not [name for name in killed if ".partial" in name or "torn-" in name]
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,20 @@ def test_each_map_is_refined_with_its_frame(folder):
     assert result.stdout.strip() == f"{folder}/refined: 1 maps refined, 3 were there already"
     changed = [name for name in names if (folder / "refined" / name).stat().st_mtime_ns != times[name]]
     assert changed == [names[1]] and gone.read_bytes() == before
-    assert_one_sentence(refine(folder), f"{folder}/refined holds maps made with iterations 3; choose another")
+    assert_one_sentence(refine(folder), f"{folder}/refined was made from something else: iterations 3 (now 5);")
+
+    # A map that has changed under its name is noticed, a new one is added.
+    images.write_map(folder / "maps" / names[0], np.zeros((40, 60)))
+    images.write_map(folder / "maps/a/00001.png", np.zeros((40, 60)))
+    again = refine(folder, "--crf_iterations=3")
+    assert_one_sentence(again, f"refined holds 1 maps that were refined from other maps or frames ({names[0]});")
+    result = refine(folder, "--crf_iterations=3", "--overwrite")
+    assert result.stdout.strip() == f"{folder}/refined: 2 maps refined, 3 were there already"
+    frame = images.read_frame(folder / "frames/a/00000.bmp")
+    expected = crf.refine(frame, np.zeros((40, 60), np.float32), crf.CrfOptions(iterations=3))
+    found = images.read_map(folder / "refined" / names[0])
+    np.testing.assert_allclose(found, expected, atol=0.5 / 255 + 1e-6)
+    assert gone.read_bytes() == before
 
 
 def test_folders_without_sequences(folder):
@@ -65,7 +78,7 @@ def test_folders_without_sequences(folder):
     (folder / "maps/b/00000.png").unlink()
     result = refine(folder, f"--maps={folder}/a", f"--frames={folder}/frames/a")
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in (folder / "refined").iterdir()) == ["00000.png", "00002.png", "crf.json"]
+    assert sorted(path.name for path in (folder / "refined").iterdir()) == [".msst.json", "00000.png", "00002.png"]
 
 
 def no_maps(folder):

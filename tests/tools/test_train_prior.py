@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from msst_keras.data import flow_files, images
+from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.scores import choose_headline
+from msst_keras.jobs.train_prior import train_prior as train_prior_job
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.options import PriorOptions, TrainPriorOptions
 from msst_keras.motion.prior import load_prior
+from msst_keras.motion.prior_folds import load_folds, trained_weights
+from msst_keras.motion.superpixels import segment
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import flow_batches
 from msst_keras.records.example import FrameRecord
@@ -22,7 +28,7 @@ SIZE = (48, 64)
 FLOW = FlowSettings("farneback", SIZE)
 
 
-def make_records(folder, sequence, flow=FLOW):
+def make_records(folder, sequence, flow=FLOW, kind="fine"):
     """Five frames, twice the size of the flow; a red square moves, the rest stands still."""
     frames = []
     for index in range(5):
@@ -33,7 +39,7 @@ def make_records(folder, sequence, flow=FLOW):
         frame = np.where(big[..., None], np.uint8([200, 0, 0]), np.uint8([0, 40 * index, 90]))
         frames.append(FrameRecord(
             sequence, f"{index:05d}", index, *big.shape, images.encode_png(frame),
-            images.encode_png(big.astype(np.uint8) * 255), "fine", None, flow_files.encode_flow_png(flow_map),
+            images.encode_png(big.astype(np.uint8) * 255), kind, None, flow_files.encode_flow_png(flow_map),
         ))  # fmt: skip
     write_shard(shard_path(folder, 0, 1), frames)
     motion = {"flow": flow.to_dict(), "superpixels": None, "prior": {"kind": "none"}, "flow_stored": True}
@@ -82,6 +88,47 @@ def test_the_report_is_of_held_out_records(tmp_path):
     assert prior.needs_frames
     assert prior.flow_settings == FLOW
     assert prior.get_config()["camera"] == "affine"
+
+
+def test_folds_are_in_the_file_and_the_report_is_of_sequences_that_were_not_seen(tmp_path):
+    folders = [make_records(tmp_path / name, name) for name in ("a", "b", "c")]
+    options = TrainPriorOptions(
+        records=tuple(map(str, folders)), output=str(tmp_path / "prior.keras"), steps=2, batch_size=2, folds=2,
+        prior=PriorOptions(weights="none", width=0.03, num_levels=1, max_regions=16, train_backbone=False),
+    )  # fmt: skip
+    report = train_prior_job(options)
+    assert report["validation"] is None and report["out_of_fold"]["num_frames"] == 15
+    prior = load_prior(tmp_path / "prior.keras")
+    folds = load_folds(tmp_path / "prior.keras", prior)
+    assert folds.sequences == {"a": 0, "b": 1, "c": 0}
+    whole = trained_weights(prior)
+    used = {}
+    for name in ("a", "b", "c", "new"):
+        folds.use(name)
+        used[name] = trained_weights(prior)
+    for one, other, same in (("a", "c", True), ("a", "b", False), ("b", "new", False)):
+        pairs = zip(used[one], used[other], strict=True)
+        assert all((x == y).all() for x, y in pairs) == same
+    assert all((x == y).all() for x, y in zip(used["new"], whole, strict=True))
+    # The report is what each frame's own classifier answers, by hand.
+    index, _ = clip_index.index_flow(options.records)
+    evaluator = Evaluator(PROTOCOLS["paper"])
+    for batch in flow_batches(index, 1, 0, 0, 15).as_numpy_iterator():
+        name = index.names[batch["clip"][0]]
+        folds.use(name.partition("/")[0])
+        superpixels = segment(batch["flow"][0], prior.superpixel_settings)[None]
+        saliency = prior({"flow": batch["flow"], "superpixels": superpixels}).numpy()[0, ..., 0]
+        evaluator.add(*name.split("/"), saliency, batch["mask"][0] > 0.5)
+    expected = choose_headline(evaluator.result())
+    assert report["out_of_fold"]["maps"]["prior"] == pytest.approx(expected, abs=1e-3)
+    assert json.loads((tmp_path / "prior.json").read_text()) == report
+
+
+def test_fine_labels_alone_may_teach(tmp_path):
+    folders = [str(make_records(tmp_path / "fine", "a")), str(make_records(tmp_path / "coarse", "b", kind="coarse"))]
+    assert len(clip_index.index_flow(folders)[0]) == 10
+    index, _ = clip_index.index_flow(folders, ("fine",))
+    assert [name.partition("/")[0] for name in index.names] == ["a"] * 5
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, dama
     part, harm = DAMAGES[damage]
     harm(next(folder.glob(f"ckpt-20.{part}*")))
     assert newest_checkpoint(folder) == f"{folder}/ckpt-10"
+    left = {path.name: path.read_bytes() for path in folder.glob("ckpt-20.*")}
     reader, weight, average = make(tmp_path, writes=False)
     assert reader.restore() == 10
     assert list(folder.glob("ckpt-20.*"))  # one that only reads removes nothing
@@ -68,7 +69,35 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, dama
     assert capsys.readouterr().err == f"{folder}/ckpt-20 is torn; going on from the checkpoint before it\n"
     np.testing.assert_array_equal(weight, np.full((1, 500), 10))
     assert average.numpy() == 10
-    assert not list(folder.glob("ckpt-20.*"))
+    assert {path.name: path.read_bytes() for path in folder.glob("torn-ckpt-20.*")} == {
+        f"torn-{name}": content for name, content in left.items()
+    }
+
+
+def test_what_cannot_be_read_is_not_taken_for_torn(tmp_path):
+    folder = save_two(tmp_path)
+    data = folder / "ckpt-20.data-00000-of-00001"
+    data.unlink()
+    data.symlink_to("/proc/self/mem")  # gives an input or output error, as a disk that fails
+    names = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(OSError, match="ckpt-20.data-00000-of-00001 cannot be read .*nothing was changed"):
+        make(tmp_path)[0].restore()
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_without_a_whole_checkpoint_no_training_begins_again_by_itself(tmp_path):
+    folder = save_two(tmp_path)
+    for path in folder.glob("*.data*"):
+        flip(path, 0.5)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for _ in range(2):
+        with pytest.raises(ValueError, match="none of its checkpoints is whole .ckpt-20, ckpt-10., and a training"):
+            make(tmp_path)[0].restore()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "ckpt-20.index").rename(folder / "torn-ckpt-20.index")
+    (folder / "ckpt-10.index").unlink()
+    with pytest.raises(ValueError, match="none of its checkpoints is whole .torn-ckpt-20.,"):
+        make(tmp_path)[0].restore()
 
 
 def test_a_checkpoint_without_index_is_none(tmp_path):

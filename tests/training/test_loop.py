@@ -13,10 +13,18 @@ import tensorflow as tf
 
 from msst_keras.model.msst import build_msst, get_parts
 from msst_keras.motion.settings import PriorSettings
+from msst_keras.options import list_options, plain_values
 from msst_keras.training import checkpoints, loop
 from msst_keras.training import run_dir as run
 from msst_keras.training.checkpoints import newest_checkpoint
-from msst_keras.training.options import OptimizerOptions, TrainingOptions
+from msst_keras.training.options import (
+    ClipOptions,
+    DeviceOptions,
+    OptimizerOptions,
+    StepOptions,
+    TrainingOptions,
+    TrainOptions,
+)
 
 SETTINGS = {"variant": "msst", "backbone": "vgg16", "num_frames": 2, "width": 0.0625, "output_stride": 16}
 
@@ -138,6 +146,50 @@ def test_another_model_in_the_run_directory_is_refused(tmp_path):
         run.read_run(tmp_path / "other")
 
 
+def test_a_run_goes_on_only_as_itself(tmp_path):
+    def describe(**changes):
+        given = {"records": ("r",), "run_dir": "x", **changes}
+        options = TrainOptions(**given)
+        model_flags = [name for name, *_ in list_options(options.model)]
+        training = run.describe_training(plain_values(options), model_flags)
+        return {"model": SETTINGS, "motion": None, "image_size": (32, 32), "training": training, "records": "a" * 64}
+
+    def write(settings):
+        run.write_run(tmp_path, settings)
+
+    schedule = OptimizerOptions(schedule="cosine")
+    write(describe())
+    for same in (
+        {"records": ("elsewhere",), "run_dir": "y", "val_records": ("v",)},  # their content is what counts
+        {"training": TrainingOptions(steps=5, checkpoint_every=7, step=StepOptions(accumulation_steps=2))},
+        {"devices": DeviceOptions(strategy="one")},
+    ):
+        write(describe(**same))
+    for other, difference in (
+        ({"seed": 9}, "seed 0 .now 9."),
+        ({"clips": ClipOptions(batch_size=2)}, "batch_size 1 .now 2."),
+        ({"training": TrainingOptions(optimizer=OptimizerOptions(learning_rate=0.1))}, "learning_rate 0.001 .now 0.1"),
+        ({"training": TrainingOptions(steps=5, optimizer=schedule)}, "training steps none .now 5"),
+    ):
+        with pytest.raises(ValueError, match=f"run whose training differ.*{difference}.*these alone may change"):
+            write(describe(**other))
+    with pytest.raises(ValueError, match="holds a run whose records differ from the flags given: other records;"):
+        write({**describe(), "records": "b" * 64})
+    # A run from before these were kept goes on as what it is given first.
+    path = tmp_path / "run.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({key: kept[key] for key in ("model", "motion", "image_size")}))
+    write(describe(seed=9))
+    with pytest.raises(ValueError, match="seed 9 .now 0."):
+        write(describe())
+
+
+def test_a_prior_that_the_records_do_not_have_is_not_passed_over(tmp_path):
+    with pytest.raises(ValueError, match="--prior=p.keras is not the prior of the records, which is magnitude"):
+        run.keep_prior(tmp_path, PriorSettings("magnitude"), "p.keras")
+    run.keep_prior(tmp_path, None, "p.keras")  # `os` sees no motion
+
+
 def test_weights_pass_from_one_variant_to_the_next():
     keras.utils.set_random_seed(3)
     spatial, both = build_msst("os", width=0.0625), build_msst("st", width=0.0625)
@@ -169,3 +221,50 @@ def test_the_prior_of_the_records_is_kept(tmp_path):
         run.keep_prior(run_dir, kept, tmp_path / "nothing.keras")
     run.keep_prior(tmp_path / "other", PriorSettings("magnitude"), None)
     assert not (tmp_path / "other").exists()
+
+
+def test_averaged_weights_are_what_is_validated_kept_loaded_and_gone_on_with(tmp_path):
+    """The run stops halfway and goes on; the averages are computed by hand from the weights before each step."""
+    settings = {"variant": "os", "backbone": "vgg16", "num_frames": 1, "width": 0.03, "output_stride": 16}
+    run.write_run(tmp_path, {"model": settings, "motion": None, "image_size": [64, 64]})
+    weights, validated = {}, []
+
+    def train(steps):
+        keras.utils.set_random_seed(0)
+        model = build_msst(**settings)
+
+        def read():
+            return [weight.numpy() for weight in model.trainable_variables]
+
+        def batches(first):
+            for step in range(first, 4):
+                weights[step] = read()
+                yield {name: tf.constant(value) for name, value in batch_of(step).items()}
+
+        def validate():
+            validated.append(read())
+            return {"mae": 0.5, "max_f": 0.4, "s_measure": len(validated) / 10}
+
+        optimizer = OptimizerOptions(1e-2, average_decay=0.75)
+        options = TrainingOptions(steps=steps, optimizer=optimizer, checkpoint_every=100, validate_every=2)
+        loop.train(model, batches, ("a",) * 4, tmp_path, options, validate=validate)
+        weights[steps] = read()
+
+    train(3)
+    train(4)
+    means = [weights[0]]
+    for step in range(1, 5):
+        means.append([0.75 * mean + 0.25 * weight for mean, weight in zip(means[-1], weights[step], strict=True)])
+
+    def check(found, mean, other):
+        for one, expected in zip(found, mean, strict=True):
+            np.testing.assert_allclose(one, expected, rtol=1e-5, atol=1e-6)
+        assert max(np.abs(expected - raw).max() for expected, raw in zip(mean, other, strict=True)) > 1e-3
+
+    for found, step in zip(validated, (2, 3, 4), strict=True):  # in the middle, and at the end of either part
+        check(found, means[step], weights[step])
+    for checkpoint in ("last", "best"):
+        model = checkpoints.load_model(tmp_path, checkpoint)
+        check([weight.numpy() for weight in model.trainable_variables], means[4], weights[4])
+    with pytest.raises(ValueError, match="ckpt-4 was trained with averaged weights and is to go on without them"):
+        loop.train(build_msst(**settings), lambda first: (), ("a",), tmp_path, TrainingOptions(steps=5))

@@ -9,14 +9,27 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.model.msst import build_msst
-from msst_keras.training.optimizer import Update, learning_rate_at
+from msst_keras.model.layers import set_layers
+from msst_keras.model.msst import build_msst, get_parts
+from msst_keras.model.vgg16 import CONVOLUTIONS
+from msst_keras.training.optimizer import Update, learning_rate_at, note_loaded
 from msst_keras.training.options import OptimizerOptions
 
 
 def make_model():
     keras.utils.set_random_seed(0)
     return build_msst("st", width=0.03)
+
+
+def load_convolutions(model):
+    """Loads weights as a VGG16 file without classifier does; returns the ids of the weights that have them."""
+    loaded = set()
+    for stream in ("spatial", "temporal"):
+        network = get_parts(model)[0].get_layer(stream)
+        set_layers(network, {name: network.get_layer(name).get_weights() for name in CONVOLUTIONS}, "block1_conv1", "")
+        names = CONVOLUTIONS if stream == "spatial" else CONVOLUTIONS[1:]  # of four channels the first is left Gaussian
+        loaded |= {id(weight) for name in names for weight in network.get_layer(name).weights}
+    return loaded
 
 
 def make_gradients(variables, seed=0):
@@ -83,11 +96,7 @@ def test_clipping_limits_the_norm_of_all_gradients_together():
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_the_backbone_has_its_own_rate(factor):
     model, plain = make_model(), make_model()
-    encoder = model.get_layer("encoder")
-    first = next(layer for layer in encoder.get_layer("temporal").layers if layer.trainable_variables)
-    backbone = {
-        id(weight) for name in ("spatial", "temporal") for weight in encoder.get_layer(name).trainable_variables
-    } - {id(weight) for weight in first.trainable_variables}
+    backbone = load_convolutions(model)  # fc6 and fc7 have no weights to be kept
     before = values(model.trainable_variables)
     update, other = Update(model, OptimizerOptions(backbone_factor=factor)), Update(plain, OptimizerOptions())
     assert update.groups == {"backbone": factor, "head": 1.0}
@@ -118,3 +127,42 @@ def test_averages_by_hand_and_the_weights_come_back():
     assert any((one != other).any() for one, other in zip(inside, now, strict=True))
     for found, expected in zip(values(model.trainable_variables), now, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_backbone_is_also_what_another_run_gave():
+    """Of a spatial network alone the temporal stream gets nothing."""
+    keras.utils.set_random_seed(0)
+    source, model = build_msst("os", width=0.03), make_model()
+    note_loaded(model, source)
+    frozen = Update(model, OptimizerOptions(backbone_factor=0))
+    spatial = {id(weight) for weight in get_parts(model)[0].get_layer("spatial").trainable_variables}
+    assert {id(weight) for weight in frozen.variables} == {
+        id(weight) for weight in model.trainable_variables if id(weight) not in spatial
+    }
+    other = make_model()
+    note_loaded(other, build_msst("os", width=0.1))  # of other shapes
+    with pytest.raises(ValueError, match="--backbone_factor=0.5 is for weights that were loaded, and this network has"):
+        Update(other, OptimizerOptions(backbone_factor=0.5))
+
+
+def test_the_state_of_another_kind_of_update_is_refused(tmp_path):
+    model = make_model()
+    load_convolutions(model)
+
+    def make(**options):
+        return Update(model, OptimizerOptions(**options))
+
+    def write(name, **options):
+        return tf.train.Checkpoint(model=model, update=make(**options).state).write(str(tmp_path / name))
+
+    plain, averaged, frozen = write("a"), write("b", average_decay=0.5), write("c", backbone_factor=0.0)
+    make(backbone_factor=0.5).check_checkpoint(plain)  # another factor, the same weights
+    make(average_decay=0.9).check_checkpoint(averaged)
+    make(backbone_factor=0.0).check_checkpoint(frozen)
+    with pytest.raises(ValueError, match="a was trained without averaged weights and is to go on with them; repeat"):
+        make(average_decay=0.5).check_checkpoint(plain)
+    with pytest.raises(ValueError, match="b was trained with averaged weights and is to go on without them; repeat"):
+        make().check_checkpoint(averaged)
+    for update, prefix in ((make(), frozen), (make(backbone_factor=0.0), plain)):
+        with pytest.raises(ValueError, match="Adam's state of other weights .* repeat its --backbone_factor"):
+            update.check_checkpoint(prefix)

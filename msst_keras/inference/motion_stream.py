@@ -1,9 +1,9 @@
-"""A video's frames with their motion, frame by frame: what a model, here or on a server, is given. No TensorFlow."""
+"""The motion of a video's frames, pushed one by one: what is computed beside the network, without TensorFlow."""
 
 from __future__ import annotations
 
 import collections
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from msst_keras.motion.settings import MotionSettings
 from msst_keras.motion.superpixels import segment
 
 
-class MovingFrame(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class MovingFrame:
     """A frame and its motion: what a model sees of one time step.
 
     Attributes:

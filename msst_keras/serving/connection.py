@@ -1,0 +1,173 @@
+"""Connections to a server with TensorFlow Serving's API, gRPC or REST: one row of strings there and back.
+
+gRPC goes by method names and our own few messages, REST by the standard library: neither needs TensorFlow. What goes
+wrong is an exception of Python's own: ValueError for a request that the model refuses, with the model's sentence;
+FileNotFoundError for a model or version that is not there; TimeoutError; `Unavailable` where the server cannot take a
+request now, and may later; OSError for the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import threading
+import urllib.parse
+from collections.abc import Mapping
+
+from msst_keras.serving import messages
+
+_MAX_MESSAGE = 64 * 2**20  # gRPC's own limit for answers is 4 MB
+_PREDICT = "/tensorflow.serving.PredictionService/Predict"
+# What TensorFlow puts around the sentence of an assertion.
+_ASSERTION = re.compile(r"assertion failed: \[[\"']?(.*?)[\"']?\](?:\s|\\|$)", re.DOTALL)
+_CORRUPT = re.compile(r"Invalid (JPEG|PNG) data")
+
+
+class Unavailable(ConnectionError):
+    """The server is not there, or has too much to do."""
+
+
+def connect(address: str) -> GrpcConnection | RestConnection:
+    """A connection to grpc://HOST:PORT or http://HOST:PORT; nothing is sent yet.
+
+    Raises:
+      ValueError: another address.
+    """
+    parts = urllib.parse.urlsplit(address)
+    kind = {"grpc": GrpcConnection, "http": RestConnection}.get(parts.scheme)
+    try:
+        right = kind and parts.hostname and parts.port and parts.path in ("", "/") and not parts.query
+    except ValueError:  # a port that is none
+        right = False
+    if not right:
+        raise ValueError(f"a server is given as grpc://HOST:PORT or http://HOST:PORT, not '{address}'")
+    return kind(parts.hostname, parts.port)
+
+
+class GrpcConnection:
+    """By gRPC; several threads may use it at once."""
+
+    def __init__(self, host: str, port: int):
+        import grpc  # here, because it takes longer than all else in this module, and REST does without
+
+        self.address = f"grpc://{host}:{port}"
+        self._errors = grpc
+        limits = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE) for way in ("send", "receive")]
+        # The client retries by itself, see `client`, and a new connection is to reach a restarted server at once.
+        limits += [("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 1000)]
+        self._channel = grpc.insecure_channel(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", limits)
+        self._predict = self._channel.unary_unary(
+            _PREDICT,
+            request_serializer=messages.PredictRequest.SerializeToString,
+            response_deserializer=messages.PredictResponse.FromString,
+        )
+
+    def predict(
+        self, name: str, version: int | str | None, signature: str, inputs: Mapping[str, bytes], timeout: float
+    ) -> tuple[dict[str, bytes], int]:
+        """The outputs of a signature, and the version that gave them.
+
+        Args:
+          name: of the model.
+          version: a number, a label, or None for the newest.
+          signature: its name.
+          inputs: the string of each.
+          timeout: in seconds.
+        """
+        request = messages.write_request(name, version, signature, inputs)
+        try:
+            response = self._predict(request, timeout=timeout)
+        except self._errors.RpcError as error:
+            raise self._translate(error) from None
+        return messages.read_response(response), response.model_spec.version.value
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def _translate(self, error) -> Exception:
+        codes, code, text = self._errors.StatusCode, error.code(), f"{self.address}: {_find_sentence(error.details())}"
+        kinds = {
+            codes.UNAVAILABLE: Unavailable, codes.INVALID_ARGUMENT: ValueError, codes.NOT_FOUND: FileNotFoundError,
+            codes.FAILED_PRECONDITION: ValueError, codes.DEADLINE_EXCEEDED: TimeoutError,
+        }  # fmt: skip
+        return kinds.get(code, OSError)(text if code in kinds else f"{text} ({code.name})")
+
+
+class RestConnection:
+    """By REST, version 1; several threads may use it at once, each has a connection of its own that is kept."""
+
+    def __init__(self, host: str, port: int):
+        self._host, self._port = host, port
+        self.address = f"http://{host}:{port}"
+        self._local = threading.local()
+
+    def predict(
+        self, name: str, version: int | str | None, signature: str, inputs: Mapping[str, bytes], timeout: float
+    ) -> tuple[dict[str, bytes], int]:
+        """See `GrpcConnection.predict`."""
+        path = _model_path(name, version)
+        if not isinstance(version, int):  # an answer by REST does not say which version gave it
+            metadata = self._ask("GET", f"{path}/metadata", None, timeout)
+            version = int(metadata["model_spec"]["version"])
+            path = _model_path(name, version)
+        row = {key: {"b64": base64.b64encode(value).decode()} for key, value in inputs.items()}
+        body = json.dumps({"signature_name": signature, "instances": [row]})
+        answer = self._ask("POST", f"{path}:predict", body, timeout)
+        try:
+            (found,) = answer["predictions"]
+            # Of one output a server leaves the name away.
+            outputs = {"": found} if "b64" in found else found
+            return {key: base64.b64decode(value["b64"]) for key, value in outputs.items()}, version
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.address}: no answer of a model of `msst export`: {str(answer)[:80]}") from error
+
+    def close(self) -> None:
+        """Ends this thread's connection."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+            self._local.connection = None
+
+    def _ask(self, method: str, path: str, body: str | None, timeout: float) -> dict:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = http.client.HTTPConnection(self._host, self._port)
+        connection.timeout = timeout
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            response = connection.getresponse()
+            status, content = response.status, response.read()
+        except TimeoutError:
+            self.close()
+            raise TimeoutError(f"{self.address}: no answer within {timeout:.3g} s") from None
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise Unavailable(f"{self.address}: {error or type(error).__name__}") from None
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = {"error": content[:200].decode(errors="replace")}
+        if status != 200:
+            error = answer.get("error", answer) if isinstance(answer, dict) else answer
+            kind = {400: ValueError, 404: FileNotFoundError, 503: Unavailable, 504: TimeoutError}.get(status, OSError)
+            raise kind(f"{self.address}: {_find_sentence(str(error))}" + f" (status {status})" * (kind is OSError))
+        return answer
+
+
+def _model_path(name: str, version: int | str | None) -> str:
+    kind = "" if version is None else f"/versions/{version}" if isinstance(version, int) else f"/labels/{version}"
+    return f"/v1/models/{urllib.parse.quote(name)}{kind}"
+
+
+def _find_sentence(text: str | None) -> str:
+    """Our sentence in a message of TensorFlow's, else the message on one line."""
+    text = text or "no reason given"
+    if found := _ASSERTION.search(text):
+        return " ".join(found[1].split())
+    if found := _CORRUPT.search(text):
+        return f"a file of the request is a {found[1]} that is damaged"
+    return " ".join(text.split())[:300]

@@ -1,0 +1,116 @@
+"""The signature `step`: one frame of each of several streams, as files, to its map, as a file, and the next state."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from msst_keras.data.flow_files import encode_flow_png
+from msst_keras.data.images import encode_jpeg
+from msst_keras.motion.superpixels import SuperpixelSettings
+from msst_keras.serving import checks, decoding
+from msst_keras.serving.state import StateFormat
+from msst_keras.serving.wire import encode_superpixels
+
+_STATE = "state_bytes"
+
+
+class Stepper:
+    """Decodes rows, moves each stream one frame on, encodes the maps.
+
+    Attributes:
+      wire: what clients send: "inputs", the names; "frame_size", what a larger frame may be reduced to before it is
+        sent, because the model sees no more of it (None: nothing).
+      state: the format of states.
+    """
+
+    def __init__(
+        self,
+        model,
+        settings: dict,
+        windows: dict[str, tuple[int, int, int]],
+        motion_size: tuple[int, int] | None,
+        superpixels: SuperpixelSettings | None,
+    ):
+        """Takes the servable, its settings, the shapes of the maps that are kept, and how motion is made."""
+        self._model, self._num_frames, self._windows = model, settings["num_frames"], windows
+        self._motion_size, self._superpixels = motion_size, superpixels
+        inputs = ["frame_bytes"] + ["flow_bytes"] * bool(motion_size) + ["superpixels_bytes"] * bool(superpixels)
+        self.wire = {
+            "inputs": [*inputs, _STATE],
+            "frame_size": None if model.needs_frames else list(model.image_size),
+        }
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Of the network."""
+        return self._model.image_size
+
+    def make_example(self, state: bytes) -> dict[str, bytes]:
+        """The inputs of a request: a grey frame that does not move."""
+        files = {"frame_bytes": encode_jpeg(np.full((*self.image_size, 3), 128, np.uint8)), _STATE: state}
+        if self._motion_size:
+            files["flow_bytes"] = encode_flow_png(np.zeros((*self._motion_size, 2), np.float32))
+        if self._superpixels:
+            labels = np.zeros((*self._motion_size, self._superpixels.num_levels), np.int32)
+            files["superpixels_bytes"] = encode_superpixels(labels)
+        return {name: files[name] for name in self.wire["inputs"]}
+
+    def set_fingerprint(self, fingerprint: str) -> None:
+        """Ties the states to a model."""
+        self.state = StateFormat(fingerprint, self._num_frames, self._windows)
+
+    def step(self, **inputs):
+        """The signature; see `export`."""
+        inputs = {name: checks.check_shape(inputs[name], name, (None,)) for name in self.wire["inputs"]}
+        inputs = checks.check_rows(inputs)
+        states = self.state.check(inputs.pop(_STATE))
+        with tf.control_dependencies([states]):
+            files = {name: tf.identity(value) for name, value in inputs.items()}
+        rows = tf.map_fn(self._decode, files, fn_output_signature=self._decoded_specs(), parallel_iterations=2)
+        if self._superpixels:
+            rows["superpixels"] = checks.check_superpixels(rows["superpixels"], self._superpixels.max_regions)
+        maps = self._model.encode_checked(**rows)
+        kept = self.state.unpack(states, maps)
+        saliency = self._model.fuse_checked(maps | kept)
+        levels = tf.cast(tf.round(saliency * 255), tf.uint8)
+        encoded = tf.map_fn(tf.io.encode_png, levels, fn_output_signature=tf.TensorSpec((), tf.string))
+        return {"saliency_bytes": encoded, _STATE: self.state.pack(kept)}
+
+    def _decoded_specs(self) -> dict[str, tf.TensorSpec]:
+        specs = {"frame": tf.TensorSpec((*self._model.image_size, 3), tf.float32)}
+        if self._model.needs_frames:
+            specs["prior_frame"] = tf.TensorSpec((*self._motion_size, 3), tf.float32)
+        if self._motion_size:
+            specs["flow"] = tf.TensorSpec((*self._motion_size, 2), tf.float32)
+        if self._superpixels:
+            specs["superpixels"] = tf.TensorSpec((*self._motion_size, self._superpixels.num_levels), tf.int32)
+        return specs
+
+    def _decode(self, files: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One row, reduced to what the model sees: rows of frames of any sizes then fit together."""
+        frame = decoding.decode_frame(files["frame_bytes"])[None]
+        decoded = {"frame": self._model.resize(frame, self._model.image_size)[0]}
+        if self._model.needs_frames:
+            decoded["prior_frame"] = self._model.resize(frame, self._motion_size)[0]
+        if self._motion_size:
+            decoded["flow"] = decoding.decode_flow(files["flow_bytes"], self._motion_size)
+        if self._superpixels:
+            levels = self._superpixels.num_levels
+            decoded["superpixels"] = decoding.decode_superpixels(
+                files["superpixels_bytes"], self._motion_size, levels
+            )
+        return decoded
+
+
+def make_describe(asset: dict):
+    """The signature `describe`: the model's settings, so that a client needs an address and nothing else."""
+    text = json.dumps(asset)
+
+    def describe(client_bytes):
+        client_bytes = checks.check_shape(client_bytes, "client_bytes", (None,))
+        return {"settings_bytes": tf.fill(tf.shape(client_bytes), text)}
+
+    return describe

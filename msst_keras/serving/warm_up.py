@@ -1,0 +1,95 @@
+"""Warm-up requests: a server runs them before it takes others, so that nobody waits for what the first request costs.
+
+They lie in the model's folder at `assets.extra/tf_serving_warmup_requests`, a TFRecord file of PredictionLog. A server
+ignores a file that lies elsewhere without a word, and does not serve a version with a request that fails: so all of
+them are run here, by name as a server does it, before a version appears.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+from msst_keras.serving.messages import PredictionLog, Tensor
+
+FILE_NAME = Path("assets.extra") / "tf_serving_warmup_requests"
+
+
+def write(path: Path, shapes: dict[str, dict[str, tuple]], stepper) -> None:
+    """Writes a request of one row for every signature into a SavedModel's folder; of `step` also one in mid-stream."""
+    requests = []
+    for signature, inputs in shapes.items():
+        if signature != "step":
+            blank = {name: _blank(name, *spec, stepper.image_size) for name, spec in inputs.items()}
+            requests.append((signature, blank))
+    for state in (b"", stepper.state.blank()):
+        step = stepper.make_example(state)
+        requests.append(("step", {name: tf.make_tensor_proto([value]) for name, value in step.items()}))
+    (path / FILE_NAME).parent.mkdir()
+    with tf.io.TFRecordWriter(str(path / FILE_NAME)) as file:
+        for signature, inputs in requests:
+            log = PredictionLog()
+            log.predict_log.request.model_spec.signature_name = signature
+            for name, tensor in inputs.items():
+                value = Tensor.FromString(tensor.SerializeToString())
+                log.predict_log.request.inputs.add(key=name, value=value)
+            file.write(log.SerializeToString())
+
+
+def read(path: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """The requests of a SavedModel's folder: signature and inputs."""
+    requests = []
+    for record in tf.data.TFRecordDataset(str(path / FILE_NAME)).as_numpy_iterator():
+        request = PredictionLog.FromString(record).predict_log.request
+        inputs = {
+            entry.key: tf.make_ndarray(TensorProto.FromString(entry.value.SerializeToString()))
+            for entry in request.inputs
+        }
+        requests.append((request.model_spec.signature_name, inputs))
+    return requests
+
+
+def run(path: Path) -> None:
+    """Loads a SavedModel as a server does, in a session of its own, and runs its warm-up requests.
+
+    The graph is run as it stands: to optimise it takes far longer than to run it, and each server does that again.
+
+    Raises:
+      tf.errors.OpError: a request fails.
+    """
+    requests = read(path)
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.compat.v1.Session(graph=tf.Graph(), config=config) as session:
+        model = _load(session, path)
+        for signature, inputs in requests:
+            described = model.signature_def[signature]
+            fetches = {name: output.name for name, output in described.outputs.items()}
+            session.run(fetches, {described.inputs[name].name: value for name, value in inputs.items()})
+
+
+def _load(session: tf.compat.v1.Session, path: Path):
+    """Loads a SavedModel's graph; TensorFlow would have other code load it otherwise, and says so."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        return tf.compat.v1.saved_model.loader.load(session, ["serve"], str(path))
+    finally:
+        logger.setLevel(level)
+
+
+def _blank(name: str, dtype: tf.DType, shape: tuple, image_size: tuple[int, int]):
+    """One row of noughts; a frame of the network's size, and that as `frame_size`."""
+    if dtype == tf.string:
+        return tf.make_tensor_proto([b"warm-up"])
+    if name == "frame_size":
+        return tf.make_tensor_proto([image_size], dtype)
+    shape = list(shape)
+    if None in shape[1:]:
+        shape[-3:-1] = image_size
+    # A constant tensor is one number and a shape, whatever its size.
+    return tf.make_tensor_proto(0, dtype, [1, *shape[1:]])

@@ -1,0 +1,292 @@
+"""The client against servers of both APIs: the maps of a local stream, and what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import model_server
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from msst_keras.inference.stream import SaliencyModel, SaliencyStream
+from msst_keras.serving import connection, messages, wire
+from msst_keras.serving.client import RemoteModel, RemoteStream
+
+
+def grey_levels(maps):
+    return np.rint(255 * np.stack(maps)).astype(int)
+
+
+@pytest.fixture(scope="module")
+def server(exported_step):
+    with model_server.serve({"msst": exported_step.folder}) as running:
+        running.exported = exported_step
+        yield running
+
+
+@pytest.fixture(scope="module")
+def frames(exported_step):
+    """A video, smaller than the network in one case and larger in the other."""
+    return list(exported_step.inputs(4)["frames"][:, 0])
+
+
+@pytest.mark.parametrize("api", ["grpc", "rest"])
+def test_a_remote_stream_gives_the_maps_of_a_local_one(server, frames, api):
+    local = SaliencyStream(SaliencyModel(server.exported.path))
+    model = RemoteModel(getattr(server, f"{api}_address"), frame_quality=wire.LOSSLESS)
+    remote, expected, found = RemoteStream(model), [], []
+    for frame in frames:
+        expected += local.push(frame)
+        found += remote.push(frame)
+    expected, found = expected + local.close(), found + remote.close()
+    assert len(found) == len(frames) and model.version == 1
+    assert model.settings["fingerprint"] == SaliencyModel(server.exported.path).settings["fingerprint"]
+    assert np.abs(grey_levels(found) - grey_levels(expected)).max() <= 1
+    assert grey_levels(expected).std() > 3
+    assert model.bytes_sent > 0 < model.bytes_received
+    model.close()
+
+
+# In a process of its own, because it has messages of TensorFlow's names in one registry with TensorFlow's.
+FOREIGN = """
+import sys, numpy, ovmsclient
+with numpy.load(sys.argv[1]) as file:
+    inputs = dict(file)
+for make, address in zip((ovmsclient.make_grpc_client, ovmsclient.make_http_client), sys.argv[2:4]):
+    found = make(address).predict(inputs=inputs, model_name="msst", timeout=60)
+    numpy.save(sys.argv[4 + (make is ovmsclient.make_http_client)], found)
+"""
+
+
+def test_a_client_that_is_not_ours_gets_the_same_map(server, tmp_path):
+    """It has no way to name a signature, so it asks for the default one, whose inputs are arrays."""
+    clips = server.exported.inputs(1)
+    np.savez(tmp_path / "inputs.npz", **clips)
+    addresses = [address.partition("//")[2] for address in (server.grpc_address, server.rest_address)]
+    paths = [str(tmp_path / name) for name in ("grpc.npy", "rest.npy")]
+    subprocess.run([sys.executable, "-c", FOREIGN, str(tmp_path / "inputs.npz"), *addresses, *paths], check=True)
+    for path in paths:
+        found = np.load(path)
+        assert found.shape == (1, *clips["frames"].shape[2:4], 1)
+        np.testing.assert_allclose(found[..., 0], server.exported.live(clips), atol=1e-5)
+
+
+def test_predict_writes_the_maps_of_a_server(server, frames, tmp_path, capsys):
+    from msst_keras.data import images
+    from msst_keras.inference.options import PredictOptions
+    from msst_keras.jobs.predict import predict
+
+    for index, frame in enumerate(frames):
+        path = tmp_path / "frames" / "ball" / f"{index:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(images.encode_png(frame))
+    given = {"input": (f"{tmp_path}/frames/ball",)}
+    predict(PredictOptions(server=server.rest_address, output_dir=f"{tmp_path}/a", frame_quality=100, **given))
+    predict(PredictOptions(model=str(server.exported.folder), output_dir=f"{tmp_path}/b", **given))
+    for path in sorted((tmp_path / "b" / "ball").iterdir()):
+        found = images.read_levels(tmp_path / "a" / "ball" / path.name).astype(int)
+        assert np.abs(found - images.read_levels(path)).max() <= 1
+    with pytest.raises(ValueError, match="give --model_name in place of --model"):
+        PredictOptions(server="grpc://a:1", model="b", input=("c",))
+
+
+def test_the_servers_sentence_reaches_the_caller(server):
+    for address in (server.grpc_address, server.rest_address):
+        model = RemoteModel(address)
+        before = server.requests
+        with pytest.raises(ValueError, match=rf"{address}: frame_bytes must be a JPEG or PNG file$"):
+            model.ask("step", {name: b"" for name in model.inputs})
+        assert server.requests == before + 1  # what is refused is not sent again
+        with pytest.raises(FileNotFoundError, match="not found"):
+            RemoteModel(address, "other")
+        with pytest.raises(FileNotFoundError, match="not found"):
+            RemoteModel(address, "msst/7")
+
+
+def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
+    for address in (server.grpc_address, server.rest_address):
+        model = RemoteModel(address)
+        server.refuse, before = 2, server.requests
+        assert model.ask("describe", {"client_bytes": b""})
+        assert server.requests == before + 3
+        server.refuse = 100
+        short = RemoteModel.__new__(RemoteModel)
+        short.__dict__.update(model.__dict__, _timeout=0.5)
+        start = time.monotonic()
+        with pytest.raises(connection.Unavailable, match="queue is full"):
+            short.ask("describe", {"client_bytes": b""})
+        server.refuse = 0
+        assert time.monotonic() - start < 1.5
+
+
+def test_a_stream_keeps_the_version_that_began_it(exported_step, tmp_path, frames):
+    for version in ("1", "2"):
+        shutil.copytree(exported_step.path, tmp_path / "msst" / version)
+    with model_server.serve({"msst": tmp_path / "msst"}, {("msst", "stable"): 1, ("msst", "canary"): 2}) as server:
+        for address in (server.grpc_address, server.rest_address):
+            assert RemoteModel(address).version == 2
+            assert RemoteModel(address, "msst/canary").version == 2
+            assert RemoteModel(address, "msst/1").version == 1
+            server.labels["msst", "stable"] = 1
+            model = RemoteModel(address, "msst/stable")
+            stream = RemoteStream(model)
+            stream.push(frames[0]), stream.push(frames[1])
+            server.labels["msst", "stable"] = 2
+            stream.push(frames[2])
+            assert model.version == 1
+        del server.models["msst"][1]
+        with pytest.raises(FileNotFoundError, match="not found"):
+            stream.push(frames[3])
+        assert len(RemoteStream(model)._motion._waiting) == 0
+
+
+@contextlib.contextmanager
+def slow_rest_server(seconds):
+    """A server that counts how many requests are on the way at once."""
+    counts = {"now": 0, "most": 0}
+    lock = threading.Lock()
+    motion = {"num_frames": 1, "motion": None, "step": {"inputs": ["frame_bytes"], "frame_size": None}}
+    settings = {"settings_bytes": json.dumps(motion).encode()}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def answer(self, value):
+            content = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_GET(self):  # noqa: N802
+            self.answer({"model_spec": {"version": "3"}})
+
+        def do_POST(self):  # noqa: N802
+            with lock:
+                counts["now"] += 1
+                counts["most"] = max(counts["now"], counts["most"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(seconds[0])
+            with lock:
+                counts["now"] -= 1
+            self.answer({"predictions": [model_server._encode("_bytes", settings["settings_bytes"])]})
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", counts
+    server.shutdown()
+    server.server_close()
+
+
+def test_requests_on_the_way_are_bounded_and_have_a_deadline():
+    seconds = [0.0]
+    with slow_rest_server(seconds) as (address, counts):
+        model = RemoteModel(address, max_in_flight=2, timeout=5)
+        seconds[0] = 0.1
+        threads = [threading.Thread(target=model.ask, args=("describe", {"client_bytes": b""})) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert counts["most"] == 2
+        seconds[0] = 3
+        hasty = RemoteModel.__new__(RemoteModel)
+        hasty.__dict__.update(model.__dict__, _timeout=0.3)
+        start = time.monotonic()
+        with pytest.raises(TimeoutError, match="no answer within 0.3 s"):
+            hasty.ask("describe", {"client_bytes": b""})
+        assert time.monotonic() - start < 2
+
+
+def test_no_server_is_one_sentence():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for scheme in ("grpc", "http"):
+        start = time.monotonic()
+        with pytest.raises(ConnectionError, match=f"{scheme}://127.0.0.1:{port}: "):
+            RemoteModel(f"{scheme}://127.0.0.1:{port}", timeout=1)
+        assert time.monotonic() - start < 3
+    for address in ("localhost:8500", "ftp://host:1", "grpc://host", "http://host:port", "http://host:1/v1"):
+        with pytest.raises(ValueError, match="a server is given as grpc://HOST:PORT or http://HOST:PORT"):
+            connection.connect(address)
+
+
+def test_our_messages_are_the_official_ones():
+    inputs = {"frame_bytes": b"\x00\xff", "state_bytes": b""}
+    ours = messages.write_request("msst", 7, "step", inputs)
+    official = predict_pb2.PredictRequest.FromString(ours.SerializeToString())
+    assert (official.model_spec.name, official.model_spec.version.value) == ("msst", 7)
+    assert official.model_spec.signature_name == "step"
+    assert {name: tf.make_ndarray(tensor).tolist() for name, tensor in official.inputs.items()} == {
+        "frame_bytes": [b"\x00\xff"], "state_bytes": [b""]
+    }  # fmt: skip
+    labelled = predict_pb2.PredictRequest.FromString(messages.write_request("m", "stable", "s", {}).SerializeToString())
+    assert labelled.model_spec.version_label == "stable"
+    response = predict_pb2.PredictResponse()
+    response.model_spec.version.value = 3
+    response.outputs["settings_bytes"].CopyFrom(tf.make_tensor_proto([b"{}"]))
+    read = messages.PredictResponse.FromString(response.SerializeToString())
+    assert messages.read_response(read) == {"settings_bytes": b"{}"} and read.model_spec.version.value == 3
+    log = messages.PredictionLog()
+    log.predict_log.request.CopyFrom(ours)
+    assert prediction_log_pb2.PredictionLog.FromString(log.SerializeToString()).predict_log.request == official
+
+
+def test_the_client_imports_no_tensorflow_and_takes_no_time():
+    program = (
+        "import sys, time; start = time.process_time(); import msst_keras.serving.client; "
+        "print(time.process_time() - start, sorted({'tensorflow', 'keras', 'grpc'} & sys.modules.keys()))"
+    )
+    results = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(3)
+    ]
+    assert all(result[1] == "[]" for result in results)
+    assert min(float(result[0]) for result in results) < 0.3, results
+
+
+def test_superpixels_and_maps_travel_whole():
+    labels = np.random.default_rng(0).integers(0, 65536, (6, 5, 3)).astype(np.int32)
+    decoded = tf.io.decode_png(wire.encode_superpixels(labels), dtype=tf.uint16).numpy().reshape(3, 6, 5)
+    np.testing.assert_array_equal(decoded.transpose(1, 2, 0), labels)
+    with pytest.raises(ValueError, match="labels must be 0 to 65535, found -1 to 65535"):
+        wire.encode_superpixels(np.array([[[-1, 65535]]]))
+    with pytest.raises(ValueError, match="no 8-bit grey PNG"):
+        wire.decode_saliency(b"", (3, 3))
+
+
+def test_sizes_change_as_they_do_in_the_graph():
+    image = np.random.default_rng(0).random((40, 60)).astype(np.float32)
+    for size in ((40, 60), (75, 99), (20, 33), (20, 99), (80, 31)):
+        expected = tf.image.resize(image[..., None], size, antialias=True).numpy()[..., 0]
+        np.testing.assert_allclose(wire.resize(image, size), expected, atol=1e-5)
+
+
+def test_a_grpc_server_that_went_away_is_found_again(exported_step):
+    with model_server.serve({"msst": exported_step.folder}) as first:
+        if not isinstance(first, model_server.ModelServer):
+            pytest.skip("the server is not ours to restart")
+        model = RemoteModel(first.grpc_address, timeout=20)
+        models, port = first.models, first.grpc_address.rpartition(":")[2]
+        first._grpc.stop(0).wait()
+        asking = threading.Thread(target=model.ask, args=("describe", {"client_bytes": b""}))
+        asking.start()
+        time.sleep(0.3)
+        assert asking.is_alive()  # it waits and tries again
+        second = model_server.ModelServer(models, port=port)
+        asking.join(20)
+        assert not asking.is_alive() and second.requests == 1
+        second.close()

@@ -1,0 +1,111 @@
+"""What an operator copies from serving/: each file is read by the messages or rules that the server has for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from msst_keras.serving.checks import MAX_BATCH
+from msst_keras.serving.messages import build_messages
+
+FOLDER = Path(__file__).parents[2] / "serving"
+# Copies of tensorflow_serving/servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto: the
+# API's package lacks them.
+_MESSAGES = build_messages(
+    {
+        "Number": [("value", 1, "int64")],
+        "Text": [("value", 1, "string")],
+        "BatchingParameters": [
+            ("max_batch_size", 1, "Number"), ("batch_timeout_micros", 2, "Number"),
+            ("max_enqueued_batches", 3, "Number"), ("num_batch_threads", 4, "Number"),
+            ("thread_pool_name", 5, "Text"), ("allowed_batch_sizes", 6, "*int64"),
+            ("pad_variable_length_inputs", 7, "bool"),
+        ],
+        "PrometheusConfig": [("enable", 1, "bool"), ("path", 2, "string")],
+        "MonitoringConfig": [("prometheus_config", 1, "PrometheusConfig")],
+    }
+)  # fmt: skip
+IMAGE = re.compile(r"tensorflow/serving:2\.20\.0(-gpu)?")
+
+
+def read_compose(*names):
+    """The service's settings, a later file over an earlier one, as `docker compose -f A -f B` merges them."""
+    merged = {}
+    for name in names:
+        merged |= yaml.safe_load((FOLDER / name).read_text())["services"]["serving"]
+    return merged
+
+
+def test_the_models_are_as_the_server_reads_them():
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((FOLDER / "models.config").read_text(), config)
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path, model.model_platform) == ("msst", "/models/msst", "tensorflow")
+    served = set(model.model_version_policy.specific.versions)
+    assert dict(model.version_labels) == {"stable": 1} and set(model.version_labels.values()) <= served
+
+
+def test_the_canary_of_the_comment_is_right_too():
+    text = (FOLDER / "models.config").read_text()
+    canary = "\n".join(re.findall(r"^#     (.+)$", text, re.MULTILINE))
+    config = model_server_config_pb2.ModelConfig()
+    text_format.Parse(canary, config)
+    assert dict(config.version_labels) == {"stable": 1, "canary": 2}
+    assert list(config.model_version_policy.specific.versions) == [1, 2]
+
+
+def test_batches_are_what_the_model_takes():
+    batching = text_format.Parse((FOLDER / "batching.config").read_text(), _MESSAGES["BatchingParameters"]())
+    sizes = list(batching.allowed_batch_sizes)
+    # The server refuses a list that does not rise to the largest batch.
+    assert sizes == sorted(set(sizes)) and sizes[-1] == batching.max_batch_size.value <= MAX_BATCH
+    assert batching.num_batch_threads.value > 0 and not batching.pad_variable_length_inputs
+
+
+def test_monitoring_is_on():
+    monitoring = text_format.Parse((FOLDER / "monitoring.config").read_text(), _MESSAGES["MonitoringConfig"]())
+    assert monitoring.prometheus_config.enable and monitoring.prometheus_config.path == "/monitoring/metrics"
+
+
+def test_a_field_that_no_server_knows_is_seen():
+    with pytest.raises(text_format.ParseError, match="max_batch"):
+        text_format.Parse("max_batch { value: 1 }", _MESSAGES["BatchingParameters"]())
+
+
+@pytest.mark.parametrize("names", [("compose.yaml",), ("compose.yaml", "compose.gpu.yaml")])
+def test_the_compose_files_start_the_pinned_server_with_these_files(names):
+    service = read_compose(*names)
+    assert IMAGE.fullmatch(service["image"]) and service["image"].endswith("-gpu") == (len(names) == 2)
+    flags = dict(flag.removeprefix("--").split("=") for flag in service["command"])
+    mounted = dict(volume.split(":")[:2][::-1] for volume in service["volumes"])
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    for name in ("model_config_file", "monitoring_config_file", "batching_parameters_file"):
+        if name in flags:
+            source = FOLDER / mounted["/config"] / Path(flags[name]).relative_to("/config")
+            assert source.is_file(), name
+    assert (FOLDER / mounted["/models"]).resolve() == FOLDER.parent / "saved_models"
+    assert flags["rest_api_port"] == "8501" and flags["port"] == "8500"
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert flags.get("enable_batching") == ("true" if len(names) == 2 else None)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
+def test_the_images_of_the_package_copy_what_there_is(name):
+    lines = (FOLDER / name).read_text().splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    ignored = (FOLDER.parent / ".dockerignore").read_text().split()
+    assert {"setup.py", "msst_keras", "tools"} <= set(copied)
+    for path in copied:
+        assert (FOLDER.parent / path).exists() and path not in ignored
+    setup = (FOLDER.parent / "setup.py").read_text()
+    if name.endswith("gpu"):
+        requirement = re.search(r'"tensorflow\[and-cuda\](\S+?)"', "\n".join(lines))[1]
+        assert f'"tensorflow{requirement}"' in setup
+    assert [line for line in lines if line.startswith("USER ")] == ["USER msst"]
+    low, high = re.search(r"python_requires=\">=3\.(\d+),<3\.(\d+)\"", setup).groups()
+    assert int(low) <= int(re.search(r"FROM python:3\.(\d+)", "\n".join(lines))[1]) < int(high)

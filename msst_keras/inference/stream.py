@@ -21,7 +21,7 @@ import tensorflow as tf
 from msst_keras.files import hash_folder
 from msst_keras.inference import SHIPPED_MODEL, saved_models
 from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
-from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.inference.motion_stream import MotionStream
 from msst_keras.inference.parallel import read_ahead
 
 

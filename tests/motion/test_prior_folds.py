@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.prior import MotionPrior, load_prior
 from msst_keras.motion.prior_folds import add_folds, deal_sequences, load_folds, trained_weights
 from msst_keras.motion.prior_training import train_prior
@@ -104,3 +105,28 @@ def test_a_file_with_folds_is_the_prior_of_all_and_gives_each_sequence_the_one_t
     add_folds(other, {"a": 0}, [[array[..., :1] for array in trained_weights(prior)]])
     with pytest.raises(ValueError, match="its folds are of another network than its prior"):
         load_folds(other, loaded)
+
+
+def test_a_training_that_was_killed_goes_on_with_its_folds(tmp_path):
+    batches = [examples([0, 1, 1, 0], seed) for seed in range(4)]
+
+    def train(kept, first):
+        prior = make_prior(train_backbone=False)
+        spawned = [prior.spawn() for _ in range(2)]
+        report = train_prior(batches[first:], prior, steps=4, kept=kept, folds=spawned)
+        return report, [array for each in (prior, *spawned) for array in trained_weights(each)]
+
+    expected = train(None, 0)
+
+    class Killed(KeptTraining):
+        def keep(self, variables):
+            super().keep(variables)
+            if self.done == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Killed(tmp_path / "state.npz", seconds=0), 0)
+    report, weights = train(KeptTraining(tmp_path / "state.npz"), 3)
+    assert report == expected[0]
+    for found, wanted in zip(weights, expected[1], strict=True):
+        np.testing.assert_array_equal(found, wanted)

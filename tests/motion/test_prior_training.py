@@ -311,5 +311,5 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     weights[0].flat[3] = np.nan
     prior.set_weights(weights)
     save_prior(prior, tmp_path / "nan.keras")
-    with pytest.raises(ValueError, match="nan.keras: this motion prior's weights are not finite"):
+    with pytest.raises(ValueError, match="nan.keras: 1 arrays of this prior are not finite"):
         load_prior(tmp_path / "nan.keras")

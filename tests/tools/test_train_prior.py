@@ -94,10 +94,11 @@ def test_folds_are_in_the_file_and_the_report_is_of_sequences_that_were_not_seen
     folders = [make_records(tmp_path / name, name) for name in ("a", "b", "c")]
     options = TrainPriorOptions(
         records=tuple(map(str, folders)), output=str(tmp_path / "prior.keras"), steps=2, batch_size=2, folds=2,
+        val_frames=4,
         prior=PriorOptions(weights="none", width=0.03, num_levels=1, max_regions=16, train_backbone=False),
     )  # fmt: skip
     report = train_prior_job(options)
-    assert report["validation"] is None and report["out_of_fold"]["num_frames"] == 15
+    assert report["validation"] is None and report["out_of_fold"]["num_frames"] == 4
     prior = load_prior(tmp_path / "prior.keras")
     folds = load_folds(tmp_path / "prior.keras", prior)
     assert folds.sequences == {"a": 0, "b": 1, "c": 0}
@@ -113,7 +114,7 @@ def test_folds_are_in_the_file_and_the_report_is_of_sequences_that_were_not_seen
     # The report is what each frame's own classifier answers, by hand.
     index, _ = clip_index.index_flow(options.records)
     evaluator = Evaluator(PROTOCOLS["paper"])
-    for batch in flow_batches(index, 1, 0, 0, 15).as_numpy_iterator():
+    for batch in flow_batches(index, 1, 0, 0, 4).as_numpy_iterator():
         name = index.names[batch["clip"][0]]
         folds.use(name.partition("/")[0])
         superpixels = segment(batch["flow"][0], prior.superpixel_settings)[None]

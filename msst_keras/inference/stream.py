@@ -21,7 +21,7 @@ import tensorflow as tf
 from msst_keras.files import hash_folder
 from msst_keras.inference import SHIPPED_MODEL, saved_models
 from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
-from msst_keras.inference.motion_stream import MotionStream
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame
 from msst_keras.inference.parallel import read_ahead
 
 
@@ -76,7 +76,7 @@ class MapStream:
         self._maps = collections.deque(maxlen=model.settings["num_frames"])
 
     def push(self, moving: MovingFrame) -> np.ndarray:
-        """Takes the next frame and returns its map, float32 (H, W) in 0..1."""
+        """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
         given = {"frame": moving.frame, "flow": moving.flow, "superpixels": moving.superpixels}
         maps = self._model.encode(**{name: tf.constant(x[None]) for name, x in given.items() if x is not None})
         kept = {name: maps[name] for name in self._model.windows}
@@ -96,7 +96,7 @@ class SaliencyStream:
     """
 
     def __init__(self, model: SaliencyModel):
-        self._motion, self._maps = MotionStream(model.motion), MapStream(model)
+        self._motion, self._maps = MotionStream(model.motion), model.open_maps()
         self.takes_flow = self._motion.takes_flow
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:

@@ -95,7 +95,7 @@ def run(options: PredictOptions, model: streams.SaliencyModel, sequence, num_ahe
     folder = Path(options.output_dir) / f"ahead{num_ahead}"
     overlay = folder.with_suffix(".mp4") if options.overlay == "auto" else None
     whole = streams.stream_maps
-    job.stream_maps = lambda *arguments, **options: whole(*arguments, num_ahead=num_ahead, **options)
+    job.stream_maps = lambda *arguments, **named: whole(*arguments, **named, num_ahead=num_ahead)
     started = time.perf_counter(), time.process_time()
     try:
         job._predict_sequence(options, model, sequence, folder, overlay)

@@ -16,7 +16,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn, cast
 
 from absl import flags
 
@@ -89,11 +90,13 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
 class _Ended(SystemExit):
     """A signal that ends programs has come; raised in the main thread, so that every `with` block cleans up."""
 
+    code: int
+
 
 def _end_by_signals() -> None:
     """Makes SIGTERM (of schedulers, `timeout`, `docker stop`) and SIGHUP raise; a second one kills."""
 
-    def end(number, _):
+    def end(number: int, _: FrameType | None) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
         raise _Ended(128 + number)
 
@@ -113,7 +116,8 @@ def describe_error(error: Exception) -> str | None:
     if isinstance(error, MemoryError):
         return f"not enough memory ({error or 'none could be had'}); smaller inputs or fewer at a time need less"
     if any(kind.__module__.startswith("tensorflow") and kind.__name__ == "OpError" for kind in type(error).__mro__):
-        return error.message.splitlines()[0]  # a full disk, memory, a file: TensorFlow's errors are no OSErrors
+        # A full disk, memory, a file: TensorFlow's errors are no OSErrors.
+        return cast(Any, error).message.splitlines()[0]
     return None
 
 

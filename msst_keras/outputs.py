@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from msst_keras import __version__
 from msst_keras.files import DifferentSettingsError, compare_settings, read_json, write_json
@@ -55,7 +56,7 @@ class Memory:
             raise
         return progress
 
-    def write(self, **progress) -> None:
+    def write(self, **progress: Any) -> None:
         """Writes what the folder is made from, and how far it is."""
         write_json(self.path, {**self._made_from, "progress": progress})
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from msst_keras.locks import held_locks
 
@@ -67,7 +68,7 @@ def _wait_for_end(descriptor: int) -> None:
     os._exit(1)
 
 
-def start_python(program: str, *arguments: str, pass_fds: Collection[int] = (), **options) -> subprocess.Popen:
+def start_python(program: str, *arguments: str, pass_fds: Collection[int] = (), **options: Any) -> subprocess.Popen:
     """Starts a Python process that runs a program's text with the modules that this process can import.
 
     Args:

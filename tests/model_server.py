@@ -102,15 +102,21 @@ class ModelServer:
 
 
 @contextlib.contextmanager
-def serve(folders, labels=None):
-    """A server of saved_models folders, name -> folder of versions: the real one, or one of ours."""
+def serve(folders, labels=None, loaded=None):
+    """A server of saved_models folders, name -> folder of versions: the real one, or one of ours.
+
+    Args:
+      folders: what to serve.
+      labels: (name, label) -> version, for ours.
+      loaded: name -> version -> CppModel, where ours need not load them again.
+    """
     binary = os.environ.get("MSST_TF_SERVING") or shutil.which("tensorflow_model_server")
     if binary:
         with _real_server(binary, folders) as server:
             yield server
         return
     libraries = Path(tf.__file__).parent
-    models = {
+    models = loaded or {
         name: {int(path.name): CppModel(path, libraries) for path in Path(folder).iterdir() if path.name.isdigit()}
         for name, folder in folders.items()
     }

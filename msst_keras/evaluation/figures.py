@@ -7,6 +7,7 @@ same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 _WIDTH = 5.0  # inches, which a telephone of 360 pixels shows at their size, with text of 9 points
 _RESOLUTION = 160  # dots per inch of a PNG
 _LONGEST_NAME = 30
+_LONGEST_FILE_NAME = 150  # bytes, of the 255 that most file systems allow: the name of an unfinished file is longer
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that text is the same everywhere
     "font.size": 9,
@@ -66,10 +68,14 @@ class Method:
 def write_figure(figure: Figure, path: str | os.PathLike) -> list[Path]:
     """Writes a figure as PATH.png and PATH.svg and returns the two paths. A file gets its name when it is complete.
 
-    Text in the SVG is drawn as outlines, so that it looks the same everywhere.
+    Text in the SVG is drawn as outlines, so that it looks the same everywhere. A name that file systems may find too
+    long is shortened, and stays different from others.
     """
     path = Path(path)
-    paths = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
+    name = path.name
+    if len(name.encode()) > _LONGEST_FILE_NAME:
+        name = f"{name[: _LONGEST_FILE_NAME // 2]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    paths = [path.with_name(f"{name}.{suffix}") for suffix in ("png", "svg")]
     with matplotlib.rc_context(_SETTINGS):
         for target, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
             with publish(target) as unfinished:

@@ -76,8 +76,8 @@ class MapReader:
                 pair_maps(self.annotated(), _composed(maps), _composed(frames), _composed(scored))
             except ValueError as error:
                 raise ValueError(f"{folder}: {error}") from None
-            strange = [] if self.flat else subfolders(folder)
-            if strange := [path.name for path in strange if unicodedata.normalize("NFC", path.name) not in known]:
+            found = [] if self.flat else subfolders(folder)
+            if strange := [path.name for path in found if unicodedata.normalize("NFC", path.name) not in known]:
                 raise ValueError(
                     f"{folder}: {len(strange)} folders of maps belong to no sequence of the ground truth "
                     f"({', '.join(strange[:5])}); move them away, or name what to score (--sequences)"

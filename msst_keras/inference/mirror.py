@@ -5,10 +5,16 @@ The network, and the optical flow above all, make other mistakes on the mirror i
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
 from msst_keras.motion.settings import MotionSettings
+
+if TYPE_CHECKING:
+    from msst_keras.inference.stream import SaliencyModel
+    from msst_keras.serving.client import RemoteModel
 
 Pair = tuple[MovingFrame, MovingFrame]  # a frame with its motion, and its mirror image with its own
 
@@ -28,7 +34,7 @@ class MirroredMotion:
         """Takes the next frame and returns those whose motion became known; see `MotionStream.push`."""
         plain = self._streams[0].push(frame, flow, time)
         # What moves to the right moves to the left in the mirror.
-        turned = None if flow is None else np.ascontiguousarray(flow[:, ::-1] * np.float32([-1, 1]))
+        turned = None if flow is None else np.ascontiguousarray(flow[:, ::-1] * np.array([-1, 1], np.float32))
         return list(zip(plain, self._streams[1].push(_mirror(frame), turned, time), strict=True))
 
     def close(self) -> list[Pair]:
@@ -40,7 +46,7 @@ class MirroredMotion:
 class MirroredMaps:
     """The averaged maps of one video's frames, whose motion is known."""
 
-    def __init__(self, model):
+    def __init__(self, model: SaliencyModel | RemoteModel):
         """Takes a `stream.SaliencyModel` or a `serving.client.RemoteModel`."""
         self._maps = model.open_maps(), model.open_maps()
 

@@ -36,7 +36,7 @@ class MotionStream:
 
     def __init__(self, motion: MotionSettings | None):
         """Takes the motion of a model, `SaliencyModel.motion`."""
-        self._waiting = collections.deque()  # frames whose flow is not known yet
+        self._waiting: collections.deque[np.ndarray] = collections.deque()  # frames whose flow is not known yet
         settings = motion.flow_settings if motion else None
         self.takes_flow = settings is not None and settings.method == FROM_FILES
         self._flow = FlowEstimator(settings) if settings and not self.takes_flow else None
@@ -63,5 +63,6 @@ class MotionStream:
         return [self._add_superpixels(self._waiting.popleft(), flow) for flow in flows]
 
     def _add_superpixels(self, frame: np.ndarray, flow: np.ndarray | None) -> MovingFrame:
-        wanted = flow is not None and self._superpixels
-        return MovingFrame(frame, flow, segment(flow, self._superpixels) if wanted else None)
+        if flow is None or self._superpixels is None:
+            return MovingFrame(frame, flow)
+        return MovingFrame(frame, flow, segment(flow, self._superpixels))

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -152,7 +153,9 @@ def stream_maps(
     return read_ahead(_add_maps(maps, moving), num_ahead)
 
 
-def _add_motion(motion, frames, flows) -> Iterator[tuple]:
+def _add_motion(
+    motion: MotionStream | MirroredMotion, frames: Iterable[tuple], flows: Iterable[np.ndarray] | None
+) -> Iterator[tuple]:
     """Yields (name, frame, what `maps` of `_add_maps` takes)."""
     flows = iter(flows) if flows is not None else itertools.repeat(None)
     waiting = collections.deque()
@@ -164,7 +167,7 @@ def _add_motion(motion, frames, flows) -> Iterator[tuple]:
         yield *waiting.popleft(), moving
 
 
-def _add_maps(maps, moving_frames) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
+def _add_maps(maps: Any, moving_frames: Any) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
     with contextlib.closing(moving_frames):
         for name, frame, moving in moving_frames:
             yield name, frame, maps.push(moving)

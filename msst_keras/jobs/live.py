@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from msst_keras.inference import SHIPPED_MODEL
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.stream import SaliencyModel, stream_maps
 
+if TYPE_CHECKING:
+    from msst_keras.live.view import LiveView
+
 _REPORT_SECONDS = 10.0
 
 
-def live(options: PredictOptions) -> dict:
+def live(options: PredictOptions) -> dict[str, Any]:
     """Serves the page until the source ends or the program is stopped, and prints what went on.
 
     Returns:
@@ -43,11 +48,11 @@ def live(options: PredictOptions) -> dict:
 
 
 @contextlib.contextmanager
-def _reports(view):
+def _reports(view: LiveView) -> Iterator[None]:
     """Prints the numbers every ten seconds and at the end."""
     ended = threading.Event()
 
-    def report():
+    def report() -> None:
         while not ended.wait(_REPORT_SECONDS):
             print(_describe(view.state()), flush=True)
 

@@ -103,7 +103,7 @@ def _is_whole(memory: Memory, overlay: Path | None, overwrite: bool) -> bool:
         memory.refuse_strangers(sorted(path.name for path in folder.iterdir()))
     memory.refuse_strangers(sorted({path.name for path in folder.iterdir()} - {MEMORY} - set(_names(folder))))
     try:
-        progress = memory.compare()
+        progress = memory.compare() or {}
     except DifferentSettingsError:
         if not overwrite:
             raise

@@ -83,19 +83,20 @@ def open_results(
 
 def _describe(options: EvaluateOptions, reader: MapReader) -> dict:
     """All that the results depend on."""
-    masks, frames = {}, {}
+    masks: dict[str, Path] = {}
+    frames: dict[str, Path] = {}
     for name, sequence in reader.sequences.items():
         for index, paths in sequence.mask_paths.items():
             masks |= {f"{name}/{index}/{number}": path for number, path in enumerate(paths)}
         frames |= {f"{name}/{path.name}": path for path in sequence.frame_paths}
     made_from = {"masks": hash_files(masks), "frames": hash_files(frames)}
     for method in reader.folders:
-        paths = {
+        maps = {
             f"{name}/{frame}": Path(reader.describe(method, name, frame))
             for name, sequence in reader.sequences.items()
             for frame in sequence.frame_names
         }
-        made_from[f"maps of {method}"] = hash_files({name: path for name, path in paths.items() if path.is_file()})
+        made_from[f"maps of {method}"] = hash_files({name: path for name, path in maps.items() if path.is_file()})
     values = plain_values(options)
     return made_from | {name: value for name, value in values.items() if name not in _OF_NO_RESULT}
 

@@ -56,8 +56,8 @@ def _name(options: ServeDataOptions) -> str:
 def _start(service, options: ServeDataOptions):
     """(the dispatcher, or a worker; its port). `service` is `tf.data.experimental.service`."""
     if options.dispatcher:
-        host, _, port = options.dispatcher.rpartition(":")
-        if not host or not port.isdecimal():
+        host, _, dispatcher_port = options.dispatcher.rpartition(":")
+        if not host or not dispatcher_port.isdecimal():
             raise ValueError(f"--dispatcher must be HOST:PORT, not '{options.dispatcher}'")
         # Only the C++ server knows which port it was given; a free one is chosen here, so that it can be named.
         port = options.port or _find_free_port()

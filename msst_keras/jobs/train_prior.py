@@ -59,7 +59,9 @@ def train_prior(options: TrainPriorOptions) -> dict:
     return report
 
 
-def _train(options: TrainPriorOptions, index: ClipIndex, val_index: ClipIndex | None, flow: FlowSettings, work: Path):
+def _train(
+    options: TrainPriorOptions, index: ClipIndex, val_index: ClipIndex | None, flow: FlowSettings, work: Path
+) -> dict:
     """Trains, or goes on with what `work` holds, then writes prior and report; returns the report."""
     output = Path(options.output)
     memory = Memory(work, "train_prior", _describe(options))

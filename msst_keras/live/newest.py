@@ -25,7 +25,8 @@ class Newest(Generic[T]):
         self._items = items
         self._changed = threading.Condition()
         self._waiting: list[T] = []  # at most one
-        self._is_over, self._error = False, None
+        self._is_over = False
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._read, name="newest", daemon=True)
 
     def __iter__(self) -> Iterator[T]:

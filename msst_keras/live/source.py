@@ -112,7 +112,8 @@ class _Clock:
     _LEAST = 1e-3  # seconds between two frames
 
     def __init__(self, has_times: bool):
-        self._has_times, self._offset, self._last = has_times, None, None
+        self._has_times, self._offset = has_times, 0.0
+        self._last: float | None = None
 
     def tell(self, time: float | None, arrived: float) -> float:
         if time is None or not self._has_times:

@@ -38,8 +38,10 @@ class LiveView:
         self._newest, self._frame_rate, self._make_maps = Newest(frames), frame_rate, make_maps
         self._thread = threading.Thread(target=self._work, name="live", daemon=True)
         self._painted = threading.Condition()
-        self._picture, self._number = None, 0
-        self._error, self._num_maps, self._lag, self._ends = None, 0, 0.0, []
+        self._picture, self._number = b"", 0
+        self._error: Exception | None = None
+        self._num_maps, self._lag = 0, 0.0
+        self._ends: list[float] = []
 
     def start(self) -> None:
         """Begins to read and to work."""

@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class KeptTraining:
         if time.monotonic() - self._written < self._seconds:
             return
         state = {"num_variables": len(variables), "done": self.done, "losses": self.losses}
-        arrays = {f"variable_{number}": np.asarray(variable) for number, variable in enumerate(variables)}
+        arrays: dict[str, Any] = {f"variable_{number}": np.asarray(value) for number, value in enumerate(variables)}
         with publish(self._path) as temporary, open(temporary, "wb") as file:
             np.savez(file, state=json.dumps(state), counts=self.counts, **arrays)
         self._written = time.monotonic()

@@ -28,6 +28,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,11 +53,11 @@ class PriorFolds:
         self.sequences = dict(sequences)
         self._variables = prior.trainable_variables
         self._weights, self._whole = weights, trained_weights(prior)
-        self._used = None
+        self._used: int | None = None
 
     def use(self, sequence: str | None) -> None:
         """Gives the prior the weights that did not see a sequence; those of all for None and for a new sequence."""
-        fold = self.sequences.get(sequence)
+        fold = None if sequence is None else self.sequences.get(sequence)
         if fold == self._used:
             return
         for variable, array in zip(self._variables, self._whole if fold is None else self._weights[fold], strict=True):
@@ -110,7 +111,8 @@ def add_folds(path: str | Path, sequences: Mapping[str, int], weights: Sequence[
         archive.writestr(zipfile.ZipInfo(_INDEX), index)
         for number, arrays in enumerate(weights):
             buffer = io.BytesIO()
-            np.savez(buffer, **{str(index): array for index, array in enumerate(arrays)})
+            members: dict[str, Any] = {str(index): array for index, array in enumerate(arrays)}
+            np.savez(buffer, **members)
             archive.writestr(zipfile.ZipInfo(_WEIGHTS.format(number)), buffer.getvalue())
 
 

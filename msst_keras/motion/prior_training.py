@@ -70,7 +70,8 @@ def train_prior(
     variables = [*variables.values(), *(each for optimizer in optimizers for each in optimizer.variables)]
     kept.restore(variables)
     generator = np.random.default_rng(seed)
-    generator.random(kept.done)  # the draws of the steps that are done
+    for _ in range(kept.done):  # the draws of the steps that are done
+        generator.random()
     first_reported, first = steps - max(1, steps // 10), kept.done
     batches = itertools.islice(batches, steps - first)
     for batch in progress(batches, total=steps, description="train prior", initial=first):

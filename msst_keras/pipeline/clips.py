@@ -121,7 +121,7 @@ def _read_features(index: ClipIndex, clip: tf.Tensor) -> dict[str, tf.Tensor]:
     return _with_checked_sizes(features, index, clip)
 
 
-def _with_checked_sizes(features, index, clip):
+def _with_checked_sizes(features: dict[str, tf.Tensor], index: ClipIndex, clip: tf.Tensor) -> dict[str, tf.Tensor]:
     """The features, after a look at the images' headers: a small file may unfold to any size, or be of another one."""
     expected = tf.stack([features["height"], features["width"]], axis=1)
     checks = []
@@ -144,7 +144,7 @@ def _with_checked_sizes(features, index, clip):
         return {key: tf.identity(value) for key, value in features.items()}
 
 
-def _png_sizes(encoded):
+def _png_sizes(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """(height, width) int64 (N, 2) from the headers of PNG files, and whether each is one, bool (N,)."""
     head = tf.strings.substr(tf.strings.join([tf.strings.substr(encoded, 0, 24), "\0" * 24]), 0, 24)
     numbers = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
@@ -152,7 +152,7 @@ def _png_sizes(encoded):
     return sides[:, ::-1], tf.strings.substr(head, 0, 8) == PNG_SIGNATURE
 
 
-def _jpeg_size(encoded):
+def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64)
 
 

@@ -8,6 +8,7 @@ whole tensors beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,7 +18,7 @@ MAX_PIXELS = 2**24  # of one frame: 4096x4096, twice a 4K frame
 MAX_ANSWER = 2**25  # pixels of all the maps of an answer, 128 MB
 
 
-def refuse_unless(right: tf.Tensor, sentence: str, *tensors: tf.Tensor):
+def refuse_unless(right: tf.Tensor, sentence: str, *tensors: tf.Tensor) -> Any:
     """Returns the tensors, which exist only if `right` does.
 
     Args:
@@ -64,7 +65,7 @@ def check_rows(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return tensors
 
 
-def check_size(height: tf.Tensor, width: tf.Tensor, name: str, *tensors: tf.Tensor):
+def check_size(height: tf.Tensor, width: tf.Tensor, name: str, *tensors: tf.Tensor) -> Any:
     """Returns the tensors, which belong to images of these sides; each side is checked, so nothing overflows.
 
     Args:
@@ -79,7 +80,7 @@ def check_size(height: tf.Tensor, width: tf.Tensor, name: str, *tensors: tf.Tens
     return refuse_unless(right, sentence, *tensors)
 
 
-def check_answer(rows: tf.Tensor, height: tf.Tensor, width: tf.Tensor, *tensors: tf.Tensor):
+def check_answer(rows: tf.Tensor, height: tf.Tensor, width: tf.Tensor, *tensors: tf.Tensor) -> Any:
     """Returns the tensors, if the maps of so many rows of a size (`check_size`) are not more than one answer holds."""
     pixels = tf.cast(rows, tf.int64) * tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     sentence = f"the maps of one answer may have {MAX_ANSWER} pixels in all; send fewer rows at a time"

@@ -15,6 +15,7 @@ import re
 import threading
 import urllib.parse
 from collections.abc import Mapping
+from typing import Any
 
 from msst_keras.serving import messages
 
@@ -87,7 +88,7 @@ class GrpcConnection:
         """Ends the connection."""
         self._channel.close()
 
-    def _translate(self, error) -> Exception:
+    def _translate(self, error: Any) -> Exception:
         codes, code, text = self._errors.StatusCode, error.code(), f"{self.address}: {_find_sentence(error.details())}"
         kinds = {
             codes.UNAVAILABLE: Unavailable, codes.INVALID_ARGUMENT: ValueError, codes.NOT_FOUND: FileNotFoundError,

@@ -46,14 +46,14 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
     length, data = tf.size(data), tf.pad(data, [[0, 16]])
 
-    def is_frame(position):  # C0 to CF, but for the tables C4, C8 and CC
+    def is_frame(position: tf.Tensor) -> tf.Tensor:  # C0 to CF, but for the tables C4, C8 and CC
         kind = data[position + 1]
         return (kind >= 0xC0) & (kind <= 0xCF) & (kind != 0xC4) & (kind != 0xC8) & (kind != 0xCC)
 
-    def goes_on(position):
+    def goes_on(position: tf.Tensor) -> tf.Tensor:
         return (position + 4 <= length) & (data[position] == 0xFF) & ~is_frame(position)
 
-    def skip(position):
+    def skip(position: tf.Tensor) -> tuple[tf.Tensor]:
         size = data[position + 2] * 256 + data[position + 3]
         return (tf.minimum(position + 2 + tf.maximum(size, 2), length),)
 
@@ -88,7 +88,7 @@ def _decode_png16(encoded: tf.Tensor, name: str, size: tuple[int, int], channels
     return tf.ensure_shape(tf.io.decode_png(encoded, channels, tf.uint16), (*size, channels))
 
 
-def _read_png_header(encoded: tf.Tensor, sentence: str):
+def _read_png_header(encoded: tf.Tensor, sentence: str) -> tuple[tf.Tensor, ...]:
     """Height and width, int64, bits and colour type, int32, of a PNG that is whole; and the file."""
     head = tf.strings.substr(encoded + bytes(32), 0, 26)
     starts = tf.strings.substr(head, 0, len(_PNG_START)) == _PNG_START

@@ -9,6 +9,7 @@ tensorflow/core/framework/tensor.proto. Unlisted fields survive, as protobuf has
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -66,7 +67,7 @@ PredictResponse = _CLASSES["PredictResponse"]
 PredictionLog = _CLASSES["PredictionLog"]
 
 
-def write_request(name: str, version: int | str | None, signature: str, inputs: Mapping[str, bytes]):
+def write_request(name: str, version: int | str | None, signature: str, inputs: Mapping[str, bytes]) -> Any:
     """A PredictRequest of one row of strings.
 
     Args:
@@ -89,7 +90,7 @@ def write_request(name: str, version: int | str | None, signature: str, inputs: 
     return request
 
 
-def read_response(response) -> dict[str, bytes]:
+def read_response(response: Any) -> dict[str, bytes]:
     """The string of each output of a PredictResponse of one row.
 
     Raises:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -104,7 +105,7 @@ def check_network(path: Path, inputs: dict[str, np.ndarray], expected: dict[str,
             raise ValueError(f"{path.name}: {name} differs from Keras's by {difference:.1e} of its largest value")
 
 
-def _nodes(graph) -> Iterator:
+def _nodes(graph: Any) -> Iterator:
     """All nodes of a graph and of those inside its nodes (loops, branches)."""
     for node in graph.node:
         yield node

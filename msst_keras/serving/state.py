@@ -35,10 +35,6 @@ class StateFormat:
         sizes = [self._types[name].size * self._num_past * math.prod(shape) for name, shape in self._shapes.items()]
         self._sizes, self.num_bytes = sizes, len(self._token) + sum(sizes)
 
-    def blank(self) -> bytes:
-        """A state of noughts."""
-        return self._token + bytes(sum(self._sizes))
-
     def check(self, states: tf.Tensor) -> tf.Tensor:
         """Returns states, string (B,), each of which is empty or of this model and whole."""
         starts = tf.strings.length(states) == 0
@@ -61,7 +57,8 @@ class StateFormat:
           float32 (B, T, h, w, C) of each name.
         """
         starts = tf.strings.length(states) == 0
-        states = tf.where(starts, tf.fill(tf.shape(states), self.blank()), states)
+        blank = self._token + bytes(sum(self._sizes))
+        states = tf.where(starts, tf.fill(tf.shape(states), blank), states)
         windows, position = {}, len(self._token)
         for (name, shape), size in zip(self._shapes.items(), self._sizes, strict=True):
             now = current[name][:, None]

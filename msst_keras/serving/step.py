@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +15,9 @@ from msst_keras.motion.superpixels import SuperpixelSettings
 from msst_keras.serving import checks, decoding
 from msst_keras.serving.state import StateFormat
 from msst_keras.serving.wire import encode_superpixels
+
+if TYPE_CHECKING:
+    from msst_keras.serving.servable import Servable
 
 _STATE = "state_bytes"
 
@@ -28,7 +33,7 @@ class Stepper:
 
     def __init__(
         self,
-        model,
+        model: Servable,
         settings: dict,
         windows: dict[str, tuple[int, int, int]],
         motion_size: tuple[int, int] | None,
@@ -48,9 +53,9 @@ class Stepper:
         """Of the network."""
         return self._model.image_size
 
-    def make_example(self, state: bytes) -> dict[str, bytes]:
-        """The inputs of a request: a grey frame that does not move."""
-        files = {"frame_bytes": encode_jpeg(np.full((*self.image_size, 3), 128, np.uint8)), _STATE: state}
+    def make_example(self) -> dict[str, bytes]:
+        """The inputs of a request that starts a stream: a grey frame that does not move."""
+        files = {"frame_bytes": encode_jpeg(np.full((*self.image_size, 3), 128, np.uint8)), _STATE: b""}
         if self._motion_size:
             files["flow_bytes"] = encode_flow_png(np.zeros((*self._motion_size, 2), np.float32))
         if self._superpixels:
@@ -62,7 +67,7 @@ class Stepper:
         """Ties the states to a model."""
         self.state = StateFormat(fingerprint, self._num_frames, self._windows)
 
-    def step(self, **inputs):
+    def step(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """The signature; see `export`."""
         inputs = {name: checks.check_shape(inputs[name], name, (None,)) for name in self.wire["inputs"]}
         inputs = checks.check_rows(inputs)
@@ -105,11 +110,11 @@ class Stepper:
         return decoded
 
 
-def make_describe(asset: dict):
+def make_describe(asset: dict) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """The signature `describe`: the model's settings, so that a client needs an address and nothing else."""
     text = json.dumps(asset)
 
-    def describe(client_bytes):
+    def describe(client_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         client_bytes = checks.check_shape(client_bytes, "client_bytes", (None,))
         return {"settings_bytes": tf.fill(tf.shape(client_bytes), text)}
 

@@ -8,26 +8,29 @@ them are run here, by name as a server does it, before a version appears.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from msst_keras.serving.messages import PredictionLog, Tensor
+from msst_keras.serving.step import Stepper
 
 FILE_NAME = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
-def write(path: Path, shapes: dict[str, dict[str, tuple]], stepper) -> None:
+def write(path: Path, shapes: dict[str, dict[str, tuple]], stepper: Stepper) -> None:
     """Writes a request of one row for every signature into a SavedModel's folder; of `step` also one in mid-stream."""
     requests = []
     for signature, inputs in shapes.items():
         if signature != "step":
             blank = {name: _blank(name, *spec, stepper.image_size) for name, spec in inputs.items()}
             requests.append((signature, blank))
-    for state in (b"", stepper.state.blank()):
-        step = stepper.make_example(state)
-        requests.append(("step", {name: tf.make_tensor_proto([value]) for name, value in step.items()}))
+    first = {name: tf.constant([value]) for name, value in stepper.make_example().items()}
+    later = first | {"state_bytes": stepper.step(**first)["state_bytes"]}
+    for step in (first, later):
+        requests.append(("step", {name: tf.make_tensor_proto(value) for name, value in step.items()}))
     (path / FILE_NAME).parent.mkdir()
     with tf.io.TFRecordWriter(str(path / FILE_NAME)) as file:
         for signature, inputs in requests:
@@ -55,15 +58,11 @@ def read(path: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
 def run(path: Path) -> None:
     """Loads a SavedModel as a server does, in a session of its own, and runs its warm-up requests.
 
-    The graph is run as it stands: to optimise it takes far longer than to run it, and each server does that again.
-
     Raises:
       tf.errors.OpError: a request fails.
     """
     requests = read(path)
-    config = tf.compat.v1.ConfigProto()
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf.compat.v1.Session(graph=tf.Graph(), config=config) as session:
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
         model = _load(session, path)
         for signature, inputs in requests:
             described = model.signature_def[signature]
@@ -71,7 +70,7 @@ def run(path: Path) -> None:
             session.run(fetches, {described.inputs[name].name: value for name, value in inputs.items()})
 
 
-def _load(session: tf.compat.v1.Session, path: Path):
+def _load(session: tf.compat.v1.Session, path: Path) -> Any:
     """Loads a SavedModel's graph; TensorFlow would have other code load it otherwise, and says so."""
     logger = tf.get_logger()
     level = logger.level
@@ -82,7 +81,7 @@ def _load(session: tf.compat.v1.Session, path: Path):
         logger.setLevel(level)
 
 
-def _blank(name: str, dtype: tf.DType, shape: tuple, image_size: tuple[int, int]):
+def _blank(name: str, dtype: tf.DType, shape: tuple, image_size: tuple[int, int]) -> TensorProto:
     """One row of noughts; a frame of the network's size, and that as `frame_size`."""
     if dtype == tf.string:
         return tf.make_tensor_proto([b"warm-up"])

@@ -42,11 +42,12 @@ class StepOptions:
     def __post_init__(self):
         if self.alpha != "balanced":
             try:
-                object.__setattr__(self, "alpha", float(self.alpha))
+                alpha = float(self.alpha)
             except ValueError:
                 raise ValueError(f"alpha must be balanced, or a number in (0, 1), not {self.alpha!r}") from None
-            if not 0 < self.alpha < 1:
-                raise ValueError(f"alpha must be balanced, or a number in (0, 1), not {self.alpha!r}")
+            if not 0 < alpha < 1:
+                raise ValueError(f"alpha must be balanced, or a number in (0, 1), not {alpha!r}")
+            object.__setattr__(self, "alpha", alpha)
         check_options(self)
 
 

@@ -101,3 +101,12 @@ def test_folders_that_systems_make_are_no_sequences(tree, folder):
     for place in ("maps", "DAVIS/JPEGImages/480p", "DAVIS/Annotations/480p", "maps/walk"):
         (tree / place / folder).mkdir()
     assert score(tree)["mae"] == 0
+
+
+@pytest.mark.parametrize("name", ["\u30d5" * 80, "=cmd|' calc'!A1", "a, b; c"])
+def test_names_of_every_length_and_kind_are_reported(tree, name):
+    for folder in ("DAVIS/JPEGImages/480p", "DAVIS/Annotations/480p", "maps"):
+        (tree / folder / "walk").rename(tree / folder / name)
+    with_report = len(name) > 20  # which takes seconds
+    assert score(tree, report=with_report)["sequences"][name]["mae"] == 0
+    assert (tree / "out/report.html").is_file() == with_report

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from msst_keras.inference.stream import SaliencyModel, SaliencyStream
-from msst_keras.serving import connection, messages, wire
+from msst_keras.serving import connection, messages, warm_up, wire
 from msst_keras.serving.client import RemoteModel, RemoteStream
 
 
@@ -29,7 +28,9 @@ def grey_levels(maps):
 
 @pytest.fixture(scope="module")
 def server(exported_step):
-    with model_server.serve({"msst": exported_step.folder}) as running:
+    with model_server.serve({"msst": exported_step.folder}, loaded={"msst": {1: exported_step.cpp}}) as running:
+        for _, inputs in filter(lambda request: request[0] == "step", warm_up.read(exported_step.path)):
+            exported_step.cpp.run("step", inputs)  # as a server does before it takes requests
         running.exported = exported_step
         yield running
 
@@ -40,10 +41,11 @@ def frames(exported_step):
     return list(exported_step.inputs(4)["frames"][:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["grpc", "rest"])
 def test_a_remote_stream_gives_the_maps_of_a_local_one(server, frames, api):
     local = SaliencyStream(SaliencyModel(server.exported.path))
-    model = RemoteModel(getattr(server, f"{api}_address"), frame_quality=wire.LOSSLESS)
+    model = RemoteModel(getattr(server, f"{api}_address"), frame_quality=wire.LOSSLESS, timeout=300)
     remote, expected, found = RemoteStream(model), [], []
     for frame in frames:
         expected += local.push(frame)
@@ -68,6 +70,7 @@ for make, address in zip((ovmsclient.make_grpc_client, ovmsclient.make_http_clie
 """
 
 
+@pytest.mark.slow
 def test_a_client_that_is_not_ours_gets_the_same_map(server, tmp_path):
     """It has no way to name a signature, so it asks for the default one, whose inputs are arrays."""
     clips = server.exported.inputs(1)
@@ -81,6 +84,7 @@ def test_a_client_that_is_not_ours_gets_the_same_map(server, tmp_path):
         np.testing.assert_allclose(found[..., 0], server.exported.live(clips), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_predict_writes_the_maps_of_a_server(server, frames, tmp_path, capsys):
     from msst_keras.data import images
     from msst_keras.inference.options import PredictOptions
@@ -100,6 +104,7 @@ def test_predict_writes_the_maps_of_a_server(server, frames, tmp_path, capsys):
         PredictOptions(server="grpc://a:1", model="b", input=("c",))
 
 
+@pytest.mark.slow
 def test_the_servers_sentence_reaches_the_caller(server):
     for address in (server.grpc_address, server.rest_address):
         model = RemoteModel(address)
@@ -113,6 +118,7 @@ def test_the_servers_sentence_reaches_the_caller(server):
             RemoteModel(address, "msst/7")
 
 
+@pytest.mark.slow
 def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
     for address in (server.grpc_address, server.rest_address):
         model = RemoteModel(address)
@@ -129,10 +135,11 @@ def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
         assert time.monotonic() - start < 1.5
 
 
-def test_a_stream_keeps_the_version_that_began_it(exported_step, tmp_path, frames):
-    for version in ("1", "2"):
-        shutil.copytree(exported_step.path, tmp_path / "msst" / version)
-    with model_server.serve({"msst": tmp_path / "msst"}, {("msst", "stable"): 1, ("msst", "canary"): 2}) as server:
+@pytest.mark.slow
+def test_a_stream_keeps_the_version_that_began_it(exported_step, frames):
+    labels = {("msst", "stable"): 1, ("msst", "canary"): 2}
+    models = {"msst": dict.fromkeys((1, 2), exported_step.cpp)}
+    with contextlib.closing(model_server.ModelServer(models, labels)) as server:
         for address in (server.grpc_address, server.rest_address):
             assert RemoteModel(address).version == 2
             assert RemoteModel(address, "msst/canary").version == 2
@@ -275,18 +282,16 @@ def test_sizes_change_as_they_do_in_the_graph():
         np.testing.assert_allclose(wire.resize(image, size), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_grpc_server_that_went_away_is_found_again(exported_step):
-    with model_server.serve({"msst": exported_step.folder}) as first:
-        if not isinstance(first, model_server.ModelServer):
-            pytest.skip("the server is not ours to restart")
-        model = RemoteModel(first.grpc_address, timeout=20)
-        models, port = first.models, first.grpc_address.rpartition(":")[2]
-        first._grpc.stop(0).wait()
-        asking = threading.Thread(target=model.ask, args=("describe", {"client_bytes": b""}))
-        asking.start()
-        time.sleep(0.3)
-        assert asking.is_alive()  # it waits and tries again
-        second = model_server.ModelServer(models, port=port)
-        asking.join(20)
+    models = {"msst": {1: exported_step.cpp}}
+    first = model_server.ModelServer(models)
+    model, port = RemoteModel(first.grpc_address, timeout=60), first.grpc_address.rpartition(":")[2]
+    first.close()
+    asking = threading.Thread(target=model.ask, args=("describe", {"client_bytes": b""}))
+    asking.start()
+    time.sleep(0.3)
+    assert asking.is_alive()  # it waits and tries again
+    with contextlib.closing(model_server.ModelServer(models, port=port)) as second:
+        asking.join(60)
         assert not asking.is_alive() and second.requests == 1
-        second.close()

@@ -5,16 +5,12 @@ The network, and the optical flow above all, make other mistakes on the mirror i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
 from msst_keras.motion.settings import MotionSettings
-
-if TYPE_CHECKING:
-    from msst_keras.inference.stream import SaliencyModel
-    from msst_keras.serving.client import RemoteModel
 
 Pair = tuple[MovingFrame, MovingFrame]  # a frame with its motion, and its mirror image with its own
 
@@ -46,7 +42,7 @@ class MirroredMotion:
 class MirroredMaps:
     """The averaged maps of one video's frames, whose motion is known."""
 
-    def __init__(self, model: SaliencyModel | RemoteModel):
+    def __init__(self, model: Any):
         """Takes a `stream.SaliencyModel` or a `serving.client.RemoteModel`."""
         self._maps = model.open_maps(), model.open_maps()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,9 +15,6 @@ from msst_keras.motion.superpixels import SuperpixelSettings
 from msst_keras.serving import checks, decoding
 from msst_keras.serving.state import StateFormat
 from msst_keras.serving.wire import encode_superpixels
-
-if TYPE_CHECKING:
-    from msst_keras.serving.servable import Servable
 
 _STATE = "state_bytes"
 
@@ -33,7 +30,7 @@ class Stepper:
 
     def __init__(
         self,
-        model: Servable,
+        model: Any,
         settings: dict,
         windows: dict[str, tuple[int, int, int]],
         motion_size: tuple[int, int] | None,

@@ -18,7 +18,8 @@ from msst_keras.motion.settings import MotionSettings
 # What the signatures may be made of: arithmetic on tensors, its control flow, and pictures from and to bytes.
 _ARITHMETIC = frozenset(
     """
-    Abs Add AddN AddV2 All Any ArgMax ArgMin Assert AvgPool BatchMatMulV2 BatchToSpaceND BiasAdd Bitcast BroadcastArgs
+    Abs Acos Asin Atan Atan2 Cosh Mod Sinh
+    Add AddN AddV2 All Any ArgMax ArgMin Assert AvgPool BatchMatMulV2 BatchToSpaceND BiasAdd Bitcast BroadcastArgs
     BroadcastTo Cast Ceil ClipByValue Concat ConcatV2 Const Conv2D Cos Cross Cumsum DepthToSpace
     DepthwiseConv2dNative DynamicStitch Einsum Elu EnsureShape Equal Erf Exp ExpandDims Expm1 Fill Floor FloorDiv
     FloorMod FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual Identity IdentityN InvertPermutation

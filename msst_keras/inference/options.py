@@ -90,7 +90,7 @@ class PredictOptions:
         high=100,
     )
     mirror: bool = option(
-        "Average each map with that of the mirrored video: better maps, in twice the time.", False
+        "Average each map with that of the mirrored video, which takes twice the time.", False
     )
     crf: bool = option("Refine each map with the dense CRF, as the paper does in testing.", False)
     crf_workers: int = option(

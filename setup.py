@@ -45,6 +45,7 @@ setup(
         # TensorFlow Serving's official messages, and a client that is not ours, are for the tests' servers.
         "test": [
             "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
             "ruff>=0.15,<0.18",
             "mypy>=2.1,<3",
             "tensorflow-serving-api>=2.19,<2.22",

@@ -128,7 +128,7 @@ def read_prior(path):
 
 def read_model(path):
     model = SaliencyModel(path)
-    return model.settings, model.encode(frame=tf.ones([1, 2]))["maps"].numpy()
+    return model.settings, model.encode(frame=tf.ones([1, 2, 2, 3]))["maps"].numpy()
 
 
 READERS = {
@@ -246,9 +246,9 @@ def make_weights(folder, generator, add):
 def make_model(folder):
     class Model(tf.Module):
         def __init__(self):
-            self.scale = tf.Variable([[2.0, 3.0]])
+            self.scale = tf.Variable([2.0, 3.0, 4.0])
 
-        @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "frame")])
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "frame")])
         def encode(self, frame):
             return {"maps": frame * self.scale}
 

@@ -98,9 +98,7 @@ class ShardMaker:
             report.num_frames += 1
             on_frame()
 
-    def _compute_prior(
-        self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport, place: str
-    ) -> np.ndarray:
+    def _compute_prior(self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport, place: str) -> np.ndarray:
         """uint8 (h, w), or (h, w, 3) of flow as an image."""
         inputs = {"flow": flow}
         if self._motion.superpixels:

@@ -1,4 +1,4 @@
-"""Maps that are the mean of a video's and of its mirror image's: better ones, in twice the time.
+"""Maps that are the mean of a video's and of its mirror image's, in twice the time.
 
 The network, and the optical flow above all, make other mistakes on the mirror image; a part is averaged away.
 """

@@ -89,9 +89,7 @@ class PredictOptions:
         low=1,
         high=100,
     )
-    mirror: bool = option(
-        "Average each map with that of the mirrored video: better maps, in twice the time.", False
-    )
+    mirror: bool = option("Average each map with that of the mirrored video, which takes twice the time.", False)
     crf: bool = option("Refine each map with the dense CRF, as the paper does in testing.", False)
     crf_workers: int = option(
         "Frames that the CRF refines at a time, beside the network; more where there are idle cores.", 1, low=1

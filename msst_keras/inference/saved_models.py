@@ -18,12 +18,14 @@ from msst_keras.motion.settings import MotionSettings
 # What the signatures may be made of: arithmetic on tensors, its control flow, and pictures from and to bytes.
 _ARITHMETIC = frozenset(
     """
-    Abs Add AddN AddV2 All Any ArgMax ArgMin Assert AvgPool BatchMatMulV2 BatchToSpaceND BiasAdd Bitcast BroadcastArgs
+    Abs Acos Asin Atan Atan2 Cosh Mod Sinh
+    Add AddN AddV2 All Any ArgMax ArgMin Assert AvgPool BatchMatMulV2 BatchToSpaceND BiasAdd Bitcast BroadcastArgs
     BroadcastTo Cast Ceil ClipByValue Concat ConcatV2 Const Conv2D Cos Cross Cumsum DepthToSpace
     DepthwiseConv2dNative DynamicStitch Einsum Elu EnsureShape Equal Erf Exp ExpandDims Expm1 Fill Floor FloorDiv
     FloorMod FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual Identity IdentityN InvertPermutation
     IsFinite IsInf IsNan L2Loss LeakyRelu Less LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr
-    MatMul MatrixBandPart MatrixDiag MatrixDiagV3 MatrixInverse MatrixSolve MatrixSolveLs Max MaxPool Maximum Mean Min
+    MatMul MatrixBandPart MatrixDiag MatrixDiagPartV3 MatrixDiagV3
+    MatrixInverse MatrixSetDiagV3 MatrixSolve MatrixSolveLs Max MaxPool Maximum Mean Min
     Minimum MirrorPad Mul MulNoNan Neg NextAfter NoOp NotEqual OneHot OnesLike Pack Pad PadV2 Placeholder
     PlaceholderWithDefault Pow PreventGradient Prod Qr Range Rank RealDiv Reciprocal Relu Relu6 Reshape
     ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor ReverseV2 Rint Roll Round Rsqrt ScaleAndTranslate

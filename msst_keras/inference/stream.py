@@ -22,8 +22,10 @@ import tensorflow as tf
 from msst_keras.files import hash_folder
 from msst_keras.inference import SHIPPED_MODEL, saved_models
 from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
-from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame, SaliencyStream
 from msst_keras.inference.parallel import read_ahead
+
+__all__ = ["MapStream", "SaliencyModel", "SaliencyStream", "stream_maps"]
 
 
 class SaliencyModel:
@@ -87,40 +89,6 @@ class MapStream:
         maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
         size = tf.constant([moving.frame.shape[:2]], tf.int32)
         return self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
-
-
-class SaliencyStream:
-    """The saliency maps of one video, pushed frame by frame.
-
-    Attributes:
-      takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
-    """
-
-    def __init__(self, model: SaliencyModel):
-        self._motion, self._maps = MotionStream(model.motion), model.open_maps()
-        self.takes_flow = self._motion.takes_flow
-
-    def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
-        """Takes the next frame and returns the maps that are ready, in order, float32 (H, W) in 0..1.
-
-        Without motion, with given or with backward flow that is this frame's map (backward: none for the first frame
-        and two for the second); with forward flow that of the frame `stride` before.
-
-        Args:
-          frame: uint8 (H, W, 3) RGB.
-          flow: float32 (h, w, 2) at the model's motion size, for a model of flow from files alone (`takes_flow`).
-          time: of the frame, counted in frames, for a live video that misses some: flow is divided by the time that it
-            spans. None for a video whose frames are all pushed.
-
-        Raises:
-          ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
-            to a model that computes it; the time is not later than that of the frame before.
-        """
-        return [self._maps.push(moving) for moving in self._motion.push(frame, flow, time)]
-
-    def close(self) -> list[np.ndarray]:
-        """Ends the video and returns the maps that were still to come, in order."""
-        return [self._maps.push(moving) for moving in self._motion.close()]
 
 
 def stream_maps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msst_keras.data import datasets, label_folders
@@ -23,19 +24,25 @@ def fuse_labels(options: FuseLabelsOptions) -> fuse.Fusion:
       FileNotFoundError, ValueError: an input or an option at fault.
     """
     output_dir = Path(options.output_dir)
-    with hold_folder(output_dir):
-        return _fuse(options, output_dir)
-
-
-def _fuse(options: FuseLabelsOptions, output_dir: Path) -> fuse.Fusion:
-    labels_dir = output_dir / "labels"
-    if labels_dir.exists():
-        raise FileExistsError(f"{labels_dir}: labels are here already; choose another --output_dir")
     maps_dirs, sources = _find_methods(options)
     makers = {name: make_source(name, options.model) for name in sources}
     sequences = datasets.find_sequences(options.dataset, options.root, options.split, options.sequences)
     folders = {path.parent for sequence in sequences for path in sequence.frame_paths}
     check_apart(output_dir, [*folders, *maps_dirs.values()])
+    with hold_folder(output_dir):
+        return _fuse(options, output_dir, sequences, maps_dirs, makers)
+
+
+def _fuse(
+    options: FuseLabelsOptions,
+    output_dir: Path,
+    sequences: Sequence[datasets.Sequence],
+    maps_dirs: dict[str, Path],
+    makers: Mapping[str, Callable],
+) -> fuse.Fusion:
+    labels_dir = output_dir / "labels"
+    if labels_dir.exists():
+        raise FileExistsError(f"{labels_dir}: labels are here already; choose another --output_dir")
     fuse.clear_partial(output_dir)
     sequences = [fuse.extract_frames(sequence, output_dir / "frames") for sequence in sequences]
     if options.ground_truth:

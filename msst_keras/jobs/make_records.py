@@ -71,15 +71,21 @@ def _convert(options: MakeRecordsOptions, given: Sequence[str], run: dict) -> di
         sequences = label_folders.add_coarse_labels(sequences, options.coarse_labels)
     sequences, stills = _set_in_motion(sequences, options)
     folders = {path.parent for sequence in sequences for path in getattr(sequence, "frame_paths", ())}
-    given = (options.coarse_labels, options.motion.flow_dir, options.motion.prior_dir)
-    check_apart(options.output_dir, [*folders, *(folder for folder in given if folder)])
+    others = (options.coarse_labels, options.motion.flow_dir, options.motion.prior_dir)
+    check_apart(options.output_dir, [*folders, *(folder for folder in others if folder)])
     # TensorFlow takes seconds to load, which an input at fault need not wait for.
     from msst_keras.conversion.convert import convert
 
     description = {"dataset": options.dataset, "split": options.split, **stills}
     motion = _choose_motion(options.motion, given)
     return convert(
-        sequences, options.output_dir, motion, description, options.label_kind, options.num_shards, **run,
+        sequences,
+        options.output_dir,
+        motion,
+        description,
+        options.label_kind,
+        options.num_shards,
+        **run,
         overwrite=options.overwrite,
     )
 

@@ -14,9 +14,7 @@ class AblateOptions:
 
     configs: tuple[str, ...] = option("Flagfiles of `msst train`, in order, comma-separated.")
     train_args: str = option("Flags of `msst train` for all runs; a config's own win.", "")
-    seeds: tuple[str, ...] = option(
-        "Each config is trained once a seed; more than one gives mean and spread.", ("0",)
-    )
+    seeds: tuple[str, ...] = option("Each config is trained once a seed; more than one gives mean and spread.", ("0",))
     crf: tuple[str, ...] = option("Configs whose maps are also refined, as NAME_crf: names, or all.", ())
     refine_args: str = option("Flags of `msst refine`, such as --crf_preset=dss.", "")
     ground_truth: str = option("Folder of the dataset to test on.")

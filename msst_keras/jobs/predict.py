@@ -58,9 +58,7 @@ def predict(options: PredictOptions) -> dict[str, Path]:
 def _open_model(options: PredictOptions) -> SaliencyModel | RemoteModel:
     if options.server is None:
         return SaliencyModel(options.model or SHIPPED_MODEL)
-    return RemoteModel(
-        options.server, options.model_name, timeout=options.timeout, frame_quality=options.frame_quality
-    )
+    return RemoteModel(options.server, options.model_name, timeout=options.timeout, frame_quality=options.frame_quality)
 
 
 def _find_sequences(options: PredictOptions) -> list[datasets.Sequence]:

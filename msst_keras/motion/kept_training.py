@@ -39,7 +39,8 @@ class KeptTraining:
         if not self._path.is_file():
             return
         try:
-            with np.load(self._path, allow_pickle=False) as content:
+            # NumPy leaves a file of its own open when it is damaged.
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 state = json.loads(str(content["state"]))
                 self._arrays = [content[f"variable_{number}"] for number in range(state["num_variables"])]
                 self.done, self.losses = int(state["done"]), list(map(float, state["losses"]))

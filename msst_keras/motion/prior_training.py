@@ -162,7 +162,9 @@ def _make_step(priors: Sequence[MotionPrior], optimizers: Sequence[keras.optimiz
 
     @tf.function(
         input_signature=[
-            _input_specs(model), tf.TensorSpec([None, None, None], tf.float32), tf.TensorSpec([None], tf.int32)
+            _input_specs(model),
+            tf.TensorSpec([None, None, None], tf.float32),
+            tf.TensorSpec([None], tf.int32),
         ]  # fmt: skip
     )
     def step(inputs, mask, fold):

@@ -142,9 +142,7 @@ def index_clips(
     return _index(manifests, num_frames, motion, label_kinds)
 
 
-def index_flow(
-    folders: Sequence[str], label_kinds: Collection[str] = LABEL_KINDS
-) -> tuple[ClipIndex, dict[str, Any]]:
+def index_flow(folders: Sequence[str], label_kinds: Collection[str] = LABEL_KINDS) -> tuple[ClipIndex, dict[str, Any]]:
     """Lists the frames of record folders that hold flow and have a label of these kinds, for `flow_batches`.
 
     Returns:

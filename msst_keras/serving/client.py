@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from msst_keras.data.flow_files import encode_flow_png
-from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.inference.motion_stream import MovingFrame, SaliencyStream
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.serving import wire
 from msst_keras.serving.connection import Unavailable, connect
@@ -155,26 +155,8 @@ class RemoteMaps:
         return saliency
 
 
-class RemoteStream:
-    """The saliency maps of one video, pushed frame by frame; `inference.stream.SaliencyStream` has the same interface.
+class RemoteStream(SaliencyStream):
+    """The saliency maps of one video from a `RemoteModel`, pushed frame by frame.
 
-    Attributes:
-      takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
+    `push` and `close` raise what `RemoteModel.ask` raises, too.
     """
-
-    def __init__(self, model: RemoteModel):
-        self._motion, self._maps = MotionStream(model.motion), model.open_maps()
-        self.takes_flow = self._motion.takes_flow
-
-    def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
-        """Takes the next frame and returns the maps that are ready, in order; see `SaliencyStream.push`.
-
-        Raises:
-          ValueError: wrong frames or flow, and what the model refuses.
-          OSError: see `RemoteModel.ask`.
-        """
-        return [self._maps.push(moving) for moving in self._motion.push(frame, flow, time)]
-
-    def close(self) -> list[np.ndarray]:
-        """Ends the video and returns the maps that were still to come, in order."""
-        return [self._maps.push(moving) for moving in self._motion.close()]

@@ -17,9 +17,7 @@ class ExportOptions:
 
     run_dir: str = option("Folder of the run.")
     output_dir: str = option("saved_models/NAME; the model goes to NAME/VERSION.")
-    image_size: Size | None = option(
-        "The network's input size; by default the last one it was trained with.", None
-    )
+    image_size: Size | None = option("The network's input size; by default the last one it was trained with.", None)
     version: int | None = option("Number of the version; by default one more than there is.", None, low=1)
     precision: str = option(
         "What the network computes in. float32 runs well everywhere; bfloat16 only where the hardware multiplies it.",

@@ -101,9 +101,7 @@ class Stepper:
             decoded["flow"] = decoding.decode_flow(files["flow_bytes"], self._motion_size)
         if self._superpixels:
             levels = self._superpixels.num_levels
-            decoded["superpixels"] = decoding.decode_superpixels(
-                files["superpixels_bytes"], self._motion_size, levels
-            )
+            decoded["superpixels"] = decoding.decode_superpixels(files["superpixels_bytes"], self._motion_size, levels)
         return decoded
 
 

@@ -55,7 +55,8 @@ def decode_saliency(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
     Raises:
       ValueError: no such PNG.
     """
-    levels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    # OpenCV itself raises on no bytes at all.
+    levels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED) if encoded else None
     if levels is None or levels.dtype != np.uint8 or levels.ndim != 2:
         raise ValueError("the server's map is no 8-bit grey PNG; is this a model of `msst export`?")
     return np.clip(resize(levels.astype(np.float32) / np.float32(255), size), 0, 1)

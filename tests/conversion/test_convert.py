@@ -178,7 +178,7 @@ def test_other_flags_or_inputs_do_not_mix(davis, tmp_path):
 def test_corrected_masks_under_the_same_names_are_other_records(davis, tmp_path):
     sequences = find_sequences("davis", davis)
     convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)
-    path = sequences[0].mask_paths[0][0]
+    index, (path, *_) = next(iter(sequences[0].mask_paths.items()))
     mask = images.read_mask(path, "nonzero")
     path.write_bytes(images.encode_png(255 * mask[:, ::-1].astype(np.uint8)))
     before = contents(tmp_path / "out")
@@ -186,10 +186,10 @@ def test_corrected_masks_under_the_same_names_are_other_records(davis, tmp_path)
         convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)
     assert contents(tmp_path / "out") == before
     convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION, overwrite=True)
-    record = read(tmp_path / "out")[sequences[0].name, 0]
+    record = read(tmp_path / "out")[sequences[0].name, index]
     np.testing.assert_array_equal(images.decode_frame(record.mask, "")[..., 0] > 127, mask[:, ::-1])
     # The difference is named: here the split, below what is stored.
-    with pytest.raises(ValueError, match="other records: split train .now val.; choose"):
+    with pytest.raises(ValueError, match="other records: split all .now val.; choose"):
         convert.convert(sequences, tmp_path / "out", make_motion(), {**DESCRIPTION, "split": "val"})
     with pytest.raises(ValueError, match="other records: motion flow_stored True .now False.; choose"):
         convert.convert(sequences, tmp_path / "out", make_motion(store_flow=False), DESCRIPTION)

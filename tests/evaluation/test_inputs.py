@@ -72,14 +72,14 @@ def test_maps_of_0_and_1_are_refused(tree):
 def test_frames_are_not_demanded_where_masks_alone_are_scored(tree, capsys):
     expected = score(tree)
     shutil.rmtree(tree / "DAVIS/JPEGImages")
-    assert score(tree) == expected
-    found = score(tree, baselines=True, report=True)
+    assert score(tree, overwrite=True) == expected
+    found = score(tree, baselines=True, report=True, overwrite=True)
     assert (
         found == expected and "'flow magnitude' is left out: there are masks and no frames" in capsys.readouterr().out
     )
     assert (tree / "out/report.html").is_file()
     with pytest.raises(FileNotFoundError, match="JPEGImages"):
-        score(tree, temporal_stability=True)
+        score(tree, temporal_stability=True, overwrite=True)
 
 
 def test_names_that_a_mac_took_apart_pair(tree):
@@ -92,7 +92,7 @@ def test_names_that_a_mac_took_apart_pair(tree):
         (tree / folder / "walk").rename(tree / folder / name)
         for path in (tree / folder / name).iterdir():
             path.rename(path.with_name(("\u00e9" if folder != "maps" else "e\u0301") + path.name))
-    found = score(tree)
+    found = score(tree, overwrite=True)
     assert {**found, "sequences": 0} == {**expected, "sequences": 0}
 
 

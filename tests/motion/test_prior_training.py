@@ -298,8 +298,9 @@ def test_a_kept_state_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_the_same_prior_is_the_same_bytes(tmp_path):
+    prior = make_prior()
     for name in ("a.keras", "b.keras"):
-        save_prior(make_prior(), tmp_path / name)
+        save_prior(prior, tmp_path / name)
         time.sleep(1.1)  # the file would say the second in which it was written
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
     np.testing.assert_array_equal(load_prior(tmp_path / "a.keras").get_weights()[0], make_prior().get_weights()[0])

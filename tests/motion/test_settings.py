@@ -66,9 +66,10 @@ def test_differences_are_named():
     )
     assert first.differences(other, ("prior",)) == "prior kind none instead of magnitude"
     assert "superpixels num_levels 3 instead of none" in first.differences(other)
-    assert first.without_flow(("direction", "stride")).differences(
-        other.without_flow(("direction", "stride")), ("flow",)
-    ) == ""
+    assert (
+        first.without_flow(("direction", "stride")).differences(other.without_flow(("direction", "stride")), ("flow",))
+        == ""
+    )
     network = MotionSettings(first.flow, None, PriorSettings("network", "abc"))
     assert first.differences(network) == "prior kind network instead of magnitude; prior sha256 abc instead of none"
 

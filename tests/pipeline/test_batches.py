@@ -415,9 +415,7 @@ def test_missing_motion_is_none_and_turned_motion_keeps_its_length(tmp_path):
 
 def test_flow_as_an_image_may_span_other_frames_in_training(tmp_path):
     flows = [{"method": "dis", "direction": direction, "stride": 1} for direction in ("forward", "backward")]
-    folders = [
-        make_flow_folder(tmp_path / flow["direction"], {**FLOW, "flow": flow}) for flow in flows
-    ]
+    folders = [make_flow_folder(tmp_path / flow["direction"], {**FLOW, "flow": flow}) for flow in flows]
     index = clip_index.index_clips(folders, 1, with_prior=True)
     assert len(index) == 4 and index.motion.flow["direction"] == "forward"  # the first folder's
 

@@ -252,16 +252,25 @@ def test_our_messages_are_the_official_ones():
     assert prediction_log_pb2.PredictionLog.FromString(log.SerializeToString()).predict_log.request == official
 
 
-def test_the_client_imports_no_tensorflow_and_takes_no_time():
+def import_client():
+    """(seconds of the processor, which heavy packages came along) of importing the client, three times."""
     program = (
         "import sys, time; start = time.process_time(); import msst_keras.serving.client; "
         "print(time.process_time() - start, sorted({'tensorflow', 'keras', 'grpc'} & sys.modules.keys()))"
     )
-    results = [
+    return [
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(3)
     ]
-    assert all(result[1] == "[]" for result in results)
+
+
+def test_the_client_imports_no_tensorflow():
+    assert all(result[1] == "[]" for result in import_client())
+
+
+@pytest.mark.slow  # seconds differ between machines, so this is no test that every change must pass
+def test_importing_the_client_takes_no_time():
+    results = import_client()
     assert min(float(result[0]) for result in results) < 0.3, results
 
 

@@ -153,7 +153,7 @@ def test_what_is_no_model_is_refused(tmp_path):
         SaliencyModel(tmp_path)
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "msst.json").write_text("{}")
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(ValueError, match="msst.json: damaged"):
         SaliencyModel(tmp_path)
 
 

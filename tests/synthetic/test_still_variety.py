@@ -237,7 +237,7 @@ def test_the_tool_records_the_shares_that_are_not_0(root, tmp_path):
     assert manifest["stills"] == {"num_frames": 2, "seed": 0, "flow": "exact", "shrunk": 1.0, "distractors": 0.5}
     result = make_records(root, tmp_path / "r", "--still_frames=2", "--still_shrunk=1")
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "holds other records (of other inputs or flags)" in result.stderr
+    assert "holds other records: stills distractors 0.5 (now none)" in result.stderr
     result = make_records(root, tmp_path / "none", "--still_frames=2", "--still_parallax=0")
     assert result.returncode == 0, result.stderr
     manifest = json.loads((tmp_path / "none" / "manifest.json").read_text())

@@ -129,9 +129,7 @@ def test_a_damaged_frame_is_one_sentence_behind_the_maps_before_it(work, tmp_pat
         (tmp_path / "frames" / "ball").mkdir(parents=True, exist_ok=True)
         content = path.read_bytes()
         (tmp_path / "frames" / "ball" / path.name).write_bytes(content[:100] if path.stem == "00012" else content)
-    options = PredictOptions(
-        model=f"{work}/model", input=(f"{tmp_path}/frames/ball",), output_dir=f"{tmp_path}/out"
-    )
+    options = PredictOptions(model=f"{work}/model", input=(f"{tmp_path}/frames/ball",), output_dir=f"{tmp_path}/out")
     with pytest.raises(ValueError, match="00012.png: cut off or damaged"):
         predict.predict(options)
     assert len(list((tmp_path / "out" / ".partial-ball").glob("*.png"))) == 12 - STRIDE

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from msst_keras.data import datasets, images, layouts
+from msst_keras.data.sequences import FileSequence
 from msst_keras.processes import start_python
 
 # The child's standard input ends when this process dies, however it dies. The child waits for that and then dies too.
@@ -168,7 +169,7 @@ class Job:
             )  # fmt: skip
             return self._process
 
-    def _extract(self, sequence: datasets.Sequence, child: subprocess.Popen[bytes]) -> None:
+    def _extract(self, sequence: FileSequence, child: subprocess.Popen[bytes]) -> None:
         """Writes the frames while the child works. A frame that is too large, or one too many, ends both."""
         self.frame_path(0).parent.mkdir()
         try:

@@ -11,15 +11,15 @@ import hashlib
 import heapq
 import itertools
 import json
-from collections.abc import Sequence
+from collections import abc
 from pathlib import Path
 
 from msst_keras.conversion import workers
 from msst_keras.conversion.options import ENGINES
-from msst_keras.conversion.sources import NewShard, StoredShard
+from msst_keras.conversion.sources import NewShard, Shard, StoredShard
 from msst_keras.conversion.work_report import WorkReport
-from msst_keras.data import datasets
-from msst_keras.files import DifferentSettingsError, compare_settings, hash_file, hash_folder, read_json, remember
+from msst_keras.data.sequences import Sequence
+from msst_keras.files import DifferentSettingsError, compare_settings, hash_folder, read_json, remember
 from msst_keras.locks import hold_folder
 from msst_keras.motion.flow import FROM_FILES
 from msst_keras.motion.prior import load_prior
@@ -36,16 +36,18 @@ from msst_keras.records.manifest import (
 )
 from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import shard_path
-from msst_keras.synthetic.stills import MovingStill
 
 # What a folder is being made into, as long as it is not whole.
 _PLAN_NAME = "plan.json"
 _NEW_PRIOR_NAME = "new_prior.json"
+
+# (shards, what is stored, what is called for each frame, a report to fill in) -> what the manifest says of each shard.
+Engine = abc.Callable[[abc.Sequence[Shard], MotionOptions, abc.Callable[[], object], WorkReport], list[dict]]
 _COMPUTED = ("num_frames", "num_labelled", "shards", "sequences")  # what a manifest says beside its plan
 
 
 def convert(
-    sequences: Sequence[datasets.Sequence],
+    sequences: abc.Sequence[Sequence],
     output_dir: str | Path,
     motion: MotionOptions,
     description: dict,
@@ -53,18 +55,18 @@ def convert(
     num_shards: int = 8,
     num_workers: int = 1,
     engine: str = "local",
-    beam_args: Sequence[str] = (),
+    beam_args: abc.Sequence[str] = (),
     report: WorkReport | None = None,
     overwrite: bool = False,
 ) -> dict:
     """Writes a record folder, or what is missing of it.
 
     Args:
-      sequences: of `datasets.find_sequences`.
+      sequences: what to convert, for example of `datasets.find_sequences`.
       output_dir: the folder; see `records.example`.
       motion: what is stored beside frames and masks.
       description: where the sequences come from ("dataset", "split", ...); goes into the manifest.
-      label_kind: of all masks, "fine" or "coarse" (section 3.3); `Sequence.coarse_paths` are coarse whatever it is.
+      label_kind: of all masks, "fine" or "coarse" (section 3.3); those of `read_coarse_label` are coarse anyhow.
       num_shards: at most one shard per sequence is made.
       num_workers: processes of the engine "local", at most one a shard.
       engine: one of ENGINES; both make the same bytes. "beam" is for clusters, see `beam_engine`.
@@ -111,7 +113,7 @@ def add_prior(
     prior: str,
     num_workers: int = 1,
     engine: str = "local",
-    beam_args: Sequence[str] = (),
+    beam_args: abc.Sequence[str] = (),
     report: WorkReport | None = None,
 ) -> dict:
     """Replaces the prior of a record folder; frames, masks and flow stay, byte for byte.
@@ -184,11 +186,11 @@ def _plan_prior(stored: MotionSettings, prior: str, folder: Path) -> MotionOptio
             )
     if flow.method == FROM_FILES and not stored.flow_stored:
         raise ValueError(f"{folder}: flow came from files and is not stored; make the records again with --flow_dir")
-    return MotionOptions(flow, superpixels, prior, stored.flow_stored)
+    return MotionOptions(flow, superpixels, prior, bool(stored.flow_stored))
 
 
-def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
-    """A function (shards, motion, on_frame, report) -> what the manifest says of each shard."""
+def _choose_engine(engine: str, num_workers: int, beam_args: abc.Sequence[str]) -> Engine:
+    """What makes the shards, see `Engine`; refuses arguments that do not fit it."""
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not '{engine}'")
     if num_workers < 1:
@@ -204,7 +206,9 @@ def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
     return lambda shards, motion, on_frame, report: beam_engine.make_shards(shards, motion, beam_args, report)
 
 
-def _make(run, shards: Sequence, motion: MotionOptions, folder: Path, report: WorkReport) -> list[dict]:
+def _make(
+    run: Engine, shards: abc.Sequence[Shard], motion: MotionOptions, folder: Path, report: WorkReport
+) -> list[dict]:
     """Runs the engine under a progress bar; what an interrupted one leaves half-written is removed before and after."""
     _remove(folder, ".partial-*")
     # Whether a stored shard is done costs reading it: its worker will see.
@@ -223,14 +227,14 @@ def _remove(folder: Path, pattern: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _deal(sequences: Sequence[datasets.Sequence], num_shards: int) -> list[tuple[datasets.Sequence, ...]]:
+def _deal(sequences: abc.Sequence[Sequence], num_shards: int) -> list[tuple[Sequence, ...]]:
     """The sequences of each shard, in the order given.
 
     The longest first, each to the shard that has fewest frames so far: a shard is a worker's unit of work, and shards
     of one length end together. (Eight shards of 27 of DAVIS-2016's training sequences have 215 to 252 frames so; dealt
     in turn 175 to 316.)
     """
-    dealt = [[] for _ in range(num_shards)]
+    dealt: list[list[int]] = [[] for _ in range(num_shards)]
     loads = [(0, number) for number in range(num_shards)]
     for index in sorted(range(len(sequences)), key=lambda index: -len(sequences[index])):
         load, number = heapq.heappop(loads)
@@ -239,22 +243,14 @@ def _deal(sequences: Sequence[datasets.Sequence], num_shards: int) -> list[tuple
     return [tuple(sequences[index] for index in sorted(indices)) for indices in dealt]
 
 
-def _hash_inputs(dealt: Sequence[Sequence[datasets.Sequence]], motion: MotionOptions) -> str:
+def _hash_inputs(dealt: abc.Sequence[abc.Sequence[Sequence]], motion: MotionOptions) -> str:
     """A hash of all that the shards depend on: sequences, shard by shard, their frames and masks, by name and content.
 
     The content counts because people correct labels and encode videos again under the same names.
     """
     found = []
     for sequence in itertools.chain.from_iterable(dealt):
-        if isinstance(sequence, MovingStill):  # its distractors are other stills, each hashed in its turn
-            files, labels = [sequence.image_path], [{0: [sequence.mask_path]}]
-        else:
-            files = [sequence.video_path] if sequence.video_path else sequence.frame_paths
-            labels = [sequence.mask_paths, sequence.coarse_paths]
-        found.append([
-            sequence.name, sequence.frame_names, [hash_file(path) for path in files],
-            [{i: [[p.name, hash_file(p)] for p in paths] for i, paths in sorted(kind.items())} for kind in labels],
-        ])  # fmt: skip
+        found.append([sequence.name, sequence.frame_names, *sequence.describe_content()])
     given = [hash_folder(folder) for folder in (motion.flow_dir, motion.prior_dir) if folder]
     content = [list(map(len, dealt)), found, given]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

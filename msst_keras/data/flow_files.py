@@ -158,15 +158,21 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / f"{name}.flo", folder / f"{name}.png") if path.is_file()), None)
 
 
-def _fit(flow: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
-    if np.isnan(flow).any():
-        raise ValueError(f"{path}: {np.isnan(flow).any(axis=2).sum()} vectors are unknown; fill them in")
+def fit_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Flow of another size: (H, W, 2) float32, x then y, pixels -> (h, w, 2), in pixels of that size, rounded."""
     height, width = flow.shape[:2]
     if (height, width) != size:
         shrinks = size[0] <= height and size[1] <= width
         flow = cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        flow = flow * np.float32([size[1] / width, size[0] / height])
+        flow = flow * np.array([size[1] / width, size[0] / height], np.float32)
+    return round_flow(flow)
+
+
+def _fit(flow: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
+    if np.isnan(flow).any():
+        raise ValueError(f"{path}: {np.isnan(flow).any(axis=2).sum()} vectors are unknown; fill them in")
+    flow = fit_flow(flow, size)
     longest = np.abs(flow).max()
     if longest >= MAX_FLOW:
         raise ValueError(f"{path}: flow of {longest:g} px, expected less than {MAX_FLOW:g}; make it again")
-    return round_flow(flow)
+    return flow

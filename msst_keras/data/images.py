@@ -257,7 +257,8 @@ def _open(encoded: bytes, name: str) -> Image.Image:
         raise ValueError(f"{name}: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:  # a header that ends early
         raise ValueError(f"{name}: cut off or damaged ({error}); make or fetch the file again") from None
-    check_size(*image.size, name)
+    width, height = image.size
+    check_size(width, height, name)
     if image.format == "PNG" and encoded[24] == 16:  # of which Pillow would silently drop eight
         raise ValueError(f"{name}: expected 8 bits a channel, found 16; convert the file")
     return image

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from msst_keras.data import layouts
-from msst_keras.data.datasets import Sequence
+from msst_keras.data.sequences import FileSequence
 
 
-def pair_labels(sequence: Sequence, folder: Path) -> dict[int, tuple[Path, ...]]:
+def pair_labels(sequence: FileSequence, folder: Path) -> dict[int, tuple[Path, ...]]:
     """Frame index -> the label in `folder` that has the frame's name.
 
     Raises:
@@ -26,8 +26,8 @@ def pair_labels(sequence: Sequence, folder: Path) -> dict[int, tuple[Path, ...]]
     return {indices[layouts.plain_name(path)]: (path,) for path in paths}
 
 
-def find_folders(sequences: Iterable[Sequence], labels_dir: str | Path) -> dict[str, Path]:
-    """Sequence -> the folder of its labels, of the sequences that have one.
+def find_folders(sequences: Iterable[FileSequence], labels_dir: str | Path) -> dict[str, Path]:
+    """FileSequence -> the folder of its labels, of the sequences that have one.
 
     Raises:
       FileNotFoundError: no such folder.
@@ -40,7 +40,7 @@ def find_folders(sequences: Iterable[Sequence], labels_dir: str | Path) -> dict[
     return folders
 
 
-def add_masks(sequences: Iterable[Sequence], masks_dir: str | Path) -> list[Sequence]:
+def add_masks(sequences: Iterable[FileSequence], masks_dir: str | Path) -> list[FileSequence]:
     """Gives sequences without masks those of MASKS_DIR/SEQUENCE/FRAME.png, where what is not black is the object.
 
     Raises:
@@ -62,7 +62,7 @@ def add_masks(sequences: Iterable[Sequence], masks_dir: str | Path) -> list[Sequ
     return added
 
 
-def add_coarse_labels(sequences: Iterable[Sequence], labels_dir: str | Path) -> list[Sequence]:
+def add_coarse_labels(sequences: Iterable[FileSequence], labels_dir: str | Path) -> list[FileSequence]:
     """Gives the frames that have no mask the coarse labels (section 3.3) of LABELS_DIR/SEQUENCE/FRAME.png.
 
     A frame that has a mask keeps it alone.

@@ -25,7 +25,6 @@ A dataset of videos is added here: its tree above, a function that finds its seq
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 import re
@@ -208,16 +207,16 @@ def pair_masks(place: Place, needs_frames: bool = True) -> tuple[tuple[Path, ...
     if not frames:
         raise ValueError(f"{place.frames_dir}: no frames here; expected image files")
     index = {number: i for i, number in enumerate(frames)}
-    masks = collections.defaultdict(tuple)
+    masks: dict[int, tuple[Path, ...]] = {}
     for mask_dir in place.mask_dirs:
         files = list_images(mask_dir)
         for number, path in _by_number(_prefer_ppm(files) if place.mask_rule == "fbms" else files).items():
             if number not in index:
                 raise ValueError(f"{path}: a mask without its frame; {place.frames_dir} has none of number {number}")
-            masks[index[number]] += (path,)
+            masks[index[number]] = (*masks.get(index[number], ()), path)
     if place.mask_dirs and not masks:
         raise ValueError(f"{place.mask_dirs[0]}: no masks here; frames without any are the dataset 'folder'")
-    return tuple(frames.values()), dict(masks)
+    return tuple(frames.values()), masks
 
 
 def pair_stills(root: Path) -> list[tuple[Path, Path]]:
@@ -243,7 +242,7 @@ def _by_number(paths: list[Path]) -> dict[int, Path]:
 
     Where all names end with one number (PXL_20240501_12.jpg, PXL_20240502_12.jpg) the one that differs is meant.
     """
-    numbers = {}
+    numbers: dict[int, Path] = {}
     last, column = None, _varying_number(paths)
     for path in sorted(paths, key=_natural_key):
         number = _number(path, column)

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from msst_keras.data import images
-from msst_keras.data.datasets import Sequence
 from msst_keras.data.layouts import find_named, subfolders
+from msst_keras.data.sequences import FileSequence
 from msst_keras.evaluation.pairing import pair_maps
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.stability import flicker
@@ -36,7 +36,7 @@ class MapReader:
       has_frames: Whether the sequences have frames; else their masks stand for them.
     """
 
-    sequences: Mapping[str, Sequence]
+    sequences: Mapping[str, FileSequence]
     folders: Mapping[str, Path]
     flat: bool = False
     baselines: tuple[str, ...] = ()

@@ -32,7 +32,7 @@ class CrfChoice:
     )
     bilateral_compat: float | None = option("Weight of the bilateral kernel. By default the preset's.", None, low=0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
     def settings(self) -> CrfOptions:
@@ -57,7 +57,7 @@ class RefineOptions:
     num_workers: int | None = option("Frames at a time; by default one per core.", None, low=1)
     crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -109,7 +109,7 @@ class PredictOptions:
     port: int = option("Of the page of --live; 0 takes a free one.", 8767, low=0, high=65535)
     dense_crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
         self._check_live()
         if not self.crf and self.dense_crf != CrfChoice():

@@ -119,7 +119,7 @@ def read_settings(path: Path) -> tuple[dict, MotionSettings | None]:
     path = path / "assets" / "msst.json"
     settings = read_json(path, "export the model again")
 
-    def require(is_right: bool, what: str, key: str) -> None:
+    def require(is_right: object, what: str, key: str) -> None:
         if not is_right:
             found = str(settings.get(key, "nothing"))[:80]
             raise ValueError(f"{path}: damaged (expected {what} in {key}, found {found}); export the model again")
@@ -158,18 +158,18 @@ def check_signatures(path: Path, length: int, motion: MotionSettings | None) -> 
     signatures = {name: signature for graph in graphs for name, signature in graph.signature_def.items()}
     if not {"encode", "fuse"} <= signatures.keys():
         raise ValueError(f"{path}: this SavedModel has no signatures encode and fuse; export it again")
-    expected = {"frame": (None, None, None, 3)}
+    expected: dict[str, tuple[int | None, ...]] = {"frame": (None, None, None, 3)}
     if motion is not None:
         size = tuple(motion.flow_settings.motion_size)
         expected["flow"] = (None, *size, 2)
-        if motion.superpixels is not None:
-            expected["superpixels"] = (None, *size, motion.superpixel_settings.num_levels)
+        if (superpixels := motion.superpixel_settings) is not None:
+            expected["superpixels"] = (None, *size, superpixels.num_levels)
     found = {name: _shape(tensor) for name, tensor in signatures["encode"].inputs.items()}
     windows = {shape[1] for shape in map(_shape, signatures["fuse"].inputs.values()) if len(shape) == 5}
     if found != expected or windows - {length}:
         raise ValueError(
             f"{path}: the settings in assets/msst.json ({expected}, num_frames {length}) are not those of the model "
-            f"({found}, num_frames {', '.join(map(str, sorted(windows))) or 'none'}); export it again"
+            f"({found}, num_frames {', '.join(sorted(map(str, windows))) or 'none'}); export it again"
         )
 
 

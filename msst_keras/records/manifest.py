@@ -122,11 +122,12 @@ def check_manifest(manifest: dict, path: str, label_kinds: Collection[str]) -> N
       ValueError: names `path` and what is wrong.
     """
 
-    def require(is_right: bool, what: str, found: Any) -> None:
+    def require(is_right: object, what: str, found: object) -> None:
         if not is_right:
             raise ValueError(f"{path}: expected {what}, found {str(found)[:80]!r}; make the records again")
 
-    shards, sequences = manifest.get("shards"), manifest.get("sequences")
+    shards: Any = manifest.get("shards")
+    sequences: Any = manifest.get("sequences")
     require(isinstance(shards, list) and shards, "a list of shards", shards)
     require(isinstance(sequences, dict) and sequences, "sequences, by name", sequences)
     for shard in shards:
@@ -138,7 +139,7 @@ def check_manifest(manifest: dict, path: str, label_kinds: Collection[str]) -> N
         require(isinstance(shard["sha256"], str), f"the SHA-256 of {name}", shard["sha256"])
     names = [shard["name"] for shard in shards]
     require(len(set(names)) == len(names), "each shard once", names)
-    used = [set() for _ in shards]
+    used: list[set[int]] = [set() for _ in shards]
     for name, entry in sequences.items():
         require(printable(name) == name, "names of sequences without control characters", printable(name))
         keys = {"shard", "offsets", "labelled"}

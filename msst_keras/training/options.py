@@ -39,7 +39,7 @@ class StepOptions:
         "Weight of each side output's loss, with --decoder=topdown.", DEFAULT_SIDE_WEIGHT, low=0
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.alpha != "balanced":
             try:
                 alpha = float(self.alpha)
@@ -71,7 +71,7 @@ class OptimizerOptions:
         low=0,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not '{self.schedule}'")
         for name in ("learning_rate", "warmup_steps", "decay_power", "clip_norm", "backbone_factor"):
@@ -98,7 +98,7 @@ class TrainingOptions:
         "FIRST,LAST step of a window for TensorBoard's profiler.", None, syntax="FIRST,LAST, such as 20,30"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -118,7 +118,7 @@ class ClipOptions:
         "grpc://HOST:PORT of a tf.data service that prepares the batches (msst serve_data).", None
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -137,7 +137,7 @@ class DeviceOptions:
     )
     cpu_devices: int = option("Parts of the CPU; more than one tries --strategy=mirrored.", 1, low=1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -160,5 +160,5 @@ class TrainOptions:
     training: TrainingOptions = options_of(TrainingOptions)
     devices: DeviceOptions = options_of(DeviceOptions)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)

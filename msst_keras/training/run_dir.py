@@ -157,7 +157,7 @@ def transfer_weights(source: keras.Model, target: keras.Model) -> int:
 
 def _name_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Variable]:
     """The weights by the names of the models and layers around them (Keras's own paths leave the models out)."""
-    names = {}
+    names: dict[str, keras.Variable] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             names |= _name_weights(layer, f"{prefix}{layer.name}/")

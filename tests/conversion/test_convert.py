@@ -18,8 +18,9 @@ from msst_keras.conversion.shard_maker import ShardMaker
 from msst_keras.conversion.sources import NewShard
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import flow_files, images
-from msst_keras.data.datasets import Sequence, find_sequences
+from msst_keras.data.datasets import find_sequences
 from msst_keras.data.label_folders import add_coarse_labels
+from msst_keras.data.sequences import FileSequence
 from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
 from msst_keras.motion.prior import MotionPrior, load_prior
 from msst_keras.motion.prior_folds import add_folds, trained_weights
@@ -272,10 +273,10 @@ def test_a_lost_shard_is_made_again(davis, tmp_path, spoil):
 
 def test_shards_get_equal_numbers_of_frames():
     lengths = {"a": 50, "b": 10, "c": 30, "d": 40, "e": 20, "f": 30}
-    sequences = [Sequence(name, (None,) * length) for name, length in lengths.items()]
+    sequences = [FileSequence(name, (None,) * length) for name, length in lengths.items()]
     dealt = convert._deal(sequences, 3)
     assert [[s.name for s in shard] for shard in dealt] == [["a", "b"], ["d", "e"], ["c", "f"]]  # 60 each
-    unknown = [Sequence(name, video_path=name) for name in "abcd"]  # videos that do not say how long they are
+    unknown = [FileSequence(name, video_path=name) for name in "abcd"]  # videos that do not say how long they are
     assert [len(shard) for shard in convert._deal(unknown, 2)] == [2, 2]
 
 

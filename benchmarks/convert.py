@@ -19,7 +19,7 @@ from msst_keras.data.datasets import find_sequences
 from msst_keras.data.sequences import FileSequence
 from msst_keras.files import hash_file
 from msst_keras.motion.flow import FlowSettings
-from msst_keras.motion.prior import load_prior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.records.manifest import MANIFEST_NAME
 from msst_keras.synthetic import videos

@@ -17,7 +17,8 @@ import tensorflow as tf
 from msst_keras.conversion.sources import Frame, Shard
 from msst_keras.conversion.work_report import WorkReport, peak_memory
 from msst_keras.data import flow_files, images
-from msst_keras.motion.prior import MotionPrior, make_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import make_prior
 from msst_keras.motion.prior_folds import load_folds
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import segment

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from msst_keras.data import layouts, videos
+from msst_keras.data import file_names, frame_numbers, layouts, videos
 from msst_keras.data.sequences import FileSequence
 from msst_keras.progress import say
 
@@ -58,7 +58,7 @@ def find_sequences(
         raise ValueError(f"{root}: a sequence would be called '{nameless[0]}', which is no name of a folder; rename it")
     wanted = set(names if sequences is None else sequences)
     if not names:
-        videos_here = layouts.list_videos(root) if dataset == "folder" else []
+        videos_here = file_names.list_videos(root) if dataset == "folder" else []
         if videos_here:
             raise ValueError(
                 f"{root}: holds videos, not frames ({videos_here[0].name}, {len(videos_here)} in all); give the video "
@@ -80,7 +80,7 @@ def find_flat_masks(root: str | Path) -> FileSequence:
       ValueError: no image in it.
     """
     root = Path(root)
-    masks = tuple(layouts.list_images(root))
+    masks = tuple(file_names.list_images(root))
     if not masks:
         raise ValueError(f"{root}: no masks here; expected image files")
     return FileSequence(root.resolve().name, masks, {i: (path,) for i, path in enumerate(masks)}, "half")
@@ -91,9 +91,9 @@ def _list_sequences(
 ) -> list[tuple[str, Callable[[], FileSequence]]]:
     """The name of each sequence and a function that makes it, so that those not asked for are not looked into."""
     if dataset == "video":
-        if root.is_dir() and (left_out := layouts.describe_left_out(root, layouts.VIDEO_SUFFIXES)):
+        if root.is_dir() and (left_out := file_names.describe_left_out(root, file_names.VIDEO_SUFFIXES)):
             say(left_out)
-        return [(path.stem, functools.partial(_probe_video, path)) for path in layouts.list_videos(root)]
+        return [(path.stem, functools.partial(_probe_video, path)) for path in file_names.list_videos(root)]
     if dataset == "stills":
         return [(image.stem, functools.partial(_still, image, mask)) for image, mask in layouts.pair_stills(root)]
     find = layouts.LAYOUTS[dataset].find
@@ -103,8 +103,9 @@ def _list_sequences(
 
 def _folders(place: layouts.Place, needs_frames: bool) -> FileSequence:
     frames, masks = layouts.pair_masks(place, needs_frames)
-    left_out = layouts.describe_left_out(place.frames_dir, layouts.IMAGE_SUFFIXES) if place.frames_dir.is_dir() else ""
-    for sentence in (left_out, layouts.describe_gaps(frames)):
+    has_frames = place.frames_dir.is_dir()
+    left_out = file_names.describe_left_out(place.frames_dir, file_names.IMAGE_SUFFIXES) if has_frames else ""
+    for sentence in (left_out, frame_numbers.describe_gaps(frames)):
         if sentence:
             say(sentence)
     return FileSequence(place.name, frames, masks, place.mask_rule)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from msst_keras.data import layouts
+from msst_keras.data import file_names
 from msst_keras.data.sequences import FileSequence
 
 
@@ -19,11 +19,11 @@ def pair_labels(sequence: FileSequence, folder: Path) -> dict[int, tuple[Path, .
       ValueError: a label without its frame.
     """
     indices = {unicodedata.normalize("NFC", name): index for index, name in enumerate(sequence.frame_names)}
-    paths = layouts.list_images(folder)
+    paths = file_names.list_images(folder)
     for path in paths:
-        if layouts.plain_name(path) not in indices:
+        if file_names.plain_name(path) not in indices:
             raise ValueError(f"{path}: a label without its frame; sequence '{sequence.name}' has no '{path.stem}'")
-    return {indices[layouts.plain_name(path)]: (path,) for path in paths}
+    return {indices[file_names.plain_name(path)]: (path,) for path in paths}
 
 
 def find_folders(sequences: Iterable[FileSequence], labels_dir: str | Path) -> dict[str, Path]:
@@ -34,7 +34,7 @@ def find_folders(sequences: Iterable[FileSequence], labels_dir: str | Path) -> d
       ValueError: there are labels for none of the sequences.
     """
     names = {sequence.name for sequence in sequences}
-    folders = {path.name: path for path in layouts.subfolders(Path(labels_dir)) if path.name in names}
+    folders = {path.name: path for path in file_names.subfolders(Path(labels_dir)) if path.name in names}
     if not folders:
         raise ValueError(f"{labels_dir}: no labels of any of the sequences; expected SEQUENCE/FRAME.png")
     return folders

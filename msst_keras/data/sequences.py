@@ -14,7 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from msst_keras.data import images, videos
+from msst_keras.data import image_files, images, videos
+from msst_keras.data.masks import read_mask
 from msst_keras.files import hash_file
 
 
@@ -73,7 +74,7 @@ class FileSequence:
       name: of the sequence.
       frame_paths: image files, in order; empty for a video.
       mask_paths: frame index (0 to N - 1) -> mask files of that frame, to be united; no entry where there is no mask.
-      mask_rule: how the masks are read, one of `images.MASK_RULES`.
+      mask_rule: how the masks are read, one of `masks.MASK_RULES`.
       coarse_paths: frame index -> files of a coarse label (section 3.3), of frames without mask.
       video_path: a video file in place of `frame_paths`.
       video_length: the frames that the video file is likely to give, by its packets: a good guess.
@@ -157,7 +158,7 @@ class FileSequence:
     def _read_united(self, paths: tuple[Path, ...], rule: str, index: int) -> np.ndarray | None:
         if not paths:
             return None
-        masks = [images.read_mask(path, rule) for path in paths]
+        masks = [read_mask(path, rule) for path in paths]
         size = images.read_image_size(self.frame_paths[index])
         for path, mask in zip(paths, masks, strict=True):
             if mask.shape != size:
@@ -171,7 +172,7 @@ class FileSequence:
         """Yields (name, encoded, frame); `encoded` is to be stored if `keep`."""
         first = None
         for path in self.frame_paths:
-            encoded = images.read_file(path)
+            encoded = image_files.read_file(path)
             frame = images.decode_frame(encoded, str(path))
             first = first or (path.stem, frame.shape)
             if frame.shape != first[1]:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from msst_keras.data import images, video_files
+from msst_keras.data import image_files, video_files
 
 # Packets that are counted before a video's length is estimated from its duration: ten minutes, a fifth of a second.
 _MAX_COUNTED = 20_000
@@ -84,7 +84,7 @@ def read_video(path: str | Path) -> Iterator[VideoFrame]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: no video, a playlist, a file that is cut off or damaged, or frames of more than images.MAX_PIXELS.
+      ValueError: no video, a playlist, a file that is cut off or damaged, or frames that are too large.
     """
     with _open(path) as container:
         stream = _video_stream(container, path)
@@ -128,7 +128,7 @@ class _Painter:
         self._ready: collections.deque[VideoFrame] = collections.deque()
 
     def push(self, frame: av.VideoFrame, seconds: float) -> None:
-        images.check_size(frame.width, frame.height, str(self._path))
+        image_files.check_size(frame.width, frame.height, str(self._path))
         is_interlaced = frame.interlaced_frame or bool(self._key and self._key[-1])  # the filter looks at each itself
         key = (frame.format.name, frame.width, frame.height, is_interlaced)
         if key != self._key:
@@ -207,7 +207,7 @@ def _show(image: np.ndarray, matrix: np.ndarray, path: str | Path) -> np.ndarray
 
 def _open(path: str | Path) -> av.container.InputContainer:
     video_files.check_whole(path)
-    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(images.MAX_PIXELS)}
+    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(image_files.MAX_PIXELS)}
     try:
         return av.open("file:" + os.path.abspath(path), options=options)
     except av.FFmpegError as error:
@@ -223,7 +223,7 @@ def _video_stream(container: av.container.InputContainer, path: str | Path) -> a
     stream = container.streams.best("video")
     if stream is None or stream.codec_context is None or stream.disposition & av.stream.Disposition.attached_pic:
         raise ValueError(f"{path}: holds no video that can be decoded; encode it again")
-    images.check_size(stream.width, stream.height, str(path))
+    image_files.check_size(stream.width, stream.height, str(path))
     stream.thread_type = "AUTO"
     return stream
 

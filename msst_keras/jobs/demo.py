@@ -16,7 +16,8 @@ from msst_keras.files import publish, read_json
 from msst_keras.inference.overlay import contact_sheet
 from msst_keras.jobs.options import DemoOptions
 from msst_keras.locks import hold_folder
-from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 from msst_keras.processes import run_job
 from msst_keras.synthetic import videos
 

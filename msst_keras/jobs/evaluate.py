@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from msst_keras.data import datasets
+from msst_keras.evaluation.evaluator import to_levels
 from msst_keras.evaluation.figures import Method
 from msst_keras.evaluation.html_report import write_report
 from msst_keras.evaluation.map_reader import MapReader, forget_files
 from msst_keras.evaluation.options import FLAT, EvaluateOptions
-from msst_keras.evaluation.protocols import PROTOCOLS, Protocol, to_levels
+from msst_keras.evaluation.protocols import PROTOCOLS, Protocol
 from msst_keras.evaluation.published import published_rows
 from msst_keras.evaluation.report import format_published, format_table, read_frames, write_frames, write_results
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE

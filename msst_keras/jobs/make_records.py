@@ -44,7 +44,7 @@ def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict
         raise ValueError("--num_workers is for --engine=local; tell Beam's runner by --beam_args")
     report = WorkReport()
     if options.add_prior:
-        from msst_keras.conversion.convert import add_prior  # brings TensorFlow, see below
+        from msst_keras.conversion.new_prior import add_prior  # brings TensorFlow, see below
 
         manifest = add_prior(options.output_dir, options.add_prior, *_workers(options), report)
     else:
@@ -130,7 +130,7 @@ def _choose_motion(options: FlowOptions, given: Sequence[str]) -> MotionOptions:
         if options.prior_dir:
             return MotionOptions(flow, None, FILES, *stored, options.prior_dir)
         return MotionOptions(flow, None, options.prior, *stored)
-    from msst_keras.motion.prior import load_prior  # brings Keras
+    from msst_keras.motion.prior_files import load_prior  # brings Keras
 
     prior = load_prior(options.prior)
     if (prior.flow_settings.method == FROM_FILES) != bool(options.flow_dir):

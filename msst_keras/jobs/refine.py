@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from msst_keras.data import images
-from msst_keras.data.layouts import list_images, plain_name, subfolders
+from msst_keras.data.file_names import list_images, plain_name, subfolders
 from msst_keras.files import DifferentSettingsError, hash_files, remove, sync
 from msst_keras.inference import crf
 from msst_keras.inference.options import RefineOptions

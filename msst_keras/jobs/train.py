@@ -15,7 +15,7 @@ import tensorflow as tf
 from msst_keras.files import publish
 from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst, fold_model
-from msst_keras.motion.flow import flow_to_color
+from msst_keras.motion.flow_pictures import flow_to_color
 from msst_keras.motion.settings import FLOW
 from msst_keras.options import list_options, plain_values, write_flags
 from msst_keras.pipeline import clip_index

@@ -12,15 +12,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE, choose_headline
 from msst_keras.files import DifferentSettingsError, check_writable, publish, write_json
 from msst_keras.locks import hold_folder
 from msst_keras.motion import prior_training
-from msst_keras.motion.flow import FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.options import PriorOptions, TrainPriorOptions
-from msst_keras.motion.prior import MotionPrior, save_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import save_prior
 from msst_keras.motion.prior_folds import PriorFolds, add_folds, deal_sequences, trained_weights
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 from msst_keras.options import plain_values

@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from msst_keras.data import images, layouts
+from msst_keras.data import file_names, images
 from msst_keras.data.sequences import FileSequence
 from msst_keras.files import publish
 from msst_keras.labels import fusion
@@ -59,7 +59,7 @@ def extract_frames(sequence: FileSequence, frames_dir: Path) -> FileSequence:
             partial.mkdir()
             for name, encoded, _ in progress(sequence.read_frames(), len(sequence), f"frames of {sequence.name}"):
                 (partial / f"{name}.jpg").write_bytes(encoded)
-    return FileSequence(sequence.name, tuple(layouts.list_images(folder)), frame_rate=sequence.frame_rate)
+    return FileSequence(sequence.name, tuple(file_names.list_images(folder)), frame_rate=sequence.frame_rate)
 
 
 def make_maps(sequence: FileSequence, make: Source, folder: Path) -> None:
@@ -131,7 +131,7 @@ def _find_maps(folder: Path, sequence: FileSequence) -> dict[str, Path]:
     """Frame name -> the file of its map."""
     if not (folder / sequence.name).is_dir():
         raise FileNotFoundError(f"{folder}: no folder '{sequence.name}' of maps here; expected SEQUENCE/FRAME.png")
-    paths = {path.stem: path for path in layouts.list_images(folder / sequence.name)}
+    paths = {path.stem: path for path in file_names.list_images(folder / sequence.name)}
     missing = [name for name in sequence.frame_names if name not in paths]
     if missing:
         raise FileNotFoundError(

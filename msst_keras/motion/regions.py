@@ -13,13 +13,13 @@ from keras import KerasTensor, ops
 
 from msst_keras.data.flow_files import FLOW_STEP
 from msst_keras.motion import camera as camera_motion
-from msst_keras.motion.flow import COLOR_WHEEL
+from msst_keras.motion.flow_pictures import COLOR_WHEEL
 
 NUM_CONTEXTS = 3  # of a region, as in MDF, the paper's [16]: itself, itself with its neighbours, the whole map
 
 
 def color_flow(flow: KerasTensor, camera: str = "none") -> KerasTensor:
-    """`flow.flow_to_color` in the graph, unrounded.
+    """`flow_pictures.flow_to_color` in the graph, unrounded.
 
     Args:
         flow: (B, h, w, 2) float32, x then y, pixels per frame.
@@ -45,7 +45,7 @@ def color_flow(flow: KerasTensor, camera: str = "none") -> KerasTensor:
 
 
 def residual_magnitude(flow: KerasTensor, camera: str = "median") -> KerasTensor:
-    """`flow.magnitude_prior` in the graph: (B, h, w, 2) -> (B, h, w, 1) float32 in 0..1."""
+    """`flow_pictures.magnitude_prior` in the graph: (B, h, w, 2) -> (B, h, w, 1) float32 in 0..1."""
     residual = subtract_camera(flow, camera)
     magnitude = ops.sqrt(ops.sum(residual * residual, axis=-1))
     scale = ops.maximum(percentile(magnitude, 99), FLOW_STEP)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from msst_keras.data.layouts import printable
+from msst_keras.data.file_names import printable
 from msst_keras.files import hash_file
 from msst_keras.progress import progress
 from msst_keras.records.example import FrameRecord, check_images

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from msst_keras.data.layouts import printable
+from msst_keras.data.file_names import printable
 from msst_keras.files import publish
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.records.example import FORMAT_VERSION, check_version
@@ -20,6 +20,7 @@ from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import describe_shard, shard_path
 
 MANIFEST_NAME = "manifest.json"
+COMPUTED = ("num_frames", "num_labelled", "shards", "sequences")  # what a manifest says beside its description
 
 
 def join_manifest(folder: str | Path, shards: Sequence[dict], description: dict) -> dict:

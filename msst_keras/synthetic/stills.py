@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from msst_keras.data import flow_files, images
+from msst_keras.data.masks import read_mask
 from msst_keras.data.sequences import FileSequence, hash_labels
 from msst_keras.files import hash_file
 from msst_keras.synthetic import distractors
@@ -55,7 +56,7 @@ class MovingStill:
       seed: the seed of all motion.
       exact_flow: if True, the default, the flow that is stored, and that the prior sees, is that of the motion. If
         False, it is estimated from the generated frames as from any video, with an estimator's errors, as in use.
-      mask_rule: how the mask is read, one of `images.MASK_RULES`.
+      mask_rule: how the mask is read, one of `masks.MASK_RULES`.
       options: how it moves.
       others: (image, mask) of stills whose objects may be its distractor, of which the first that is suitable is taken.
         See `set_in_motion`.
@@ -98,7 +99,7 @@ class MovingStill:
         """Yields (name, encoded, frame): JPEG of quality 95, as a video's frames, and uint8 (H, W, 3) RGB.
 
         Raises:
-          FileNotFoundError, ValueError: see `images.read_frame` and `images.read_mask`; a mask of another size.
+          FileNotFoundError, ValueError: see `images.read_frame` and `masks.read_mask`; a mask of another size.
         """
         scene = _load(self)
         for index, name in enumerate(self.frame_names):
@@ -164,7 +165,7 @@ def set_in_motion(
 
 @functools.lru_cache(maxsize=1)  # a still's frames, masks and flow are read in turn
 def _load(still: MovingStill) -> Scene:
-    image, mask = images.read_frame(still.image_path), images.read_mask(still.mask_path, still.mask_rule)
+    image, mask = images.read_frame(still.image_path), read_mask(still.mask_path, still.mask_rule)
     if mask.shape != image.shape[:2]:
         raise ValueError(
             f"{still.mask_path}: this mask is {mask.shape[0]}x{mask.shape[1]}, but {still.image_path} is "

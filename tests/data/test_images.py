@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from msst_keras.data import flow_files, images
+from msst_keras.data.masks import read_mask
 
 
 def make_photo(height=48, width=67, channels=3, seed=0):
@@ -104,7 +105,7 @@ def test_exif_orientation_is_applied(tmp_path, image_format, turn):
     (tmp_path / "frame").write_bytes(encoded)
     assert images.read_image_size(tmp_path / "frame") == expected.shape[:2]
     (tmp_path / "mask").write_bytes(encode((photo[..., 0] > 128) * np.uint8(255), image_format, exif=exif, **options))
-    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask", "half"), TURNS[turn](photo[..., 0] > 128))
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask", "half"), TURNS[turn](photo[..., 0] > 128))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's own
@@ -164,7 +165,7 @@ def test_files_that_are_no_images_or_missing(tmp_path):
         images.read_frame(tmp_path / "text.jpg")
     with pytest.raises(ValueError, match="empty: not a readable image"):
         images.decode_frame(b"", "empty")
-    for read in (images.read_frame, images.read_map, flow_files.read_flow, lambda path: images.read_mask(path, "half")):
+    for read in (images.read_frame, images.read_map, flow_files.read_flow, lambda path: read_mask(path, "half")):
         with pytest.raises(FileNotFoundError, match="nothing.png: no such file"):
             read(tmp_path / "nothing.png")
     with pytest.raises(FileNotFoundError, match="no such file"):
@@ -192,7 +193,7 @@ def test_the_size_is_read_from_the_header(tmp_path):
 def test_mask_rules_on_values_computed_by_hand(tmp_path):
     def read(image, rule, name="mask.png", image_format="PNG"):
         (tmp_path / name).write_bytes(encode(image, image_format))
-        return images.read_mask(tmp_path / name, rule).astype(int).tolist()
+        return read_mask(tmp_path / name, rule).astype(int).tolist()
 
     indices = Image.fromarray(np.array([[0, 1, 38]], np.uint8)).convert("P")
     indices.putpalette([0, 0, 0, 128, 0, 0] + [0, 0, 0] * 254)  # index 38 is drawn black
@@ -223,7 +224,7 @@ def disk(size=(60, 80), radius=15.0, softness=1.0):
 def test_soft_masks_are_cut_in_the_middle(tmp_path, softness, image_format, mode):
     soft = np.rint(255 * disk(softness=softness)).astype(np.uint8)
     (tmp_path / "mask").write_bytes(encode(Image.fromarray(soft).convert(mode), image_format))
-    mask = images.read_mask(tmp_path / "mask", "nonzero")
+    mask = read_mask(tmp_path / "mask", "nonzero")
     assert np.mean(mask != (disk(softness=softness) > 0.5)) < 0.005
     if image_format != "JPEG":
         np.testing.assert_array_equal(mask, soft > 128)
@@ -234,7 +235,7 @@ def test_masks_reduced_from_larger_ones_are_cut_in_the_middle(tmp_path):
     small = cv2.resize(hard, (80, 60), interpolation=cv2.INTER_AREA)  # five levels
     assert np.unique(small).size <= 5
     (tmp_path / "mask").write_bytes(encode(small))
-    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask", "nonzero"), small > 128)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask", "nonzero"), small > 128)
 
 
 @pytest.mark.parametrize("levels", [(1, 2), (38, 75), (85, 170, 255), (1, 255), (200, 255)])
@@ -244,7 +245,7 @@ def test_indices_of_objects_are_no_soft_edges(tmp_path, levels):
         mask[5:30, 5 + 15 * number : 18 + 15 * number] = level
     mask[35, 35] = levels[0]  # an object of one pixel
     (tmp_path / "mask").write_bytes(encode(mask))
-    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask", "nonzero"), mask > 0)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask", "nonzero"), mask > 0)
 
 
 def test_masks_whose_edges_cannot_be_told_are_refused(tmp_path):
@@ -253,10 +254,10 @@ def test_masks_whose_edges_cannot_be_told_are_refused(tmp_path):
     for image_format in ("PNG", "JPEG"):
         (tmp_path / "mask").write_bytes(encode(colours, image_format))
         with pytest.raises(ValueError, match="mask: expected a mask of a few colours, found many"):
-            images.read_mask(tmp_path / "mask", "nonzero")
+            read_mask(tmp_path / "mask", "nonzero")
     (tmp_path / "mask").write_bytes(encode((soft > 128).astype(np.uint8), "JPEG", quality=100))
     with pytest.raises(ValueError, match="mask: expected a mask of 0 to 255, found nothing above [12] "):
-        images.read_mask(tmp_path / "mask", "nonzero")
+        read_mask(tmp_path / "mask", "nonzero")
 
 
 def test_maps_of_0_and_1_are_told_from_maps_of_0_to_255(tmp_path):
@@ -276,22 +277,22 @@ def test_masks_that_contradict_their_rule_are_refused(tmp_path):
     path = tmp_path / "mask.png"
     path.write_bytes(encode(np.array([[0, 1]], np.uint8)))
     with pytest.raises(ValueError, match="mask.png: expected a mask of 0 to 255, found nothing above 1"):
-        images.read_mask(path, "half")
+        read_mask(path, "half")
     path.write_bytes(encode(np.array([[127, 255]], np.uint8)))
     with pytest.raises(ValueError, match="mask.png: expected black .* outline drawing"):
-        images.read_mask(path, "fbms")
+        read_mask(path, "fbms")
     path.write_bytes(encode(Image.new("CMYK", (2, 2)), "JPEG"))
     with pytest.raises(ValueError, match="a mask must be an 8-bit image, this is of mode CMYK"):
-        images.read_mask(path, "nonzero")
+        read_mask(path, "nonzero")
     with pytest.raises(ValueError, match="mask rule must be one of nonzero, half, fbms, not 'any'"):
-        images.read_mask(path, "any")
+        read_mask(path, "any")
 
 
 def test_fbms_outlines_are_told_from_masks(real_data):
     folder = real_data / "fbms/Trainingset/camel01/GroundTruth"
-    assert images.read_mask(folder / "camel01_0001_gt.ppm", "fbms").sum() == 16619
+    assert read_mask(folder / "camel01_0001_gt.ppm", "fbms").sum() == 16619
     with pytest.raises(ValueError, match="outline drawing"):
-        images.read_mask(folder / "camel01_0001_gt.pgm", "fbms")
+        read_mask(folder / "camel01_0001_gt.pgm", "fbms")
 
 
 def test_png_round_trip_and_jpeg_closeness():

@@ -54,8 +54,7 @@ class SaliencyModel:
         if not asset.is_file():
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
         self.settings, self.motion = saved_models.read_settings(path)
-        saved_models.check_operations(path)
-        saved_models.check_signatures(path, self.settings["num_frames"], self.motion)
+        saved_models.check_model(path, self.settings["num_frames"], self.motion)
         try:
             self._loaded = tf.saved_model.load(str(path))
             self.encode = self._loaded.signatures["encode"]

@@ -19,19 +19,13 @@ from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.parallel import map_in_order
 from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.jobs.map_folder import check_free, open_map_folder
-from msst_keras.options import plain_values
+from msst_keras.options import remembered_values
 from msst_keras.outputs import check_apart
 from msst_keras.progress import progress
 from msst_keras.serving.client import RemoteModel
 
 Model = SaliencyModel | RemoteModel  # here, or on a server
 Made = tuple[tuple[str, float], np.ndarray, np.ndarray]  # (name, seconds), frame, map
-
-# The options that a map does not depend on, and those whose content counts in place of their names.
-_OF_NO_MAP = (
-    "input", "crf_workers", "output_dir", "overlay", "overwrite", "model", "flow_dir", "live", "port",
-    "server", "model_name", "timeout",
-)  # fmt: skip
 
 
 def predict(options: PredictOptions) -> dict[str, Path]:
@@ -142,7 +136,7 @@ def _describe(options: PredictOptions, model: Model, sequence: FileSequence) -> 
     made_from = {"input": content, "model": model.identify()}
     if options.flow_dir:
         made_from["flow_dir"] = hash_folder(Path(options.flow_dir) / sequence.name)
-    return made_from | {name: value for name, value in plain_values(options).items() if name not in _OF_NO_MAP}
+    return made_from | remembered_values(options)
 
 
 def _find_start(model: Model, num_done: int) -> int:

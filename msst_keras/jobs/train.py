@@ -17,7 +17,7 @@ from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst, fold_model
 from msst_keras.motion.flow_pictures import flow_to_color
 from msst_keras.motion.settings import FLOW
-from msst_keras.options import list_options, plain_values, write_flags
+from msst_keras.options import plain_values, write_flags
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import training_batches
 from msst_keras.pipeline.clip_index import ClipIndex
@@ -89,10 +89,9 @@ def _describe_run(options: TrainOptions, index: ClipIndex, groups: dict[tuple[st
         [share, [shard["sha256"] for folder in folders for shard in read_manifest(folder)["shards"]]]
         for folders, share in groups.items()
     ]
-    model_flags = [name for name, *_ in list_options(options.model)]
     return {
         "model": options.model.arguments(), "motion": index.motion, "image_size": options.clips.image_sizes[-1],
-        "training": run_dir.describe_training(plain_values(options), model_flags),
+        "training": run_dir.describe_training(options),
         "records": hashlib.sha256(json.dumps(shards).encode()).hexdigest(),
     }  # fmt: skip
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from msst_keras.conversion import convert
 from msst_keras.conversion.work_report import WorkReport
-from msst_keras.data.datasets import Sequence, find_sequences
+from msst_keras.data.datasets import find_sequences
+from msst_keras.data.sequences import FileSequence
 from msst_keras.files import hash_file
 from msst_keras.motion.flow import FlowSettings
-from msst_keras.motion.prior import load_prior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.records.manifest import MANIFEST_NAME
 from msst_keras.synthetic import videos
@@ -32,7 +33,7 @@ def choose_motion(prior: str, store_flow: bool) -> MotionOptions:
     return MotionOptions(model.flow_settings, model.superpixel_settings, prior, store_flow)
 
 
-def time_workers(sequences: list[Sequence], folder: Path, motion: MotionOptions, repeats: int) -> None:
+def time_workers(sequences: list[FileSequence], folder: Path, motion: MotionOptions, repeats: int) -> None:
     """Prints frames per second of one and of two workers, the best of `repeats` each, and their ratio."""
     best, hashes = {}, set()
     for repeat in range(repeats):
@@ -49,14 +50,14 @@ def time_workers(sequences: list[Sequence], folder: Path, motion: MotionOptions,
     print(f"\ntwo workers / one: {best[1].elapsed / best[2].elapsed:.2f}; {same}")
 
 
-def measure_memory(source: Sequence, folder: Path, motion: MotionOptions, lengths: list[int]) -> None:
+def measure_memory(source: FileSequence, folder: Path, motion: MotionOptions, lengths: list[int]) -> None:
     """Prints the peak memory of a worker for videos of each length, and how much more the last takes than the first."""
     peaks = []
     there_and_back = [*source.frame_paths, *source.frame_paths[-2:0:-1]]
     for length in lengths:
         paths = tuple((there_and_back * (length // len(there_and_back) + 1))[:length])
         report = WorkReport()
-        convert.convert([Sequence("long", paths)], folder / f"long-{length}", motion, {}, report=report)
+        convert.convert([FileSequence("long", paths)], folder / f"long-{length}", motion, {}, report=report)
         peaks.append(report.peak_memory)
         print(f"{length} frames: peak memory {report.peak_memory / 2**20:.1f} MiB", flush=True)
     print(f"{lengths[-1]} frames / {lengths[0]}: {peaks[-1] / peaks[0]:.3f}")

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from msst_keras.data import images
 from msst_keras.model.msst import build_msst
-from msst_keras.motion.flow import magnitude_prior
+from msst_keras.motion.flow_pictures import magnitude_prior
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import training_batches
 from msst_keras.pipeline.options import Augmentation

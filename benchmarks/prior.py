@@ -27,12 +27,14 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.data import datasets, images
-from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scores import HEADLINE
 from msst_keras.files import publish
 from msst_keras.motion import regions
 from msst_keras.motion.camera import CAMERAS
-from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 from msst_keras.motion.prior import MotionPrior
 from msst_keras.motion.prior_training import balanced_loss, make_optimizer, train_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment

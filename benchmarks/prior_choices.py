@@ -17,10 +17,12 @@ import cv2
 import numpy as np
 
 from msst_keras.data import datasets
-from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scores import HEADLINE
 from msst_keras.motion.camera import CAMERAS
-from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 
 SCALES = ((300.0, 60.0), (150.0, 30.0), (75.0, 15.0))

@@ -19,8 +19,10 @@ import cv2
 import numpy as np
 
 from msst_keras.data import images
-from msst_keras.data.layouts import list_images, subfolders
-from msst_keras.evaluation.metrics import count_pixels, mean_absolute_error, s_measure
+from msst_keras.data.file_names import list_images, subfolders
+from msst_keras.data.masks import read_mask
+from msst_keras.evaluation.metrics import mean_absolute_error, s_measure
+from msst_keras.evaluation.pixel_counts import count_pixels
 from msst_keras.inference.crf import CRF_PRESETS, CrfOptions, refine
 from msst_keras.inference.parallel import map_in_order
 
@@ -44,7 +46,7 @@ def read_triples(arguments: argparse.Namespace) -> list[list[tuple[np.ndarray, n
         maps = list_images(folder)[arguments.every // 2 :: arguments.every]
         sequences.append([
             (images.read_frame(frames[path.stem]), images.read_map(path),
-             images.read_mask(arguments.masks / folder.name / f"{path.stem}.png", "nonzero"))
+             read_mask(arguments.masks / folder.name / f"{path.stem}.png", "nonzero"))
             for path in maps
         ])  # fmt: skip
     return sequences

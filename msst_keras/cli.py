@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv if argv is None else argv)
     jobs = find_jobs()
     if len(argv) < 2 or argv[1] in ("help", "-h", "--help", "--helpshort"):
-        print("usage: msst JOB [--flags]; msst JOB --helpshort lists a job's flags\n")
         width = max(map(len, jobs))
-        print("\n".join(f"  {name:<{width}}  {summary}" for name, summary in jobs.items()))
+        lines = [f"  {name:<{width}}  {summary}" for name, summary in jobs.items()]
+        _show("\n".join(["usage: msst JOB [--flags]; msst JOB --helpshort lists a job's flags\n", *lines]))
         sys.exit(0)
     if argv[1] not in jobs:
         print(f"msst: there is no job '{argv[1]}'; the jobs are {', '.join(jobs)}", file=sys.stderr)
@@ -62,7 +62,7 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
     argv = list(sys.argv if argv is None else argv)
     program = argv[0] if argv[0].startswith("msst ") else Path(argv[0]).name
     if any(argument.lstrip("-") in ("help", "helpshort", "helpfull", "h") for argument in argv[1:]):
-        print(_help(job_main))
+        _show(_help(job_main))
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)[1:]
@@ -141,6 +141,14 @@ def _help(job_main: Callable[[], int | None]) -> str:
             heading = new
         lines.append(f"  --{flag.name}: {(flag.help or '').strip()}\n      default: {flag.default_as_str or 'none'}")
     return "\n".join(lines)
+
+
+def _show(text: str) -> None:
+    """Prints a help. It is no error when its reader, `head` for example, has seen enough before its end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
 
 
 def _fail(program: str, error: Exception | str, status: int) -> NoReturn:

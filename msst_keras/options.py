@@ -37,6 +37,7 @@ def option(
     low: float | None = None,
     high: float | None = None,
     syntax: str | None = None,
+    remembered: bool = True,
 ) -> typing.Any:
     """A field of a dataclass of options.
 
@@ -46,10 +47,13 @@ def option(
       choices: the values that it, or each part of a tuple, may have.
       low, high: the range of a number, both ends included.
       syntax: how a pair of numbers is typed, with an example.
+      remembered: whether a result folder remembers the value, see `remembered_values`. False where no result depends
+        on it, and where the content of what it names is remembered in its place.
     """
-    return dataclasses.field(
-        default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "syntax": syntax}
-    )
+    said = {
+        "help": help, "choices": choices, "low": low, "high": high, "syntax": syntax, "remembered": remembered
+    }  # fmt: skip
+    return dataclasses.field(default=default, metadata=said)
 
 
 def options_of(kind: type, prefix: str = "") -> typing.Any:
@@ -145,6 +149,17 @@ def plain_values(options: DataclassInstance) -> dict[str, bool | int | float | s
             is_plain = kind in (bool, int, float) and not field.metadata["choices"]
             values[name] = value if is_plain else _write(value, kind)
     return values
+
+
+def remembered_values(options: DataclassInstance) -> dict[str, bool | int | float | str]:
+    """The values of `plain_values` that a result depends on, so that it can only be continued with the same ones."""
+    values, passed_over = plain_values(options), set(list_passed_over(options))
+    return {name: value for name, value in values.items() if name not in passed_over}
+
+
+def list_passed_over(options: DataclassInstance | type[DataclassInstance]) -> list[str]:
+    """The names of the options that are not remembered."""
+    return [name for name, field, *_ in list_options(options) if not field.metadata["remembered"]]
 
 
 def _write(value: object, kind: object) -> str:

@@ -26,11 +26,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from msst_keras.data import datasets, flow_files, images
+from msst_keras.data import datasets, flow_files, images, masks
 from msst_keras.inference.overlay import OverlayWriter
 from msst_keras.inference.stream import SaliencyModel
 from msst_keras.model import vgg16
-from msst_keras.motion.prior import MagnitudePrior, MotionPrior, load_prior
+from msst_keras.motion.prior import MagnitudePrior, MotionPrior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import flow_batches, validation_batches
@@ -64,7 +65,7 @@ def read_frame(path):
 
 def read_mask(rule):
     def read(path):
-        mask = images.read_mask(path, rule)
+        mask = masks.read_mask(path, rule)
         assert mask.dtype == bool and mask.ndim == 2
         return mask
 

@@ -40,6 +40,15 @@ def test_every_job_explains_its_flags(job):
     assert f"msst {job} --" in result.stdout and "default:" in result.stdout
 
 
+@pytest.mark.parametrize("arguments", [(), ("train", "--helpshort")])
+def test_help_ends_quietly_when_its_reader_has_seen_enough(arguments):
+    command = [sys.executable, "-u", "-m", "msst_keras", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # before the first line comes
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
 def test_wrong_flags_exit_with_2():
     for arguments, message in (
         (["nothing"], "there is no job 'nothing'; the jobs are ablate, app, demo, evaluate"),

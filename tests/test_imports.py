@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import collections
 import graphlib
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +48,13 @@ ALLOWED = {
     "msst_keras.app": {"msst_keras.data", "msst_keras.web"},
     "msst_keras.live": {"msst_keras.data", "msst_keras.inference.overlay", "msst_keras.web"},
     # Flow and a model's maps are two of the methods to fuse.
-    "msst_keras.labels": {"msst_keras.data", "msst_keras.motion.flow", "msst_keras.inference", "msst_keras.web"},
+    "msst_keras.labels": {
+        "msst_keras.data",
+        "msst_keras.motion.flow",
+        "msst_keras.motion.flow_pictures",
+        "msst_keras.inference",
+        "msst_keras.web",
+    },
     "msst_keras.inference": {"msst_keras.motion"},
     "msst_keras.serving": {
         "msst_keras.model",
@@ -84,6 +92,9 @@ ALLOWED = {
     "msst_keras.__main__": {"msst_keras.cli"},
     "msst_keras": set(),
 }
+
+
+KERAS_ALONE = {"msst_keras.motion.prior", "msst_keras.motion.prior_files", "msst_keras.motion.regions"}
 
 
 def imported_modules(path):
@@ -150,6 +161,17 @@ def test_functions_of_tools_are_short():
                     assert length <= 30, f"{path}: {node.name} has {length} lines; jobs hold what is done"
 
 
+def test_no_room_is_a_fifth_of_the_house_and_files_are_short():
+    lengths = {path: len(path.read_text().splitlines()) for path in package_files()}
+    assert statistics.median(lengths.values()) <= 130
+    rooms = collections.Counter()
+    for path, length in lengths.items():
+        rooms[path.relative_to(PACKAGE).parts[0]] += length
+    assert len(rooms) > 15
+    room, length = rooms.most_common(1)[0]
+    assert length <= 0.2 * sum(lengths.values()), f"{room} is the largest room, of {length} lines; split it"
+
+
 def test_options_need_neither_tensorflow_nor_keras():
     modules = [module_of(path) for path in package_files() if path.name == "options.py"]
     assert len(modules) > 8
@@ -170,7 +192,7 @@ def test_no_module_imports_itself_in_the_end():
 
 def test_the_model_needs_keras_alone():
     for path in package_files():
-        if within(module_of(path), "msst_keras.model") or module_of(path) == "msst_keras.motion.prior":
+        if within(module_of(path), "msst_keras.model") or module_of(path) in KERAS_ALONE:
             found = {target.split(".")[0] for target, _ in imported_modules(path)}
             assert "tensorflow" not in found, path
 

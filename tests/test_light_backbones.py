@@ -13,7 +13,8 @@ from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.model.backbones import BACKBONES, output_strides
 from msst_keras.model.msst import build_msst, get_parts
 from msst_keras.motion.flow import FlowEstimator, FlowSettings
-from msst_keras.motion.prior import MotionPrior, load_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 from msst_keras.serving.export import export_saved_model
 from msst_keras.training import checkpoints, loop

@@ -16,7 +16,17 @@ from msst_keras.inference.options import CrfChoice, PredictOptions, RefineOption
 from msst_keras.jobs.options import AblateOptions, DemoOptions
 from msst_keras.model.options import ModelOptions
 from msst_keras.motion.options import TrainPriorOptions
-from msst_keras.options import Size, check_options, list_options, option, options_of, plain_values, write_flags
+from msst_keras.options import (
+    Size,
+    check_options,
+    list_options,
+    list_passed_over,
+    option,
+    options_of,
+    plain_values,
+    remembered_values,
+    write_flags,
+)
 from msst_keras.pipeline.options import ServeDataOptions
 from msst_keras.records.options import InspectRecordsOptions
 from msst_keras.serving.options import ExportOptions
@@ -104,6 +114,19 @@ def test_settings_of_the_crf_stand_in_place_of_the_presets():
     assert found == dataclasses.replace(CRF_PRESETS["tuned"], iterations=3, bilateral_srgb=4.0)
     with pytest.raises(ValueError, match="gaussian_sxy must be a positive number"):
         CrfChoice(gaussian_sxy=0).settings()
+
+
+def test_results_remember_what_they_depend_on_and_nothing_else():
+    options = PredictOptions(input=("a.mp4",), output_dir="maps", mirror=True, timeout=3.0)
+    remembered = remembered_values(options)
+    assert remembered["mirror"] is True
+    assert {"mirror", "crf", "frame_quality", "crf_preset", "crf_backend"} == set(remembered)
+    assert {"output_dir", "timeout", "input", "live"} <= set(list_passed_over(PredictOptions))
+    assert set(list_passed_over(EvaluateOptions)) == {
+        "predictions", "ground_truth", "output_dir", "overwrite", "compare", "num_workers"
+    }  # fmt: skip
+    assert set(list_passed_over(TrainPriorOptions)) == {"records", "val_records", "val_frames", "output"}
+    assert {"seed", "batch_size", "learning_rate", "image_sizes"}.isdisjoint(list_passed_over(TrainOptions))
 
 
 def test_a_network_is_described_as_runs_remember_it():

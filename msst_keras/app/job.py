@@ -22,7 +22,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from msst_keras.data import datasets, images, layouts
+from msst_keras.data import datasets, file_names, images
+from msst_keras.data.sequences import FileSequence
 from msst_keras.processes import start_python
 
 # The child's standard input ends when this process dies, however it dies. The child waits for that and then dies too.
@@ -64,8 +65,8 @@ class Job:
           ValueError: the name is not that of a video.
         """
         suffix = Path(title).suffix.lower()
-        if suffix not in layouts.VIDEO_SUFFIXES:
-            raise ValueError(f"expected a video ({', '.join(layouts.VIDEO_SUFFIXES)}), got '{Path(title).name}'")
+        if suffix not in file_names.VIDEO_SUFFIXES:
+            raise ValueError(f"expected a video ({', '.join(file_names.VIDEO_SUFFIXES)}), got '{Path(title).name}'")
         self.title, self.state, self.error = Path(title).name, "receiving", ""
         self.frame_rate, self.num_frames = 0.0, 0
         self._model, self._limits, self._refine = model, limits, refine
@@ -168,7 +169,7 @@ class Job:
             )  # fmt: skip
             return self._process
 
-    def _extract(self, sequence: datasets.Sequence, child: subprocess.Popen[bytes]) -> None:
+    def _extract(self, sequence: FileSequence, child: subprocess.Popen[bytes]) -> None:
         """Writes the frames while the child works. A frame that is too large, or one too many, ends both."""
         self.frame_path(0).parent.mkdir()
         try:

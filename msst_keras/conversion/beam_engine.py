@@ -14,7 +14,7 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from msst_keras.conversion.sources import NewShard, StoredShard
+from msst_keras.conversion.sources import Shard
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.conversion.workers import Worker
 from msst_keras.files import publish
@@ -26,7 +26,7 @@ _RESULTS_NAME = ".partial-beam-results.json"
 
 
 def make_shards(
-    shards: Sequence[NewShard | StoredShard], motion: MotionOptions, beam_args: Sequence[str], report: WorkReport
+    shards: Sequence[Shard], motion: MotionOptions, beam_args: Sequence[str], report: WorkReport
 ) -> list[dict]:
     """Makes shards in a Beam pipeline.
 
@@ -70,16 +70,18 @@ class _MakeShard(beam.DoFn):
 
     def __init__(self, motion: MotionOptions):
         self._motion = motion
-        self._worker = None
+        self._worker: Worker | None = None
 
-    def process(self, element: tuple) -> Iterator[list]:
+    def process(self, element: tuple[int, Shard]) -> Iterator[list]:
+        """Makes the shard of an element."""
         number, shard = element
         try:
-            if self._worker is None:
-                self._worker = Worker(self._motion)
-                self._worker.receive()  # "ready"
-            self._worker.send(shard)
-            while (message := self._worker.receive())[0] == "frame":
+            worker = self._worker
+            if worker is None:
+                worker = self._worker = Worker(self._motion)
+                worker.receive()  # "ready"
+            worker.send(shard)
+            while (message := worker.receive())[0] == "frame":
                 pass
             description, report = message[1]
             yield [number, None, [description, vars(report)]]
@@ -88,6 +90,7 @@ class _MakeShard(beam.DoFn):
             yield [number, type(error).__name__, str(error)]
 
     def teardown(self) -> None:
+        """Ends the worker."""
         if self._worker is not None:
             self._worker.stop()
             self._worker = None

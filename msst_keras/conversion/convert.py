@@ -1,4 +1,4 @@
-"""Sequences, flow and prior to record folders, and a new prior into existing ones.
+"""Sequences, flow and prior to record folders.
 
 A shard is made at a time in each worker and published by rename, then the manifest. Started again after any
 interruption, only the missing shards are made. The bytes depend on the input and the options alone, not on the engine,
@@ -11,24 +11,21 @@ import hashlib
 import heapq
 import itertools
 import json
-from collections.abc import Sequence
+from collections import abc
 from pathlib import Path
 
-from msst_keras.conversion import workers
-from msst_keras.conversion.options import ENGINES
-from msst_keras.conversion.sources import NewShard, StoredShard
+from msst_keras.conversion.engines import choose_engine, remove_files, run_engine
+from msst_keras.conversion.new_prior import NEW_PRIOR_NAME
+from msst_keras.conversion.sources import NewShard
 from msst_keras.conversion.work_report import WorkReport
-from msst_keras.data import datasets
-from msst_keras.files import DifferentSettingsError, compare_settings, hash_file, hash_folder, read_json, remember
+from msst_keras.data.sequences import Sequence
+from msst_keras.files import DifferentSettingsError, compare_settings, hash_folder, remember
 from msst_keras.locks import hold_folder
-from msst_keras.motion.flow import FROM_FILES
-from msst_keras.motion.prior import load_prior
-from msst_keras.motion.settings import UNTRAINED, MotionOptions, MotionSettings
-from msst_keras.progress import progress
+from msst_keras.motion.settings import MotionOptions
 from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.manifest import (
+    COMPUTED,
     MANIFEST_NAME,
-    check_motion,
     join_manifest,
     load_manifest,
     read_manifest,
@@ -36,16 +33,13 @@ from msst_keras.records.manifest import (
 )
 from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import shard_path
-from msst_keras.synthetic.stills import MovingStill
 
 # What a folder is being made into, as long as it is not whole.
 _PLAN_NAME = "plan.json"
-_NEW_PRIOR_NAME = "new_prior.json"
-_COMPUTED = ("num_frames", "num_labelled", "shards", "sequences")  # what a manifest says beside its plan
 
 
 def convert(
-    sequences: Sequence[datasets.Sequence],
+    sequences: abc.Sequence[Sequence],
     output_dir: str | Path,
     motion: MotionOptions,
     description: dict,
@@ -53,18 +47,18 @@ def convert(
     num_shards: int = 8,
     num_workers: int = 1,
     engine: str = "local",
-    beam_args: Sequence[str] = (),
+    beam_args: abc.Sequence[str] = (),
     report: WorkReport | None = None,
     overwrite: bool = False,
 ) -> dict:
     """Writes a record folder, or what is missing of it.
 
     Args:
-      sequences: of `datasets.find_sequences`.
+      sequences: what to convert, for example of `datasets.find_sequences`.
       output_dir: the folder; see `records.example`.
       motion: what is stored beside frames and masks.
       description: where the sequences come from ("dataset", "split", ...); goes into the manifest.
-      label_kind: of all masks, "fine" or "coarse" (section 3.3); `Sequence.coarse_paths` are coarse whatever it is.
+      label_kind: of all masks, "fine" or "coarse" (section 3.3); those of `read_coarse_label` are coarse anyhow.
       num_shards: at most one shard per sequence is made.
       num_workers: processes of the engine "local", at most one a shard.
       engine: one of ENGINES; both make the same bytes. "beam" is for clusters, see `beam_engine`.
@@ -90,7 +84,7 @@ def convert(
         raise ValueError(f"two sequences are called {', '.join(twice)}; convert them into folders of their own")
     if num_shards < 1:
         raise ValueError(f"num_shards must be at least 1, not {num_shards}")
-    run = _choose_engine(engine, num_workers, beam_args)
+    run = choose_engine(engine, num_workers, beam_args)
     output_dir = Path(output_dir)
     dealt = _deal(sequences, min(num_shards, len(sequences)))
     inputs = _hash_inputs(dealt, motion)
@@ -100,137 +94,20 @@ def convert(
     ]
     with hold_folder(output_dir):
         if not _is_done(output_dir, description, overwrite):
-            described = _make(run, shards, motion, output_dir, report or WorkReport())
+            described = run_engine(run, shards, motion, output_dir, report or WorkReport())
             write_manifest(output_dir, join_manifest(output_dir, described, description))
-        _remove(output_dir, _PLAN_NAME)
+        remove_files(output_dir, _PLAN_NAME)
         return read_manifest(output_dir)
 
 
-def add_prior(
-    folder: str | Path,
-    prior: str,
-    num_workers: int = 1,
-    engine: str = "local",
-    beam_args: Sequence[str] = (),
-    report: WorkReport | None = None,
-) -> dict:
-    """Replaces the prior of a record folder; frames, masks and flow stay, byte for byte.
-
-    The folder is then what `convert` makes of the same input with that prior. Flow is taken from the records, or made
-    again from their frames. While it goes on, and after an interruption, the folder has no manifest: old and new priors
-    are never read together. The same call then does the rest.
-
-    Args:
-      folder: of `convert`.
-      prior: MAGNITUDE, FLOW or a file of `msst train_prior`, whose flow settings must be the folder's.
-      num_workers, engine, beam_args, report: see `convert`.
-
-    Returns:
-      the manifest.
-
-    Raises:
-      FileNotFoundError: no whole record folder.
-      ValueError: flow of other settings; flow that came from files and is not stored; an unfinished change to another
-        prior; corrupt shards.
-      BlockingIOError, ChildProcessError: see `convert`.
-    """
-    run = _choose_engine(engine, num_workers, beam_args)
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected records of `msst make_records`")
-    with hold_folder(folder):
-        plan_path = folder / _NEW_PRIOR_NAME
-        old = read_json(plan_path, "make the records again")["old"] if plan_path.exists() else read_manifest(folder)
-        motion = _plan_prior(check_motion(old, folder), prior, folder)
-        if old.get("stills", {}).get("flow") == "exact" and not motion.store_flow:
-            raise ValueError(
-                f"{folder}: the exact flow of stills in motion is not stored; make the records again with --prior"
-            )
-        target = motion.to_dict()
-        if old["motion"] == target and not plan_path.exists():
-            return old
-        try:
-            remember(plan_path, {"motion": target, "old": old})
-        except DifferentSettingsError:
-            message = f"{folder}: another prior is half added; let that one end, or make the records again"
-            raise ValueError(message) from None
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)
-        lengths = [0] * len(old["shards"])
-        for entry in old["sequences"].values():
-            lengths[entry["shard"]] += len(entry["offsets"])
-        shards = [
-            StoredShard(folder / shard["name"], shard["sha256"], length)
-            for shard, length in zip(old["shards"], lengths, strict=True)
-        ]
-        described = _make(run, shards, motion, folder, report or WorkReport())
-        computed = ("format_version", *_COMPUTED)
-        description = {key: value for key, value in old.items() if key not in computed} | {"motion": target}
-        manifest = join_manifest(folder, described, description)
-        write_manifest(folder, manifest)
-        _remove(folder, _NEW_PRIOR_NAME)
-        return manifest
-
-
-def _plan_prior(stored: MotionSettings, prior: str, folder: Path) -> MotionOptions:
-    """What a folder is to hold whose motion was `stored`, with a new prior."""
-    flow, superpixels = stored.flow_settings, None
-    if prior not in UNTRAINED:
-        model = load_prior(prior)
-        superpixels = model.superpixel_settings
-        if model.flow_settings != flow:
-            raise ValueError(
-                f"{folder}: these records' flow is {flow}, but {prior} was trained on {model.flow_settings}; make the "
-                "records again with --prior, or train a prior on such flow"
-            )
-    if flow.method == FROM_FILES and not stored.flow_stored:
-        raise ValueError(f"{folder}: flow came from files and is not stored; make the records again with --flow_dir")
-    return MotionOptions(flow, superpixels, prior, stored.flow_stored)
-
-
-def _choose_engine(engine: str, num_workers: int, beam_args: Sequence[str]):
-    """A function (shards, motion, on_frame, report) -> what the manifest says of each shard."""
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not '{engine}'")
-    if num_workers < 1:
-        raise ValueError(f"num_workers must be at least 1, not {num_workers}")
-    if engine == "local":
-        return lambda shards, motion, *rest: workers.make_shards(shards, motion, num_workers, *rest)
-    try:
-        from msst_keras.conversion import beam_engine
-    except ImportError as error:
-        raise ValueError(
-            f"the engine beam needs Apache Beam ({error}); pip install 'msst-keras[beam]', or take the engine local"
-        ) from error
-    return lambda shards, motion, on_frame, report: beam_engine.make_shards(shards, motion, beam_args, report)
-
-
-def _make(run, shards: Sequence, motion: MotionOptions, folder: Path, report: WorkReport) -> list[dict]:
-    """Runs the engine under a progress bar; what an interrupted one leaves half-written is removed before and after."""
-    _remove(folder, ".partial-*")
-    # Whether a stored shard is done costs reading it: its worker will see.
-    total = sum(len(shard) for shard in shards if isinstance(shard, StoredShard) or not shard.is_made()) or None
-    bar = progress(iter(int, 1), total, f"{len(shards)} shards")  # endless: the workers' messages move it on
-    try:
-        next(bar)
-        return run(shards, motion, lambda: next(bar), report)
-    finally:
-        bar.close()
-        _remove(folder, ".partial-*")
-
-
-def _remove(folder: Path, pattern: str) -> None:
-    for path in folder.glob(pattern):
-        path.unlink(missing_ok=True)
-
-
-def _deal(sequences: Sequence[datasets.Sequence], num_shards: int) -> list[tuple[datasets.Sequence, ...]]:
+def _deal(sequences: abc.Sequence[Sequence], num_shards: int) -> list[tuple[Sequence, ...]]:
     """The sequences of each shard, in the order given.
 
     The longest first, each to the shard that has fewest frames so far: a shard is a worker's unit of work, and shards
     of one length end together. (Eight shards of 27 of DAVIS-2016's training sequences have 215 to 252 frames so; dealt
     in turn 175 to 316.)
     """
-    dealt = [[] for _ in range(num_shards)]
+    dealt: list[list[int]] = [[] for _ in range(num_shards)]
     loads = [(0, number) for number in range(num_shards)]
     for index in sorted(range(len(sequences)), key=lambda index: -len(sequences[index])):
         load, number = heapq.heappop(loads)
@@ -239,22 +116,14 @@ def _deal(sequences: Sequence[datasets.Sequence], num_shards: int) -> list[tuple
     return [tuple(sequences[index] for index in sorted(indices)) for indices in dealt]
 
 
-def _hash_inputs(dealt: Sequence[Sequence[datasets.Sequence]], motion: MotionOptions) -> str:
+def _hash_inputs(dealt: abc.Sequence[abc.Sequence[Sequence]], motion: MotionOptions) -> str:
     """A hash of all that the shards depend on: sequences, shard by shard, their frames and masks, by name and content.
 
     The content counts because people correct labels and encode videos again under the same names.
     """
     found = []
     for sequence in itertools.chain.from_iterable(dealt):
-        if isinstance(sequence, MovingStill):  # its distractors are other stills, each hashed in its turn
-            files, labels = [sequence.image_path], [{0: [sequence.mask_path]}]
-        else:
-            files = [sequence.video_path] if sequence.video_path else sequence.frame_paths
-            labels = [sequence.mask_paths, sequence.coarse_paths]
-        found.append([
-            sequence.name, sequence.frame_names, [hash_file(path) for path in files],
-            [{i: [[p.name, hash_file(p)] for p in paths] for i, paths in sorted(kind.items())} for kind in labels],
-        ])  # fmt: skip
+        found.append([sequence.name, sequence.frame_names, *sequence.describe_content()])
     given = [hash_folder(folder) for folder in (motion.flow_dir, motion.prior_dir) if folder]
     content = [list(map(len, dealt)), found, given]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -264,7 +133,7 @@ def _is_done(output_dir: Path, description: dict, overwrite: bool) -> bool:
     """Whether the folder holds all of these records; makes it ready to take them (or the missing ones) otherwise."""
     plan = {"format_version": FORMAT_VERSION, **description}
     plan_path, manifest_path = output_dir / _PLAN_NAME, output_dir / MANIFEST_NAME
-    if (output_dir / _NEW_PRIOR_NAME).exists():
+    if (output_dir / NEW_PRIOR_NAME).exists():
         raise ValueError(f"{output_dir}: a prior is half added to these records; run the same --add_prior to its end")
     is_ours = manifest_path.exists() or plan_path.exists()
     if not is_ours and any(path for path in output_dir.iterdir() if not path.name.startswith(".partial-")):
@@ -273,10 +142,10 @@ def _is_done(output_dir: Path, description: dict, overwrite: bool) -> bool:
         damaged = []
         if manifest_path.exists():
             manifest = load_manifest(output_dir)
-            compare_settings(manifest_path, plan, {key: manifest[key] for key in manifest if key not in _COMPUTED})
+            compare_settings(manifest_path, plan, {key: manifest[key] for key in manifest if key not in COMPUTED})
             damaged = _damaged_shards(output_dir, manifest)
             if not damaged:
-                _remove(output_dir, ".partial-*")
+                remove_files(output_dir, ".partial-*")
                 return True
         remember(plan_path, plan)
     except DifferentSettingsError as error:
@@ -287,7 +156,7 @@ def _is_done(output_dir: Path, description: dict, overwrite: bool) -> bool:
             ) from None
         # The manifest first: without it the rest is no record folder. The plan says whose the shards are.
         for pattern in (MANIFEST_NAME, "shard-*.tfrecord", _PLAN_NAME):
-            _remove(output_dir, pattern)
+            remove_files(output_dir, pattern)
         remember(plan_path, plan)
         return False
     for path in (*damaged, manifest_path):

@@ -41,7 +41,7 @@ class FlowOptions:
     )
     store_flow: bool = option("Store the flow as well; `msst train_prior` needs it.", False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -78,7 +78,7 @@ class StillOptions:
         high=1.0,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -126,5 +126,5 @@ class MakeRecordsOptions:
     motion: FlowOptions = options_of(FlowOptions)
     stills: StillOptions = options_of(StillOptions)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)

@@ -14,10 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.conversion.sources import Frame, NewShard, StoredShard
+from msst_keras.conversion.sources import Frame, Shard
 from msst_keras.conversion.work_report import WorkReport, peak_memory
 from msst_keras.data import flow_files, images
-from msst_keras.motion.prior import MotionPrior, make_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import make_prior
 from msst_keras.motion.prior_folds import load_folds
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import segment
@@ -40,9 +41,7 @@ class ShardMaker:
         self._needs_frames = prior is not None and prior.needs_frames
         self._predict = None if prior is None else _trace(prior, motion, self._needs_frames)
 
-    def make(
-        self, shard: NewShard | StoredShard, on_frame: Callable[[], None] = lambda: None
-    ) -> tuple[dict, WorkReport]:
+    def make(self, shard: Shard, on_frame: Callable[[], object] = lambda: None) -> tuple[dict, WorkReport]:
         """Makes a shard, unless it is there, and reads it back.
 
         Args:
@@ -63,10 +62,10 @@ class ShardMaker:
         report.peak_memory = peak_memory()
         return description, report
 
-    def _records(self, shard, report: WorkReport, on_frame) -> Iterator[FrameRecord]:
+    def _records(self, shard: Shard, report: WorkReport, on_frame: Callable[[], object]) -> Iterator[FrameRecord]:
         """The shard's records in order, holding only the frames whose flow is not known yet."""
         for frames, flows in shard.read(self._motion, self._needs_frames):
-            waiting = collections.deque()
+            waiting: collections.deque[Frame] = collections.deque()
             for frame in _measured(frames, report):
                 with report.measure("flow"):
                     known = flows.push(frame.image)
@@ -77,34 +76,47 @@ class ShardMaker:
                 known = flows.close()
             yield from self._finish(known, waiting, report, on_frame)
 
-    def _finish(self, flows: Iterable, waiting: collections.deque, report: WorkReport, on_frame):
+    def _finish(
+        self,
+        flows: Iterable[np.ndarray | None],
+        waiting: collections.deque[Frame],
+        report: WorkReport,
+        on_frame: Callable[[], object],
+    ) -> Iterator[FrameRecord]:
+        """The records of the frames whose flow has become known."""
         for flow in flows:
-            frame, changes = waiting.popleft(), {}
+            frame = waiting.popleft()
+            record = frame.record
             if self._folds:
-                self._folds.use(frame.record.sequence)
-            place = f"{frame.record.sequence}, frame {frame.record.name}"
+                self._folds.use(record.sequence)
+            place = f"{record.sequence}, frame {record.name}"
             if flow is not None and not np.isfinite(flow).all():
                 raise ValueError(f"{place}: its flow is not finite; choose another --flow method, or mend the files")
-            if self._predict:
-                prior = self._compute_prior(flow, frame.image, report, place)
+            prior = self._compute_prior(flow, frame.image, report, place)
             with report.measure("encode"):
                 if frame.mask is not None:
-                    changes["mask"] = images.encode_png(frame.mask.astype(np.uint8) * 255)
-                if self._predict:
-                    changes["prior"] = images.encode_png(prior)
-                if self._motion.store_flow and frame.record.flow is None:
-                    changes["flow"] = flow_files.encode_flow_png(flow)
-                yield dataclasses.replace(frame.record, **changes)  # goes on when the record is written: encoding too
+                    record = dataclasses.replace(record, mask=images.encode_png(frame.mask.astype(np.uint8) * 255))
+                if prior is not None:
+                    record = dataclasses.replace(record, prior=images.encode_png(prior))
+                if flow is not None and self._motion.store_flow and record.flow is None:
+                    record = dataclasses.replace(record, flow=flow_files.encode_flow_png(flow))
+                yield record  # goes on when the record is written: encoding too
             report.num_frames += 1
             on_frame()
 
-    def _compute_prior(self, flow: np.ndarray, image: np.ndarray | None, report: WorkReport, place: str) -> np.ndarray:
-        """uint8 (h, w), or (h, w, 3) of flow as an image."""
+    def _compute_prior(
+        self, flow: np.ndarray | None, image: np.ndarray | None, report: WorkReport, place: str
+    ) -> np.ndarray | None:
+        """uint8 (h, w), or (h, w, 3) of flow as an image; None if no prior is to be made."""
+        if self._predict is None:
+            return None
+        assert flow is not None, "a prior is made of flow, which `sources` then gives"
         inputs = {"flow": flow}
         if self._motion.superpixels:
             with report.measure("superpixels"):
                 inputs["superpixels"] = segment(flow, self._motion.superpixels)
         if self._needs_frames:
+            assert image is not None, "frames are kept for such a prior"
             inputs["frame"] = image
         with report.measure("prior"):
             output = self._predict({key: tf.constant(value[None]) for key, value in inputs.items()}).numpy()[0]
@@ -117,7 +129,9 @@ class ShardMaker:
             return levels[..., 0] if levels.shape[-1] == 1 else levels
 
 
-def _trace(prior: keras.Model, motion: MotionOptions, needs_frames: bool):
+def _trace(
+    prior: keras.Model, motion: MotionOptions, needs_frames: bool
+) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     """The prior as one graph for frames of every size, traced and run once."""
     size = motion.flow.motion_size
     inputs = {"flow": tf.TensorSpec((1, *size, 2))}

@@ -20,20 +20,33 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
 
 from msst_keras.processes import end_with_parent, start_python, use_one_thread
 from msst_keras.quiet_start import quiet_tensorflow
 
+if TYPE_CHECKING:  # these bring TensorFlow, for which a worker must be set up first
+    from msst_keras.conversion.sources import Shard
+    from msst_keras.conversion.work_report import WorkReport
+    from msst_keras.motion.settings import MotionOptions
 
-def make_shards(shards: Sequence, motion, num_workers: int, on_frame: Callable[[], None], report) -> list:
+
+def make_shards(
+    shards: Sequence[Shard],
+    motion: MotionOptions,
+    num_workers: int,
+    on_frame: Callable[[], object],
+    report: WorkReport,
+) -> list[dict]:
     """Makes shards in worker processes, the longest first, so that none is left alone with a long one at the end.
 
     Args:
-      shards: of `sources.NewShard` or `sources.StoredShard`.
-      motion: `motion.settings.MotionOptions`.
+      shards: what to make.
+      motion: what is stored in them.
       num_workers: processes, at most one a shard.
       on_frame: called for each frame that is written.
-      report: a `work_report.WorkReport`, filled in.
+      report: filled in.
 
     Returns:
       what the manifest says of each shard, in their order.
@@ -44,8 +57,10 @@ def make_shards(shards: Sequence, motion, num_workers: int, on_frame: Callable[[
       RuntimeError: a worker's program is at fault; with its traceback.
     """
     waiting = collections.deque(sorted(range(len(shards)), key=lambda number: -len(shards[number])))
-    done, busy, ready = {}, {}, []
-    workers = []
+    done: dict[int, dict] = {}
+    busy: dict[Any, Worker] = {}  # by connection
+    ready: list[float] = []
+    workers: list[Worker] = []
     try:
         for _ in range(min(num_workers, len(shards))):
             workers.append(Worker(motion))
@@ -79,13 +94,16 @@ class Worker:
 
     Attributes:
       connection: its end here; readable when it has something to say.
-      shard: the number of the shard that it makes.
+      shard: the number of the shard that it makes; -1 before the first.
     """
 
-    def __init__(self, motion):
+    connection: Connection
+    shard: int
+
+    def __init__(self, motion: MotionOptions):
         """Starts the process; it says "ready" when it has loaded the prior."""
         self.connection, theirs = multiprocessing.Pipe()
-        self.shard = None
+        self.shard = -1
         program = f"from msst_keras.conversion import workers; workers.serve({theirs.fileno()})"
         with _interrupts_held_back():
             self._process = start_python(
@@ -94,7 +112,7 @@ class Worker:
         theirs.close()
         self.send(motion)
 
-    def send(self, message) -> None:
+    def send(self, message: MotionOptions | Shard) -> None:
         """Sends the motion options, then one shard after the other."""
         with contextlib.suppress(ConnectionError):  # it has died; `receive` says so
             self.connection.send(message)
@@ -139,17 +157,20 @@ def serve(descriptor: int) -> None:
             connection.send(("done", maker.make(shard, lambda: connection.send(("frame", None)))))
     except (EOFError, ConnectionError):  # the parent is gone
         os._exit(1)
-    except (ValueError, OSError, MemoryError) as error:
-        # Of a kind that can be pickled: what libraries raise may not be.
-        kinds = (FileNotFoundError, OSError, ValueError, MemoryError)
-        kind = next(kind for kind in kinds if isinstance(error, kind))
-        named = isinstance(error, OSError) and error.errno is not None  # a full disk: the parent words it
-        connection.send(("failed", OSError(error.errno, error.strerror, error.filename) if named else kind(str(error))))
     except BaseException as error:
-        if "OpError" in [kind.__name__ for kind in type(error).__mro__]:  # TensorFlow's: no memory, a disk that fails
-            connection.send(("failed", OSError(error.message.splitlines()[0])))
-            return
-        connection.send(("failed", RuntimeError(f"in a worker:\n{traceback.format_exc()}")))
+        connection.send(("failed", _plain_error(error)))
+
+
+def _plain_error(error: BaseException) -> Exception:
+    """An error of a kind that can be pickled, as what libraries raise may not be."""
+    if isinstance(error, OSError) and error.errno is not None:  # a full disk: the parent words it
+        return OSError(error.errno, error.strerror, error.filename)
+    for kind in (FileNotFoundError, OSError, ValueError, MemoryError):
+        if isinstance(error, kind):
+            return kind(str(error))
+    if "OpError" in [kind.__name__ for kind in type(error).__mro__]:  # TensorFlow's: no memory, a disk that fails
+        return OSError(str(getattr(error, "message", error)).splitlines()[0])
+    return RuntimeError(f"in a worker:\n{traceback.format_exc()}")
 
 
 @contextlib.contextmanager

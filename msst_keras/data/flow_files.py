@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from msst_keras.data import images
+from msst_keras.data import image_files
 from msst_keras.files import publish
 
 FLOW_STEP = 1 / 16  # pixels; half the bytes of 1/64 px, and far below what any flow method errs by
@@ -54,11 +54,11 @@ def decode_flow_png(encoded: bytes, name: str) -> np.ndarray:
     Raises:
       ValueError: truncated, damaged, or not such a file; names `name`.
     """
-    if encoded[:8] != images.PNG_SIGNATURE or encoded[24:26] != b"\x10\x02":
+    if encoded[:8] != image_files.PNG_SIGNATURE or encoded[24:26] != b"\x10\x02":
         raise ValueError(f"{name}: a flow PNG has 16 bits and three channels; this file is none")
     width, height = struct.unpack(">II", encoded[16:24])
-    images.check_size(width, height, name)
-    images.check_png(encoded, name)
+    image_files.check_size(width, height, name)
+    image_files.check_png(encoded, name)
     channels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if channels is None:
         raise ValueError(f"{name}: cut off or damaged; make the file again")
@@ -79,7 +79,7 @@ def read_flow(path: str | Path) -> np.ndarray:
       FileNotFoundError: no such file.
       ValueError: another suffix, or a file that is damaged or of another format.
     """
-    encoded = images.read_file(path)
+    encoded = image_files.read_file(path)
     if _flow_suffix(path) == ".png":
         return decode_flow_png(encoded, str(path))
     width, height = struct.unpack("<ii", encoded[4:12]) if len(encoded) >= 12 else (0, 0)
@@ -158,15 +158,21 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / f"{name}.flo", folder / f"{name}.png") if path.is_file()), None)
 
 
-def _fit(flow: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
-    if np.isnan(flow).any():
-        raise ValueError(f"{path}: {np.isnan(flow).any(axis=2).sum()} vectors are unknown; fill them in")
+def fit_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Flow of another size: (H, W, 2) float32, x then y, pixels -> (h, w, 2), in pixels of that size, rounded."""
     height, width = flow.shape[:2]
     if (height, width) != size:
         shrinks = size[0] <= height and size[1] <= width
         flow = cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        flow = flow * np.float32([size[1] / width, size[0] / height])
+        flow = flow * np.array([size[1] / width, size[0] / height], np.float32)
+    return round_flow(flow)
+
+
+def _fit(flow: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
+    if np.isnan(flow).any():
+        raise ValueError(f"{path}: {np.isnan(flow).any(axis=2).sum()} vectors are unknown; fill them in")
+    flow = fit_flow(flow, size)
     longest = np.abs(flow).max()
     if longest >= MAX_FLOW:
         raise ValueError(f"{path}: flow of {longest:g} px, expected less than {MAX_FLOW:g}; make it again")
-    return round_flow(flow)
+    return flow

@@ -7,11 +7,11 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from msst_keras.data import layouts
-from msst_keras.data.datasets import Sequence
+from msst_keras.data import file_names
+from msst_keras.data.sequences import FileSequence
 
 
-def pair_labels(sequence: Sequence, folder: Path) -> dict[int, tuple[Path, ...]]:
+def pair_labels(sequence: FileSequence, folder: Path) -> dict[int, tuple[Path, ...]]:
     """Frame index -> the label in `folder` that has the frame's name.
 
     Raises:
@@ -19,28 +19,28 @@ def pair_labels(sequence: Sequence, folder: Path) -> dict[int, tuple[Path, ...]]
       ValueError: a label without its frame.
     """
     indices = {unicodedata.normalize("NFC", name): index for index, name in enumerate(sequence.frame_names)}
-    paths = layouts.list_images(folder)
+    paths = file_names.list_images(folder)
     for path in paths:
-        if layouts.plain_name(path) not in indices:
+        if file_names.plain_name(path) not in indices:
             raise ValueError(f"{path}: a label without its frame; sequence '{sequence.name}' has no '{path.stem}'")
-    return {indices[layouts.plain_name(path)]: (path,) for path in paths}
+    return {indices[file_names.plain_name(path)]: (path,) for path in paths}
 
 
-def find_folders(sequences: Iterable[Sequence], labels_dir: str | Path) -> dict[str, Path]:
-    """Sequence -> the folder of its labels, of the sequences that have one.
+def find_folders(sequences: Iterable[FileSequence], labels_dir: str | Path) -> dict[str, Path]:
+    """FileSequence -> the folder of its labels, of the sequences that have one.
 
     Raises:
       FileNotFoundError: no such folder.
       ValueError: there are labels for none of the sequences.
     """
     names = {sequence.name for sequence in sequences}
-    folders = {path.name: path for path in layouts.subfolders(Path(labels_dir)) if path.name in names}
+    folders = {path.name: path for path in file_names.subfolders(Path(labels_dir)) if path.name in names}
     if not folders:
         raise ValueError(f"{labels_dir}: no labels of any of the sequences; expected SEQUENCE/FRAME.png")
     return folders
 
 
-def add_masks(sequences: Iterable[Sequence], masks_dir: str | Path) -> list[Sequence]:
+def add_masks(sequences: Iterable[FileSequence], masks_dir: str | Path) -> list[FileSequence]:
     """Gives sequences without masks those of MASKS_DIR/SEQUENCE/FRAME.png, where what is not black is the object.
 
     Raises:
@@ -62,7 +62,7 @@ def add_masks(sequences: Iterable[Sequence], masks_dir: str | Path) -> list[Sequ
     return added
 
 
-def add_coarse_labels(sequences: Iterable[Sequence], labels_dir: str | Path) -> list[Sequence]:
+def add_coarse_labels(sequences: Iterable[FileSequence], labels_dir: str | Path) -> list[FileSequence]:
     """Gives the frames that have no mask the coarse labels (section 3.3) of LABELS_DIR/SEQUENCE/FRAME.png.
 
     A frame that has a mask keeps it alone.

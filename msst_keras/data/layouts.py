@@ -25,26 +25,14 @@ A dataset of videos is added here: its tree above, a function that finds its seq
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import os
-import re
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".mts", ".m2ts", ".vob", ".dv",
-    ".flv", ".3gp", ".ogv", ".mxf", ".gif", ".h264", ".hevc",
-)  # fmt: skip
-# Texts and tables that lie beside frames.
-_TEXTS = (
-    ".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log", ".db", ".ini", ".mat", ".dat",
-)  # fmt: skip
+from msst_keras.data.file_names import VIDEO_SUFFIXES, list_images, plain_name, subfolders
+from msst_keras.data.frame_numbers import by_number, read_number
+
 SPLITS = ("train", "val", "all")
-# What a NAS, a Mac or Windows puts into every folder, with copies of what lies beside it.
-_SYSTEM_FOLDERS = ("@eadir", "#recycle", "__macosx", "$recycle.bin", "system volume information", "lost+found")
 
 _STILLS_FOLDERS = (
     ("image", "mask"),
@@ -62,10 +50,6 @@ _DAVIS_SPLITS = {
         drift-straight goat horsejump-high kite-surf libby motocross-jump paragliding-launch parkour scooter-black
         soapbox""",
 }
-
-# Control characters, line and paragraph separators, what overrides the direction of text, and the halves of characters
-# that stand for bytes which are no UTF-8.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,20 +188,20 @@ def pair_masks(place: Place, needs_frames: bool = True) -> tuple[tuple[Path, ...
       ValueError: no frame, no mask where one is expected, a mask without its frame, or names whose order is not clear.
     """
     stands_in = not needs_frames and not (place.frames_dir.is_dir() and list_images(place.frames_dir))
-    frames = _by_number(list_images(place.mask_dirs[0] if stands_in else place.frames_dir))
+    frames = by_number(list_images(place.mask_dirs[0] if stands_in else place.frames_dir))
     if not frames:
         raise ValueError(f"{place.frames_dir}: no frames here; expected image files")
     index = {number: i for i, number in enumerate(frames)}
-    masks = collections.defaultdict(tuple)
+    masks: dict[int, tuple[Path, ...]] = {}
     for mask_dir in place.mask_dirs:
         files = list_images(mask_dir)
-        for number, path in _by_number(_prefer_ppm(files) if place.mask_rule == "fbms" else files).items():
+        for number, path in by_number(_prefer_ppm(files) if place.mask_rule == "fbms" else files).items():
             if number not in index:
                 raise ValueError(f"{path}: a mask without its frame; {place.frames_dir} has none of number {number}")
-            masks[index[number]] += (path,)
+            masks[index[number]] = (*masks.get(index[number], ()), path)
     if place.mask_dirs and not masks:
         raise ValueError(f"{place.mask_dirs[0]}: no masks here; frames without any are the dataset 'folder'")
-    return tuple(frames.values()), dict(masks)
+    return tuple(frames.values()), masks
 
 
 def pair_stills(root: Path) -> list[tuple[Path, Path]]:
@@ -238,48 +222,6 @@ def pair_stills(root: Path) -> list[tuple[Path, Path]]:
     return [(path, masks[plain_name(path)]) for path in stills]
 
 
-def _by_number(paths: list[Path]) -> dict[int, Path]:
-    """Number -> file, in ascending order, which must be the order of the names too.
-
-    Where all names end with one number (PXL_20240501_12.jpg, PXL_20240502_12.jpg) the one that differs is meant.
-    """
-    numbers = {}
-    last, column = None, _varying_number(paths)
-    for path in sorted(paths, key=_natural_key):
-        number = _number(path, column)
-        if number in numbers:
-            raise ValueError(f"{path}: the number {number} is that of {numbers[number].name} too; one file a number")
-        if last is not None and number < last:
-            raise ValueError(
-                f"{path}: the last number in this name is smaller than in {numbers[last].name}, which comes before it; "
-                "the last number must be the frame's"
-            )
-        numbers[number], last = path, number
-    return numbers
-
-
-def _number(path: Path, column: int = -1) -> int:
-    found = re.findall("[0-9]+", path.stem)
-    if not found:
-        raise ValueError(f"{path}: no number in this name; frames and masks are ordered and paired by number")
-    return int(found[column])
-
-
-def _varying_number(paths: list[Path]) -> int:
-    """Which of the numbers in these names counts: the last, or the only one that differs if the last is always one."""
-    found = [re.findall("[0-9]+", path.stem) for path in paths]
-    if len(paths) < 2 or len({len(numbers) for numbers in found}) > 1:
-        return -1
-    varying = [column for column in range(len(found[0])) if len({numbers[column] for numbers in found}) > 1]
-    return varying[0] if len(varying) == 1 else -1
-
-
-def _natural_key(path: Path) -> list[str | int]:
-    """Text and numbers of a name in turn, so that 2 comes before 10."""
-    parts = re.split("([0-9]+)", path.stem)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
-
-
 def _prefer_ppm(paths: list[Path]) -> list[Path]:
     """The FBMS masks among `paths`: no probability maps (..._PROB_gt.ppm), and nothing of a number that has a .ppm.
 
@@ -287,111 +229,5 @@ def _prefer_ppm(paths: list[Path]) -> list[Path]:
     """
     paths = [path for path in paths if "PROB" not in path.stem]
     ppm = [path for path in paths if path.suffix.lower() == ".ppm"]
-    numbers = {_number(path) for path in ppm}
-    return ppm + [path for path in paths if _number(path) not in numbers]
-
-
-def list_videos(root: Path) -> list[Path]:
-    """The video files in a folder, or the file itself."""
-    if root.is_file():
-        return [root]
-    return [path for path in _visible(root) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
-
-
-def describe_left_out(folder: Path, suffixes: tuple[str, ...]) -> str:
-    """A sentence about the files in a folder that are not of these kinds; empty where there is none.
-
-    Texts and tables that lie beside data (notes.txt, README.md) are nobody's frames.
-    """
-    left = [path for path in _visible(folder) if path.is_file() and path.suffix.lower() not in (*suffixes, *_TEXTS)]
-    if not left:
-        return ""
-    kinds = ", ".join(sorted({path.suffix.lower() or "without suffix" for path in left}))
-    return f"{printable(folder)}: {len(left)} files of other kinds are left out ({kinds}), such as {left[0].name}"
-
-
-def describe_gaps(frame_paths: tuple[Path, ...]) -> str:
-    """A sentence about numbers that are missing among a sequence's frames; empty where they follow one another.
-
-    Where all numbers lie equally far apart (every tenth frame of a video) none is missing.
-    """
-    numbers = list(_by_number(list(frame_paths)))
-    steps = [following - number for number, following in zip(numbers, numbers[1:], strict=False)]
-    step = min(steps, default=1)
-    gaps = [index for index, found in enumerate(steps) if found != step]
-    if not gaps:
-        return ""
-    first = gaps[0]
-    return (
-        f"{printable(frame_paths[0].parent)}: frames are missing in {len(gaps)} places, the first between "
-        f"{frame_paths[first].name} and {frame_paths[first + 1].name}; what moved there counts as one step"
-    )
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The image files in a folder, sorted by name; files of other kinds and hidden ones (._1.jpg) do not count.
-
-    Raises:
-      FileNotFoundError: no such folder, or a link in it that leads nowhere.
-      ValueError: something of an image file's name that is no file, or a name that cannot be printed.
-    """
-    paths = [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-    for path in paths:
-        if not path.is_file():  # left out, it would be a frame that nobody misses
-            raise ValueError(f"{path}: expected an image file by its name, found none behind it; rename or remove it")
-    return paths
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, hidden ones left out."""
-    return [path for path in _visible(folder) if path.is_dir()]
-
-
-def _visible(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    paths = sorted(path for path in folder.iterdir() if not _is_system(path))
-    for path in paths:
-        check_name(path)
-        if path.is_symlink() and not os.path.exists(path):  # a loop too
-            raise FileNotFoundError(f"{printable(path)}: a link that leads nowhere; mend or remove it")
-    return paths
-
-
-def _is_system(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS
-
-
-def check_name(path: Path) -> None:
-    """Raises ValueError if a name has a character that would steer a terminal or break a line, or bytes of no text."""
-    if printable(path.name) != path.name:
-        raise ValueError(
-            f"{printable(path)}: this name holds control characters, or bytes that are no UTF-8; rename it"
-        )
-
-
-def plain_name(path: Path) -> str:
-    """The stem of a file, its letters composed: a Mac's file systems take accents apart, others do not."""
-    return unicodedata.normalize("NFC", path.stem)
-
-
-def find_named(folder: Path, name: str) -> Path:
-    """The entry of a folder that has this name, or else one that has it in other code points (see `plain_name`)."""
-    path = folder / name
-    if name.isascii() or path.exists() or not folder.is_dir():
-        return path
-    wanted = unicodedata.normalize("NFC", name)
-    return next((each for each in folder.iterdir() if unicodedata.normalize("NFC", each.name) == wanted), path)
-
-
-def printable(text: str | Path) -> str:
-    """A name as it is, but for control characters and bytes that are no text, which are escaped.
-
-    Spaces of every kind, joiners and letters of every script stay: systems put them into names by themselves. What
-    turns the direction of the text that follows is escaped too.
-    """
-    return "".join(_escaped(character) if _CONTROL.match(character) else character for character in str(text))
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode()
+    numbers = {read_number(path) for path in ppm}
+    return ppm + [path for path in paths if read_number(path) not in numbers]

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from msst_keras.data import images, video_files
+from msst_keras.data import image_files, video_files
 
 # Packets that are counted before a video's length is estimated from its duration: ten minutes, a fifth of a second.
 _MAX_COUNTED = 20_000
@@ -84,7 +84,7 @@ def read_video(path: str | Path) -> Iterator[VideoFrame]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: no video, a playlist, a file that is cut off or damaged, or frames of more than images.MAX_PIXELS.
+      ValueError: no video, a playlist, a file that is cut off or damaged, or frames that are too large.
     """
     with _open(path) as container:
         stream = _video_stream(container, path)
@@ -102,7 +102,8 @@ class _Clock:
 
     def __init__(self, stream: av.VideoStream):
         self._step = float(1 / _nominal_rate(stream))
-        self._offset, self._last = None, -self._step
+        self._offset: float | None = None
+        self._last = -self._step
 
     def tell(self, frame: av.VideoFrame) -> float:
         expected, time = self._last + self._step, frame.time
@@ -120,11 +121,14 @@ class _Painter:
 
     def __init__(self, path: str | Path):
         self._path = path
-        self._graph, self._key, self._size = None, None, None
-        self._waiting, self._ready = collections.deque(), collections.deque()
+        self._graph: av.filter.Graph | None = None
+        self._key: tuple[str, int, int, bool] | None = None
+        self._size: tuple[int, int] | None = None
+        self._waiting: collections.deque[tuple[float, np.ndarray]] = collections.deque()
+        self._ready: collections.deque[VideoFrame] = collections.deque()
 
     def push(self, frame: av.VideoFrame, seconds: float) -> None:
-        images.check_size(frame.width, frame.height, str(self._path))
+        image_files.check_size(frame.width, frame.height, str(self._path))
         is_interlaced = frame.interlaced_frame or bool(self._key and self._key[-1])  # the filter looks at each itself
         key = (frame.format.name, frame.width, frame.height, is_interlaced)
         if key != self._key:
@@ -132,8 +136,9 @@ class _Painter:
             self._size = self._size or (frame.width, frame.height)
             self._graph, self._key = _make_graph(frame, self._size, is_interlaced), key
         self._waiting.append((seconds, _display_matrix(frame)))
+        assert self._graph is not None, "made with the key"
         self._graph.push(frame)
-        self._pull()
+        self._pull(self._graph)
 
     def end(self) -> None:
         self._drain()
@@ -145,14 +150,14 @@ class _Painter:
     def _drain(self) -> None:
         if self._graph:
             self._graph.push(None)
-            self._pull()
+            self._pull(self._graph)
         if self._waiting:
             raise ValueError(f"{self._path}: {len(self._waiting)} frames cannot be converted; encode the video again")
 
-    def _pull(self) -> None:
+    def _pull(self, graph: av.filter.Graph) -> None:
         while self._waiting:
             try:
-                picture = self._graph.pull()
+                picture = graph.pull()
             except (av.BlockingIOError, av.EOFError):
                 return
             seconds, matrix = self._waiting.popleft()
@@ -202,7 +207,7 @@ def _show(image: np.ndarray, matrix: np.ndarray, path: str | Path) -> np.ndarray
 
 def _open(path: str | Path) -> av.container.InputContainer:
     video_files.check_whole(path)
-    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(images.MAX_PIXELS)}
+    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(image_files.MAX_PIXELS)}
     try:
         return av.open("file:" + os.path.abspath(path), options=options)
     except av.FFmpegError as error:
@@ -218,7 +223,7 @@ def _video_stream(container: av.container.InputContainer, path: str | Path) -> a
     stream = container.streams.best("video")
     if stream is None or stream.codec_context is None or stream.disposition & av.stream.Disposition.attached_pic:
         raise ValueError(f"{path}: holds no video that can be decoded; encode it again")
-    images.check_size(stream.width, stream.height, str(path))
+    image_files.check_size(stream.width, stream.height, str(path))
     stream.thread_type = "AUTO"
     return stream
 
@@ -229,7 +234,8 @@ def _decode(
     """Yields the decoded frames. What lies before the first key frame cannot be decoded and is left out."""
     count, packets = 0, container.demux(stream)
     while True:
-        packet, frames = None, []
+        packet = None
+        frames: list[av.VideoFrame] = []
         try:
             packet = next(packets, None)
             frames = packet.decode() if packet else []

@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 
 from msst_keras.data import images
-from msst_keras.data.datasets import Sequence
-from msst_keras.data.layouts import find_named, subfolders
+from msst_keras.data.file_names import find_named, subfolders
+from msst_keras.data.sequences import FileSequence
 from msst_keras.evaluation.pairing import pair_maps
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.stability import flicker
-from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 
 # Suffixes of image files. Maps are .png; a map of another kind is an error.
 _OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".exr", ".npy")
@@ -36,7 +37,7 @@ class MapReader:
       has_frames: Whether the sequences have frames; else their masks stand for them.
     """
 
-    sequences: Mapping[str, Sequence]
+    sequences: Mapping[str, FileSequence]
     folders: Mapping[str, Path]
     flat: bool = False
     baselines: tuple[str, ...] = ()
@@ -168,7 +169,7 @@ class MapReader:
 
 
 def _composed(names: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Names with their letters composed (see `layouts.plain_name`)."""
+    """Names with their letters composed (see `file_names.plain_name`)."""
     return {
         unicodedata.normalize("NFC", name): [unicodedata.normalize("NFC", each) for each in found]
         for name, found in names.items()

@@ -1,98 +1,20 @@
 """The metrics of salient object detection, for one map and its mask, and their mean over any number of such pairs.
 
-A map has 8 bits here, like the file it is published as. So one histogram of its levels, split by the mask and by the
-four quadrants of the S-measure, holds everything that the metrics need, but for the weighted F-measure. Counts are
-integers, so that sums are exact, and a threshold that falls on a level selects it, however the machine rounds.
+All but the weighted F-measure are made of `pixel_counts.PixelCounts`.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
-NUM_LEVELS = 256
+from msst_keras.evaluation.pixel_counts import EPSILON, PixelCounts, count_pixels
+from msst_keras.evaluation.weighted_f import weighted_f_measure
+
 BETA_SQUARED = 0.3
-# The epsilon that the published codes add to denominators.
-EPSILON = sys.float_info.epsilon
-
-
-@dataclass(frozen=True)
-class PixelCounts:
-    """How many pixels of a pair have each level.
-
-    Attributes:
-      counts: (4, 2, 256) int64: quadrant (left top, right top, left bottom, right bottom), mask (outside, inside),
-        level. The first quadrant ends with the pixel of the mask's centroid; others may be empty.
-      low: The level whose value is 0.
-      span: How many levels lie between value 0 and value 1, so that the value of a level is (level - low) / span.
-    """
-
-    counts: np.ndarray
-    low: int
-    span: int
-
-    @property
-    def values(self) -> np.ndarray:
-        """The value of each level, times `span`: (256,) int64."""
-        return np.arange(NUM_LEVELS) - self.low
-
-    def by_threshold(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns two (256,) int64: mask pixels, and other pixels, with 255 * value >= t for t = 0..255."""
-        binned = self.counts.sum(axis=0)
-        if self.span != NUM_LEVELS - 1:
-            # This is computed in floating point and in the order of MATLAB's mapminmax(im2double(map)), so that a value
-            # that should be an integer falls into the same bin as in the published toolboxes.
-            value = np.arange(NUM_LEVELS) / 255
-            value = (value - value[self.low]) / (value[self.low + self.span] - value[self.low])
-            levels = (np.clip(value, 0, 1) * 255).astype(int)
-            binned = np.stack([np.bincount(levels, row, NUM_LEVELS) for row in binned]).astype(np.int64)
-        outside, inside = binned[:, ::-1].cumsum(axis=1)[:, ::-1]
-        return inside, outside
-
-    def above_adaptive_threshold(self) -> tuple[int, int]:
-        """Returns how many mask pixels, and other pixels, have value >= min(1, 2 * mean of the map)."""
-        outside, inside = self.counts.sum(axis=0)
-        count, total = (outside + inside).sum(), (outside + inside) @ self.values
-        selected = self.values * count >= min(2 * total, self.span * count)
-        return int(inside[selected].sum()), int(outside[selected].sum())
-
-    def moments(self) -> list[list[tuple[int, int, int]]]:
-        """Returns, per quadrant, outside and inside the mask: number of pixels, sum and sum of squares of `values`."""
-        return (self.counts @ np.stack([self.values**0, self.values, self.values**2], axis=1)).tolist()
-
-
-def count_pixels(saliency: np.ndarray, mask: np.ndarray, min_max: bool = False, half_up: bool = False) -> PixelCounts:
-    """Counts the levels of a map inside and outside a mask.
-
-    Args:
-      saliency: (H, W) uint8 map, 255 = salient.
-      mask: (H, W) bool, true = object.
-      min_max: Whether the map's lowest level becomes 0 and its highest 1. A constant map is left as it is, as MATLAB's
-        mapminmax does.
-      half_up: How the centroid of the mask, where the quadrants of the S-measure meet, is rounded if it is half-way
-        between two pixels: up, as MATLAB's round does, or to the even index, as NumPy and PySODMetrics do.
-    """
-    height, width = mask.shape
-    num_rows, num_columns = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
-    area = max(num_rows.sum(), 1)
-    # The centroid belongs to the left top quadrant: MATLAB's 1:X includes X.
-    to_pixel = (lambda x: np.floor(x + 0.5)) if half_up else np.round
-    row = int(to_pixel(num_rows @ np.arange(height) / area)) + 1
-    column = int(to_pixel(num_columns @ np.arange(width) / area)) + 1
-    codes = np.where(mask, np.uint16(NUM_LEVELS), np.uint16(0)) | saliency
-    quadrants = codes[:row, :column], codes[:row, column:], codes[row:, :column], codes[row:, column:]
-    counts = np.stack([np.bincount(part.ravel(), minlength=2 * NUM_LEVELS) for part in quadrants])
-    low, span = 0, NUM_LEVELS - 1
-    if min_max:
-        levels = np.flatnonzero(counts.reshape(-1, NUM_LEVELS).any(axis=0))
-        if levels[0] != levels[-1]:
-            low, span = int(levels[0]), int(levels[-1] - levels[0])
-    return PixelCounts(counts.reshape(4, 2, NUM_LEVELS), low, span)
 
 
 def mean_absolute_error(pixels: PixelCounts) -> float:
@@ -219,84 +141,6 @@ def _enhanced_alignment(pixels: PixelCounts, inside: np.ndarray | int, outside: 
             alignment = 2 * a * b / (a * a + b * b + EPSILON)
             total = total + count * (alignment + 1) ** 2 / 4
     return total / (area - 1 + EPSILON)
-
-
-# Where to look for the nearest mask pixel of a pixel that the 7x7 window of the weighted F-measure reaches. The nearest
-# comes first, and of equally near ones the one furthest left, then furthest up, as SciPy's transform gives it.
-_REACH, _WINDOW = 4, 3
-_NEAREST = sorted(
-    ((x, y) for x in range(-_REACH, _REACH + 1) for y in range(-_REACH, _REACH + 1) if 0 < x * x + y * y <= 18),
-    key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, offset),
-)
-_GAUSSIAN = np.exp(-(np.arange(-_WINDOW, _WINDOW + 1) ** 2) / (2 * 5.0**2))
-_GAUSSIAN /= _GAUSSIAN.sum()
-
-
-def weighted_f_measure(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCounts, beta_squared: float = 1.0) -> float:
-    """Returns the weighted F-measure (Margolin et al., How to Evaluate Foreground Maps?, CVPR 2014).
-
-    Errors inside the mask count less where their neighbours err less. (The neighbours are those of a 7x7 Gaussian of
-    sigma 5; a neighbour outside the mask has the error of its nearest mask pixel.) Errors outside weigh
-    2 - 2^(-d / 5) at distance d from the mask. An empty mask scores 0; a full mask has precision 1. An all-black map
-    scores 0 if the object is 3 pixels or more from the frame's edge; nearer to the edge the published filter sees no
-    error beyond the frame and lets errors count less.
-
-    Args:
-      saliency: (H, W) uint8 map.
-      mask: (H, W) bool.
-      pixels: What `count_pixels` gave for the two.
-      beta_squared: Weight of precision; 1 as published.
-    """
-    area = int(pixels.counts[:, 1].sum())
-    if area == 0:
-        return 0.0
-    error_inside = _eased_error_inside(saliency, mask, pixels) / pixels.span
-    error_outside = _weighted_error_outside(saliency, mask, pixels) / pixels.span
-    recall = 1 - error_inside / area
-    precision = (area - error_inside) / (area - error_inside + error_outside + EPSILON)
-    return (1 + beta_squared) * recall * precision / (recall + beta_squared * precision + EPSILON)
-
-
-def _eased_error_inside(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCounts) -> float:
-    """Returns the sum over the mask of min(error, smoothed error), times `span`."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    # Only the object's box is needed, with a border wide enough for the window and for the search from its corners.
-    border = _REACH + _WINDOW
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    inside = np.pad(mask[box], border)
-    error = np.zeros(inside.shape)
-    np.subtract(pixels.low + pixels.span, np.pad(saliency[box], border), out=error, where=inside)
-    reached = cv2.dilate(inside.view(np.uint8), np.ones((2 * _WINDOW + 1,) * 2, np.uint8)).view(bool) & ~inside
-    # Beyond the frame the smoothed image is 0.
-    top, left = border - rows[0], border - columns[0]
-    reached[: max(top, 0)], reached[:, : max(left, 0)] = False, False
-    reached[max(top + mask.shape[0], 0) :], reached[:, max(left + mask.shape[1], 0) :] = False, False
-    flat_error, flat_inside, pending = error.ravel(), inside.ravel(), np.flatnonzero(reached)
-    for x, y in _NEAREST:
-        nearest = pending + (y * inside.shape[1] + x)
-        found = flat_inside[nearest]
-        flat_error[pending[found]] = flat_error[nearest[found]]
-        pending = pending[~found]
-    smoothed = cv2.sepFilter2D(error, cv2.CV_64F, _GAUSSIAN, _GAUSSIAN, borderType=cv2.BORDER_CONSTANT)
-    return float(np.minimum(error, smoothed).sum(where=inside))
-
-
-def _weighted_error_outside(saliency: np.ndarray, mask: np.ndarray, pixels: PixelCounts) -> float:
-    """Returns the sum outside the mask of value * (2 - 2^(-distance / 5)), times `span`."""
-    # The box holds the mask and every error: outside it nothing has to be weighed, and distances inside it are right.
-    concerned = (saliency > pixels.low) | mask
-    rows, columns = np.flatnonzero(concerned.any(axis=1)), np.flatnonzero(concerned.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    saliency, mask = saliency[box], mask[box]
-    distance = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # The last bits of OpenCV's distances depend on where the array lies in memory; their squares are integers.
-    distance = np.sqrt(np.rint(distance * distance))
-    near = np.exp(distance * np.float32(-math.log(2) / 5))
-    # Pixels of the mask, at distance 0, would count as errors.
-    near[mask] = 0
-    near *= saliency - np.uint8(pixels.low)
-    far = 2 * float(pixels.counts[:, 0].sum(axis=0) @ pixels.values)
-    return far - float(near.sum(dtype=np.float64))
 
 
 def score_pair(

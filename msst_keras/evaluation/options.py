@@ -16,9 +16,9 @@ FLAT = "flat"  # a layout: one folder of masks, which are one sequence without f
 class EvaluateOptions:
     """What to score, and by which rules."""
 
-    predictions: str = option("Folder of the maps.")
+    predictions: str = option("Folder of the maps.", remembered=False)
     name: str = option("What the maps are called in tables and report.", "predictions")
-    ground_truth: str = option("Folder of the dataset that has the masks.")
+    ground_truth: str = option("Folder of the dataset that has the masks.", remembered=False)
     layout: str = option(
         "Layout of --ground_truth. flat is one folder of masks, which counts as one sequence.",
         "davis",
@@ -31,16 +31,23 @@ class EvaluateOptions:
         ("paper",),
         choices=(*PROTOCOL_NAMES, "all"),
     )
-    output_dir: str = option("Folder for the results.")
-    overwrite: bool = option("Score anew what --output_dir holds of other maps, masks or flags.", False)
-    compare: tuple[str, ...] = option("NAME:DIR,... of other methods' maps, which are scored too.", ())
+    output_dir: str = option("Folder for the results.", remembered=False)
+    overwrite: bool = option(
+        "Score anew what --output_dir holds of other maps, masks or flags.", False, remembered=False
+    )
+    compare: tuple[str, ...] = option(
+        "NAME:DIR,... of other methods' maps, which are scored too.", (), remembered=False
+    )
     baselines: bool = option("Score an all-black map and the magnitude of flow too.", True)
     temporal_stability: bool = option(
         "Measure flicker along the flow of the frames (T; 0 is best), which takes time.", False
     )
     report: bool = option("Write report.html and its figures.", True)
     num_workers: int | None = option(
-        "Number of processes; the result is the same for any number. By default one per core.", None, low=1
+        "Number of processes; the result is the same for any number. By default one per core.",
+        None,
+        low=1,
+        remembered=False,
     )
 
     def __post_init__(self) -> None:

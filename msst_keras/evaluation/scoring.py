@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from msst_keras.evaluation.protocols import Evaluator, Protocol
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import Protocol
 from msst_keras.processes import end_with_parent, safe_path, use_one_thread
 from msst_keras.progress import progress
 

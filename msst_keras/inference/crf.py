@@ -60,7 +60,7 @@ class CrfOptions:
     bilateral_compat: float = 5.0
     unary: str = "log"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.iterations, numbers.Integral) or self.iterations < 1:
             raise ValueError(f"iterations must be a whole number of at least 1, got {self.iterations!r}")
         for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):

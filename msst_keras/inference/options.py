@@ -32,7 +32,7 @@ class CrfChoice:
     )
     bilateral_compat: float | None = option("Weight of the bilateral kernel. By default the preset's.", None, low=0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
     def settings(self) -> CrfOptions:
@@ -57,7 +57,7 @@ class RefineOptions:
     num_workers: int | None = option("Frames at a time; by default one per core.", None, low=1)
     crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -69,20 +69,28 @@ class PredictOptions:
         "Folder of a SavedModel: saved_models/NAME (the newest) or NAME/VERSION. By default the one that is installed "
         "with the package.",
         None,
+        remembered=False,
     )
     input: tuple[str, ...] = option(
         "Video files, folders of frames, or folders of such folders, comma-separated. With --live the number of a "
-        "camera, an address (rtsp://..., http://...), a named pipe, or - for standard input."
+        "camera, an address (rtsp://..., http://...), a named pipe, or - for standard input.",
+        remembered=False,
     )
-    output_dir: str = option("Folder for the maps.", "maps")
-    overwrite: bool = option("Make maps anew that are there of another input, model or other flags.", False)
+    output_dir: str = option("Folder for the maps.", "maps", remembered=False)
+    overwrite: bool = option(
+        "Make maps anew that are there of another input, model or other flags.", False, remembered=False
+    )
     server: str | None = option(
-        "grpc://HOST:PORT or http://HOST:PORT of a TensorFlow Serving that has the model, in place of --model.", None
+        "grpc://HOST:PORT or http://HOST:PORT of a TensorFlow Serving that has the model, in place of --model.",
+        None,
+        remembered=False,
     )
     model_name: str = option(
-        "Of the model on --server: NAME, the newest version, or NAME/VERSION or NAME/LABEL.", "msst"
+        "Of the model on --server: NAME, the newest version, or NAME/VERSION or NAME/LABEL.", "msst", remembered=False
     )
-    timeout: float = option("Seconds for an answer of --server, all attempts together.", 30.0, low=0.001)
+    timeout: float = option(
+        "Seconds for an answer of --server, all attempts together.", 30.0, low=0.001, remembered=False
+    )
     frame_quality: int = option(
         "JPEG quality of the frames that --server is sent, at the network's size; 100: PNG, without loss.",
         95,
@@ -92,24 +100,31 @@ class PredictOptions:
     mirror: bool = option("Average each map with that of the mirrored video, which takes twice the time.", False)
     crf: bool = option("Refine each map with the dense CRF, as the paper does in testing.", False)
     crf_workers: int = option(
-        "Frames that the CRF refines at a time, beside the network; more where there are idle cores.", 1, low=1
+        "Frames that the CRF refines at a time, beside the network; more where there are idle cores.",
+        1,
+        low=1,
+        remembered=False,
     )
     threshold: float | None = option("Write masks (0 and 255) of the maps above it.", None, low=0.0, high=1.0)
-    flow_dir: str | None = option("FLOW_DIR/SEQUENCE/FRAME.flo, for a model made with such flow.", None)
+    flow_dir: str | None = option(
+        "FLOW_DIR/SEQUENCE/FRAME.flo, for a model made with such flow.", None, remembered=False
+    )
     overlay: str = option(
         "MP4 video of the frames with their maps laid over. auto: OUTPUT_DIR/NAME.mp4 for each input that is a video "
         "file; none: no such video.",
         "auto",
+        remembered=False,
     )
     live: bool = option(
         "Show the maps of a camera or stream as it comes, on a page of this machine: always the newest frame, the "
         "others are dropped and counted. Nothing is written.",
         False,
+        remembered=False,
     )
-    port: int = option("Of the page of --live; 0 takes a free one.", 8767, low=0, high=65535)
+    port: int = option("Of the page of --live; 0 takes a free one.", 8767, low=0, high=65535, remembered=False)
     dense_crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
         self._check_live()
         if not self.crf and self.dense_crf != CrfChoice():
@@ -123,7 +138,8 @@ class PredictOptions:
         if len(self.input) != 1:
             raise ValueError(f"--live has one source, and there are {len(self.input)}: {', '.join(self.input)}")
         given = {
-            "crf": self.crf, "mirror": self.mirror, "flow_dir": self.flow_dir, "threshold": self.threshold is not None
+            "server": self.server, "crf": self.crf, "mirror": self.mirror, "flow_dir": self.flow_dir,
+            "threshold": self.threshold is not None,
         }  # fmt: skip
         names = [f"--{name}" for name, value in given.items() if value]
         if names:

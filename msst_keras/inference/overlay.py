@@ -6,9 +6,10 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 
 import av
 import cv2
@@ -173,7 +174,9 @@ class OverlayWriter:
             self._container.mux(self._stream.encode(picture))
         self._num_frames += 1
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if kind is not None:
             with contextlib.suppress(av.FFmpegError):
                 self._container.close()
@@ -198,7 +201,7 @@ class OverlayWriter:
             )
 
     @contextlib.contextmanager
-    def _sentences(self):
+    def _sentences(self) -> Iterator[None]:
         """Turns FFmpeg's errors into one sentence each."""
         try:
             yield

@@ -6,16 +6,16 @@ import collections
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 _END = object()
 
 
-def map_in_order(function: Callable[[T], R], items: Iterable[T], num_workers: int) -> Iterator[R]:
+def map_in_order(function: Callable[[T], R], items: Iterable[T], num_workers: int) -> Generator[R, None, None]:
     """Yields `function(item)` of each item, in the order of the items, computed by `num_workers` threads.
 
     At most `num_workers` + 1 items are under way or waiting, so memory is constant. `items` is read by the caller's
@@ -33,7 +33,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], num_workers: in
         yield from map(function, items)
         return
     with ThreadPoolExecutor(num_workers, "map_in_order") as pool:
-        waiting = collections.deque()
+        waiting: collections.deque[Future[R]] = collections.deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
@@ -46,7 +46,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], num_workers: in
                 future.cancel()
 
 
-def read_ahead(items: Iterable[T], num_ahead: int) -> Iterator[T]:
+def read_ahead(items: Iterable[T], num_ahead: int) -> Generator[T, None, None]:
     """Yields the items of an iterable that a thread of its own makes, while the caller works on those before.
 
     A chain of them is a pipeline: each stage is a generator over the stage before, and works in a thread of its own.
@@ -73,12 +73,14 @@ def read_ahead(items: Iterable[T], num_ahead: int) -> Iterator[T]:
         reader.stop()
 
 
-class _Reader:
+class _Reader(Generic[T]):
     """The thread behind `read_ahead`."""
 
     def __init__(self, items: Iterable[T], num_ahead: int):
         self._items, self._stopped = items, False
-        self._made = queue.SimpleQueue()  # (True, item), and at the end (False, error or None)
+        self._made: queue.SimpleQueue[tuple[bool, Any]] = (
+            queue.SimpleQueue()
+        )  # (True, item); last (False, error or None)
         self._room = threading.Semaphore(num_ahead)
         self._thread = threading.Thread(target=self._work, name="read_ahead", daemon=True)
         self.start = self._thread.start
@@ -100,8 +102,9 @@ class _Reader:
         error = None
         try:
             iterator = iter(self._items)
-            # Closed here, so that what a generator opened is closed before `stop` returns.
-            with contextlib.closing(iterator) if hasattr(iterator, "close") else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                if isinstance(iterator, Generator):  # so that what it opened is closed before `stop` returns
+                    stack.callback(iterator.close)
                 while True:
                     self._room.acquire()  # before the item is made: one of a live source would grow old
                     item = _END if self._stopped else next(iterator, _END)

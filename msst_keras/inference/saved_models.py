@@ -54,19 +54,28 @@ _SAVING_FUNCTIONS = ("__inference__traced_save_", "__inference__traced_restore_"
 _MAX_FRAMES, _MAX_SIDE = 64, 16384
 
 
-def check_operations(path: Path) -> None:
-    """Refuses a SavedModel that holds an operation which is no arithmetic.
+def check_model(path: Path, length: int, motion: MotionSettings | None) -> None:
+    """Refuses a SavedModel that holds an operation which is no arithmetic, or whose signatures are not as its settings.
 
     Args:
       path: the folder of saved_model.pb.
+      length: T, of the settings.
+      motion: of the settings.
 
     Raises:
-      ValueError: there is such an operation (names it), or the file is none.
+      ValueError: there is such an operation (names it); the settings contradict the signatures, or there are none; or
+        the file is none.
     """
     for name in ("saved_model.cpb", "saved_model.pbtxt"):  # TensorFlow would read these in place of what is checked
         if (path / name).exists():
             raise ValueError(f"{path / name}: `msst export` writes no such file; a model with it is not loaded")
-    for graph in _read(path).meta_graphs:
+    graphs = _read(path).meta_graphs
+    _check_operations(path, graphs)
+    _check_signatures(path, graphs, length, motion)
+
+
+def _check_operations(path: Path, graphs: Iterable[meta_graph_pb2.MetaGraphDef]) -> None:
+    for graph in graphs:
         functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
         reached = _find_reached(functions, graph.object_graph_def.concrete_functions)
         for name, nodes in functions.items():
@@ -119,7 +128,7 @@ def read_settings(path: Path) -> tuple[dict, MotionSettings | None]:
     path = path / "assets" / "msst.json"
     settings = read_json(path, "export the model again")
 
-    def require(is_right: bool, what: str, key: str) -> None:
+    def require(is_right: object, what: str, key: str) -> None:
         if not is_right:
             found = str(settings.get(key, "nothing"))[:80]
             raise ValueError(f"{path}: damaged (expected {what} in {key}, found {found}); export the model again")
@@ -143,33 +152,25 @@ def _is_size(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(x) is int and 1 <= x <= _MAX_SIDE for x in value)
 
 
-def check_signatures(path: Path, length: int, motion: MotionSettings | None) -> None:
-    """Compares the settings with the shapes of the signatures' inputs, which cannot be changed in a text file.
-
-    Args:
-      path: the folder of saved_model.pb.
-      length: T.
-      motion: of the settings.
-
-    Raises:
-      ValueError: they contradict each other, or there are no such signatures.
-    """
-    graphs = _read(path).meta_graphs
+def _check_signatures(
+    path: Path, graphs: Iterable[meta_graph_pb2.MetaGraphDef], length: int, motion: MotionSettings | None
+) -> None:
+    """Compares the settings with the shapes of the signatures' inputs, which cannot be changed in a text file."""
     signatures = {name: signature for graph in graphs for name, signature in graph.signature_def.items()}
     if not {"encode", "fuse"} <= signatures.keys():
         raise ValueError(f"{path}: this SavedModel has no signatures encode and fuse; export it again")
-    expected = {"frame": (None, None, None, 3)}
+    expected: dict[str, tuple[int | None, ...]] = {"frame": (None, None, None, 3)}
     if motion is not None:
         size = tuple(motion.flow_settings.motion_size)
         expected["flow"] = (None, *size, 2)
-        if motion.superpixels is not None:
-            expected["superpixels"] = (None, *size, motion.superpixel_settings.num_levels)
+        if (superpixels := motion.superpixel_settings) is not None:
+            expected["superpixels"] = (None, *size, superpixels.num_levels)
     found = {name: _shape(tensor) for name, tensor in signatures["encode"].inputs.items()}
     windows = {shape[1] for shape in map(_shape, signatures["fuse"].inputs.values()) if len(shape) == 5}
     if found != expected or windows - {length}:
         raise ValueError(
             f"{path}: the settings in assets/msst.json ({expected}, num_frames {length}) are not those of the model "
-            f"({found}, num_frames {', '.join(map(str, sorted(windows))) or 'none'}); export it again"
+            f"({found}, num_frames {', '.join(sorted(map(str, windows))) or 'none'}); export it again"
         )
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -22,10 +22,13 @@ import tensorflow as tf
 from msst_keras.files import hash_folder
 from msst_keras.inference import SHIPPED_MODEL, saved_models
 from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
-from msst_keras.inference.motion_stream import MotionStream, MovingFrame, SaliencyStream
+from msst_keras.inference.motion_stream import MapModel, MotionStream, MovingFrame, SaliencyStream
 from msst_keras.inference.parallel import read_ahead
 
 __all__ = ["MapStream", "SaliencyModel", "SaliencyStream", "stream_maps"]
+
+
+Name = TypeVar("Name")  # of a frame, or anything else that belongs to it
 
 
 class SaliencyModel:
@@ -51,8 +54,7 @@ class SaliencyModel:
         if not asset.is_file():
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
         self.settings, self.motion = saved_models.read_settings(path)
-        saved_models.check_operations(path)
-        saved_models.check_signatures(path, self.settings["num_frames"], self.motion)
+        saved_models.check_model(path, self.settings["num_frames"], self.motion)
         try:
             self._loaded = tf.saved_model.load(str(path))
             self.encode = self._loaded.signatures["encode"]
@@ -76,7 +78,8 @@ class MapStream:
 
     def __init__(self, model: SaliencyModel):
         self._model = model
-        self._maps = collections.deque(maxlen=model.settings["num_frames"])
+        self._num_frames: int = model.settings["num_frames"]
+        self._maps: collections.deque[dict[str, tf.Tensor]] = collections.deque(maxlen=self._num_frames)
 
     def push(self, moving: MovingFrame) -> np.ndarray:
         """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
@@ -84,7 +87,7 @@ class MapStream:
         maps = self._model.encode(**{name: tf.constant(x[None]) for name, x in given.items() if x is not None})
         kept = {name: maps[name] for name in self._model.windows}
         self._maps.append(kept)
-        while len(self._maps) < self._maps.maxlen:  # the first frame stands for those before it
+        while len(self._maps) < self._num_frames:  # the first frame stands for those before it
             self._maps.append(kept)
         maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
         size = tf.constant([moving.frame.shape[:2]], tf.int32)
@@ -92,12 +95,12 @@ class MapStream:
 
 
 def stream_maps(
-    model: SaliencyModel,
-    frames: Iterable[tuple],
+    model: MapModel,
+    frames: Iterable[tuple[Name, np.ndarray] | tuple[Name, np.ndarray, float]],
     flows: Iterable[np.ndarray] | None = None,
     num_ahead: int = 2,
     mirror: bool = False,
-) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
+) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
     """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
     A pipeline of threads: `frames` and their motion are made in one, the network works in another, and the caller goes
@@ -122,20 +125,24 @@ def stream_maps(
 
 
 def _add_motion(
-    motion: MotionStream | MirroredMotion, frames: Iterable[tuple], flows: Iterable[np.ndarray] | None
-) -> Iterator[tuple]:
+    motion: MotionStream | MirroredMotion,
+    frames: Iterable[tuple[Name, np.ndarray] | tuple[Name, np.ndarray, float]],
+    flows: Iterable[np.ndarray] | None,
+) -> Generator[tuple[Name, np.ndarray, Any], None, None]:
     """Yields (name, frame, what `maps` of `_add_maps` takes)."""
-    flows = iter(flows) if flows is not None else itertools.repeat(None)
-    waiting = collections.deque()
+    given = iter(flows) if flows is not None else itertools.repeat(None)
+    waiting: collections.deque[tuple[Name, np.ndarray]] = collections.deque()
     for name, frame, *time in frames:
         waiting.append((name, frame))
-        for moving in motion.push(frame, next(flows), *time):
+        for moving in motion.push(frame, next(given), *time):
             yield *waiting.popleft(), moving
     for moving in motion.close():
         yield *waiting.popleft(), moving
 
 
-def _add_maps(maps: Any, moving_frames: Any) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
+def _add_maps(
+    maps: Any, moving_frames: Generator[tuple[Name, np.ndarray, Any], None, None]
+) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
     with contextlib.closing(moving_frames):
         for name, frame, moving in moving_frames:
             yield name, frame, maps.push(moving)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msst_keras.data import datasets
+from msst_keras.data.sequences import FileSequence
 from msst_keras.evaluation.figures import Method, write_ablation
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
 from msst_keras.evaluation.report import format_table
@@ -52,7 +53,7 @@ def ablate(options: AblateOptions, configs: Mapping[str, Sequence[str]]) -> int:
         return _run_stages(options, variants, sequences)
 
 
-def _run_stages(options: AblateOptions, variants: dict, sequences: list[datasets.Sequence]) -> int:
+def _run_stages(options: AblateOptions, variants: dict, sequences: list[FileSequence]) -> int:
     """Makes the maps of all runs, evaluates and draws; returns the status of the job that failed, or 0."""
     out = Path(options.output_dir)
     methods = {}  # variant -> the names of its maps, one per seed
@@ -95,7 +96,7 @@ def name_configs(options: AblateOptions) -> dict[str, Path]:
 
 def _plan_runs(options: AblateOptions, configs: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[str]]]:
     """Config name -> run name -> its arguments of `msst train`."""
-    variants = {}
+    variants: dict[str, dict[str, list[str]]] = {}
     for config, own in configs.items():
         variants[config] = {}
         for seed in options.seeds:
@@ -134,7 +135,7 @@ def _keep_plan(options: AblateOptions, variants: dict, sequences: list[str]) -> 
     write_json(path, {"test": test, "runs": runs}, indent=2)
 
 
-def _make_maps(out: Path, name: str, train_args: list[str], sequences: list[datasets.Sequence]) -> int:
+def _make_maps(out: Path, name: str, train_args: list[str], sequences: list[FileSequence]) -> int:
     """Trains and exports a run and predicts the maps of the test sequences; returns the status of what failed, or 0."""
     run_dir, model, maps = out / "runs" / name, out / "models" / name, out / "maps" / name
     folders = ",".join(str(sequence.frame_paths[0].parent) for sequence in sequences)
@@ -150,7 +151,7 @@ def _make_maps(out: Path, name: str, train_args: list[str], sequences: list[data
     return 0
 
 
-def _refine_maps(options: AblateOptions, name: str, sequences: list[datasets.Sequence]) -> int:
+def _refine_maps(options: AblateOptions, name: str, sequences: list[FileSequence]) -> int:
     folder = Path(options.output_dir) / "maps"
     maps, refined = folder / name, folder / (name + _CRF_SUFFIX)
     if len(list(refined.glob("*/[!.]*.png"))) == sum(map(len, sequences)):

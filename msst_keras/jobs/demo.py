@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 
 from msst_keras.data import datasets, images
+from msst_keras.data.sequences import FileSequence
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE, HEADLINE, SCORES
 from msst_keras.files import publish, read_json
 from msst_keras.inference.overlay import contact_sheet
 from msst_keras.jobs.options import DemoOptions
 from msst_keras.locks import hold_folder
-from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 from msst_keras.processes import run_job
 from msst_keras.synthetic import videos
 
@@ -97,7 +99,7 @@ def _list_trainings(options: DemoOptions) -> dict[Path, list[str]]:
     }  # fmt: skip
 
 
-def _list_predictions(out: Path, sequences: Sequence[datasets.Sequence], overlay: Path) -> dict[Path, list[str]]:
+def _list_predictions(out: Path, sequences: Sequence[FileSequence], overlay: Path) -> dict[Path, list[str]]:
     """The exported model, and its maps of all sequences; the first one's frames with their maps laid over."""
     model, maps = out / "saved_model", out / "maps/msst"
     frames = [str(sequence.frame_paths[0].parent) for sequence in sequences]
@@ -121,7 +123,7 @@ def _print_scores(results: Path) -> None:
         print(f"{method:15s} {scores} ({result['num_frames']} frames, protocol {result['protocol']})")
 
 
-def _draw_sheet(sequences: Sequence[datasets.Sequence], maps: Path, path: Path) -> Path:
+def _draw_sheet(sequences: Sequence[FileSequence], maps: Path, path: Path) -> Path:
     """Frame, flow magnitude, map and mask of the middle frame of each sequence."""
     estimator = FlowEstimator(FlowSettings(motion_size=_MOTION_SIZE))
     rows, labels = [], ["frame", "flow magnitude", "saliency map", "mask"]
@@ -130,8 +132,9 @@ def _draw_sheet(sequences: Sequence[datasets.Sequence], maps: Path, path: Path) 
         frame, following = (images.read_frame(path) for path in sequence.frame_paths[index : index + 2])
         magnitude = cv2.resize(magnitude_prior(estimator.between(frame, following)), frame.shape[1::-1])
         saliency = images.read_map(maps / sequence.name / f"{sequence.frame_names[index]}.png")
-        found = magnitude, saliency, sequence.read_mask(index)
-        rows.append([frame, *((255 * grey).astype(np.uint8) for grey in found)])
+        mask = sequence.read_mask(index)
+        assert mask is not None, "every generated frame has a mask"
+        rows.append([frame, *((255 * grey).astype(np.uint8) for grey in (magnitude, saliency, mask))])
     with publish(path) as temporary:
         temporary.write_bytes(images.encode_png(contact_sheet(rows, labels, cell_height=128)))
     return path

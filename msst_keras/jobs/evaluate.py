@@ -7,16 +7,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from msst_keras.data import datasets
+from msst_keras.evaluation.evaluator import to_levels
 from msst_keras.evaluation.figures import Method
 from msst_keras.evaluation.html_report import write_report
 from msst_keras.evaluation.map_reader import MapReader, forget_files
 from msst_keras.evaluation.options import FLAT, EvaluateOptions
-from msst_keras.evaluation.protocols import PROTOCOLS, to_levels
+from msst_keras.evaluation.protocols import PROTOCOLS, Protocol
 from msst_keras.evaluation.published import published_rows
 from msst_keras.evaluation.report import format_published, format_table, read_frames, write_frames, write_results
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
-from msst_keras.evaluation.scoring import make_parts, score_methods
+from msst_keras.evaluation.scoring import Part, make_parts, score_methods
 from msst_keras.jobs import result_folder
 from msst_keras.locks import hold_folder
 from msst_keras.outputs import check_apart
@@ -61,7 +64,14 @@ def evaluate(options: EvaluateOptions) -> dict[tuple[str, str], dict]:
     return results
 
 
-def _score(options: EvaluateOptions, reader: MapReader, protocols, parts, folders, begun) -> dict:
+def _score(
+    options: EvaluateOptions,
+    reader: MapReader,
+    protocols: Sequence[Protocol],
+    parts: list[Part],
+    folders: dict[str, Path],
+    begun: result_folder.Results,
+) -> dict[tuple[str, str], dict]:
     """Scores all parts; the tables of frames have their names when all are scored."""
     with contextlib.ExitStack() as stack:
         on_frame = _open_tables(stack, options, reader.methods, folders)
@@ -91,7 +101,7 @@ def _open_reader(options: EvaluateOptions) -> MapReader:
         partial = options.sequences or options.split != "all"
         known = datasets.find_sequences(*where, needs_frames=needs_frames) if partial else found
     has_frames = all(s.frame_paths[i] not in paths for s in found for i, paths in s.mask_paths.items())
-    baselines = (ALL_BLACK, FLOW_MAGNITUDE) if options.baselines else ()
+    baselines: tuple[str, ...] = (ALL_BLACK, FLOW_MAGNITUDE) if options.baselines else ()
     if baselines and not has_frames:
         baselines = (ALL_BLACK,)
         print(f"the row '{FLOW_MAGNITUDE}' is left out: there are masks and no frames to compute flow from")
@@ -113,7 +123,7 @@ def _read_compare(options: EvaluateOptions) -> dict[str, Path]:
     taken = {options.name, ALL_BLACK, FLOW_MAGNITUDE}
     if len(taken) < 3:
         raise ValueError(f"--name={options.name} is the name of a baseline; choose another")
-    folders = {}
+    folders: dict[str, Path] = {}
     for entry in options.compare:
         name, colon, folder = entry.partition(":")
         if not colon or not re.fullmatch(r"\w[\w .+-]*", name) or not folder:
@@ -157,7 +167,7 @@ def _write(options: EvaluateOptions, reader: MapReader, results: dict[str, dict]
 
 
 def _write_report(options: EvaluateOptions, reader: MapReader, results: dict[str, dict], folder: Path) -> None:
-    def read_images(sequence, frame):
+    def read_images(sequence: str, frame: str) -> tuple[np.ndarray | None, np.ndarray, dict[str, np.ndarray]]:
         mask, maps = reader.read(sequence, frame)
         maps = {method: to_levels(saliency, mask.shape) for method, saliency in maps.items()}
         return reader.read_frame(sequence, frame), mask, maps

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from msst_keras import __version__
 from msst_keras.model.msst import fold_model
-from msst_keras.motion.prior import make_prior
+from msst_keras.motion.prior_files import make_prior
 from msst_keras.motion.settings import FILES, NETWORK, MotionSettings
 from msst_keras.serving.export import export_saved_model
 from msst_keras.serving.onnx_files import export_onnx

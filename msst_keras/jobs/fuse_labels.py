@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msst_keras.data import datasets, label_folders
+from msst_keras.data.sequences import FileSequence
 from msst_keras.labels import fuse
 from msst_keras.labels.options import FuseLabelsOptions
 from msst_keras.labels.sources import DEFAULTS, has_shipped_model, make_source
@@ -36,7 +37,7 @@ def fuse_labels(options: FuseLabelsOptions) -> fuse.Fusion:
 def _fuse(
     options: FuseLabelsOptions,
     output_dir: Path,
-    sequences: Sequence[datasets.Sequence],
+    sequences: Sequence[FileSequence],
     maps_dirs: dict[str, Path],
     makers: Mapping[str, Callable],
 ) -> fuse.Fusion:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from msst_keras.data import flow_files, images
 from msst_keras.files import check_writable, publish
 from msst_keras.inference.overlay import contact_sheet, overlay
-from msst_keras.motion.flow import flow_to_color
+from msst_keras.motion.flow_pictures import flow_to_color
 from msst_keras.pipeline.clip_index import find_record_folders
 from msst_keras.records import inspection
 from msst_keras.records.example import FrameRecord

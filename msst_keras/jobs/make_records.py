@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from msst_keras.conversion.options import FlowOptions, MakeRecordsOptions
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets, label_folders
+from msst_keras.data.sequences import FileSequence
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
 from msst_keras.motion.settings import FILES, NO_PRIOR, UNTRAINED, MotionOptions
 from msst_keras.outputs import check_apart
 from msst_keras.processes import count_cores
 from msst_keras.synthetic.still_options import StillMotionOptions
-from msst_keras.synthetic.stills import set_in_motion
+from msst_keras.synthetic.stills import MovingStill, set_in_motion
 
 # Option -> the setting of flow that it is.
 _FLOW_SETTINGS = {
@@ -42,16 +43,12 @@ def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict
     if options.engine == "beam" and options.num_workers:
         raise ValueError("--num_workers is for --engine=local; tell Beam's runner by --beam_args")
     report = WorkReport()
-    run = {
-        "num_workers": options.num_workers or count_cores(), "engine": options.engine,
-        "beam_args": shlex.split(options.beam_args), "report": report,
-    }  # fmt: skip
     if options.add_prior:
-        from msst_keras.conversion.convert import add_prior  # brings TensorFlow, see below
+        from msst_keras.conversion.new_prior import add_prior  # brings TensorFlow, see below
 
-        manifest = add_prior(options.output_dir, options.add_prior, **run)
+        manifest = add_prior(options.output_dir, options.add_prior, *_workers(options), report)
     else:
-        manifest = _convert(options, given, run)
+        manifest = _convert(options, given, report)
     if report.num_frames:
         print(report.format())
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 2**20
@@ -62,35 +59,34 @@ def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict
     return manifest
 
 
-def _convert(options: MakeRecordsOptions, given: Sequence[str], run: dict) -> dict:
+def _workers(options: MakeRecordsOptions) -> tuple[int, str, list[str]]:
+    """Who makes the shards: the number of processes, the engine, and Beam's own options."""
+    return options.num_workers or count_cores(), options.engine, shlex.split(options.beam_args)
+
+
+def _convert(options: MakeRecordsOptions, given: Sequence[str], report: WorkReport) -> dict:
     if not (options.dataset and options.root):
         raise ValueError("a conversion needs --dataset and --root, or --add_prior")
     sequences = datasets.find_sequences(options.dataset, options.root, options.split, options.sequences)
     sequences = _skip(sequences, options.skip_sequences)
     if options.coarse_labels:
         sequences = label_folders.add_coarse_labels(sequences, options.coarse_labels)
-    sequences, stills = _set_in_motion(sequences, options)
-    folders = {path.parent for sequence in sequences for path in getattr(sequence, "frame_paths", ())}
+    folders = {path.parent for sequence in sequences for path in sequence.frame_paths}
     others = (options.coarse_labels, options.motion.flow_dir, options.motion.prior_dir)
     check_apart(options.output_dir, [*folders, *(folder for folder in others if folder)])
+    moving, stills = _set_in_motion(sequences, options)
     # TensorFlow takes seconds to load, which an input at fault need not wait for.
     from msst_keras.conversion.convert import convert
 
     description = {"dataset": options.dataset, "split": options.split, **stills}
     motion = _choose_motion(options.motion, given)
     return convert(
-        sequences,
-        options.output_dir,
-        motion,
-        description,
-        options.label_kind,
-        options.num_shards,
-        **run,
-        overwrite=options.overwrite,
-    )
+        moving, options.output_dir, motion, description, options.label_kind, options.num_shards, *_workers(options),
+        report, options.overwrite,
+    )  # fmt: skip
 
 
-def _skip(sequences: list[datasets.Sequence], names: Sequence[str]) -> list[datasets.Sequence]:
+def _skip(sequences: list[FileSequence], names: Sequence[str]) -> list[FileSequence]:
     """All sequences but those of these names."""
     if unknown := sorted(set(names) - {sequence.name for sequence in sequences}):
         raise ValueError(f"--skip_sequences names {', '.join(unknown)}, which would not have been converted anyhow")
@@ -99,7 +95,9 @@ def _skip(sequences: list[datasets.Sequence], names: Sequence[str]) -> list[data
     return kept
 
 
-def _set_in_motion(sequences: list[datasets.Sequence], options: MakeRecordsOptions) -> tuple[list, dict]:
+def _set_in_motion(
+    sequences: list[FileSequence], options: MakeRecordsOptions
+) -> tuple[Sequence[FileSequence | MovingStill], dict]:
     """The sequences, stills as clips where that is asked for, and what the manifest says of it."""
     stills = options.stills
     shares = {
@@ -123,16 +121,16 @@ def _set_in_motion(sequences: list[datasets.Sequence], options: MakeRecordsOptio
 
 def _choose_motion(options: FlowOptions, given: Sequence[str]) -> MotionOptions:
     """What is computed of motion: as the options say, or as the prior's file does, which they may not contradict."""
-    stored = {"store_flow": options.store_flow, "flow_dir": options.flow_dir}
+    stored = options.store_flow, options.flow_dir
     if options.prior_dir and _is_given("prior", options, given):
         raise ValueError("--prior and --prior_dir are two priors; give one of them")
     if options.prior_dir or options.prior in (NO_PRIOR, *UNTRAINED):
         method = FROM_FILES if options.flow_dir else options.flow
         flow = FlowSettings(method, options.motion_size, options.flow_direction, options.flow_stride)
         if options.prior_dir:
-            return MotionOptions(flow, None, FILES, **stored, prior_dir=options.prior_dir)
-        return MotionOptions(flow, None, options.prior, **stored)
-    from msst_keras.motion.prior import load_prior  # brings Keras
+            return MotionOptions(flow, None, FILES, *stored, options.prior_dir)
+        return MotionOptions(flow, None, options.prior, *stored)
+    from msst_keras.motion.prior_files import load_prior  # brings Keras
 
     prior = load_prior(options.prior)
     if (prior.flow_settings.method == FROM_FILES) != bool(options.flow_dir):
@@ -147,7 +145,7 @@ def _choose_motion(options: FlowOptions, given: Sequence[str]) -> MotionOptions:
                 f"--{name}={value} contradicts {options.prior}, which was trained with {trained}; leave the flag away "
                 "or train another prior"
             )
-    return MotionOptions(prior.flow_settings, prior.superpixel_settings, options.prior, **stored)
+    return MotionOptions(prior.flow_settings, prior.superpixel_settings, options.prior, *stored)
 
 
 def _is_given(name: str, options: FlowOptions, given: Sequence[str]) -> bool:

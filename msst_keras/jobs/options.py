@@ -24,7 +24,7 @@ class AblateOptions:
     protocol: str = option("Of `msst evaluate`.", "paper")
     output_dir: str = option("Folder for everything.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -38,5 +38,5 @@ class DemoOptions:
     num_videos: int = option("Videos to generate.", 56, low=2)
     num_val: int = option("Of these, videos that are held out to score on.", 8, low=1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
 
 from msst_keras.data import datasets, images
 from msst_keras.data.flow_files import read_flows
+from msst_keras.data.sequences import FileSequence
 from msst_keras.files import hash_files, hash_folder
 from msst_keras.inference import SHIPPED_MODEL, crf
 from msst_keras.inference import overlay as overlays
@@ -18,16 +19,13 @@ from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.parallel import map_in_order
 from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.jobs.map_folder import check_free, open_map_folder
-from msst_keras.options import plain_values
+from msst_keras.options import remembered_values
 from msst_keras.outputs import check_apart
 from msst_keras.progress import progress
 from msst_keras.serving.client import RemoteModel
 
-# The options that a map does not depend on, and those whose content counts in place of their names.
-_OF_NO_MAP = (
-    "input", "crf_workers", "output_dir", "overlay", "overwrite", "model", "flow_dir", "live", "port",
-    "server", "model_name", "timeout",
-)  # fmt: skip
+Model = SaliencyModel | RemoteModel  # here, or on a server
+Made = tuple[tuple[str, float], np.ndarray, np.ndarray]  # (name, seconds), frame, map
 
 
 def predict(options: PredictOptions) -> dict[str, Path]:
@@ -55,13 +53,13 @@ def predict(options: PredictOptions) -> dict[str, Path]:
     return folders
 
 
-def _open_model(options: PredictOptions) -> SaliencyModel | RemoteModel:
+def _open_model(options: PredictOptions) -> Model:
     if options.server is None:
         return SaliencyModel(options.model or SHIPPED_MODEL)
     return RemoteModel(options.server, options.model_name, timeout=options.timeout, frame_quality=options.frame_quality)
 
 
-def _find_sequences(options: PredictOptions) -> list[datasets.Sequence]:
+def _find_sequences(options: PredictOptions) -> list[FileSequence]:
     sequences = []
     for path in options.input:
         sequences += datasets.find_sequences("video" if Path(path).is_file() else "folder", path)
@@ -74,16 +72,17 @@ def _find_sequences(options: PredictOptions) -> list[datasets.Sequence]:
     return sequences
 
 
-def _check_outputs(options: PredictOptions, sequences: list[datasets.Sequence]) -> None:
+def _check_outputs(options: PredictOptions, sequences: list[FileSequence]) -> None:
     """Refuses maps and overlays that would land among the frames, or in place of a video, that they are made of."""
-    inputs = {s.video_path or path.parent for s in sequences for path in (s.frame_paths or (None,))}
+    inputs = {path.parent for sequence in sequences for path in sequence.frame_paths}
+    inputs |= {sequence.video_path for sequence in sequences if sequence.video_path}
     for sequence in sequences:
         overlay = _overlay_path(options, sequence)
         for output in (Path(options.output_dir) / sequence.name, *([overlay] if overlay else [])):
             check_apart(output, inputs)
 
 
-def _overlay_path(options: PredictOptions, sequence: datasets.Sequence) -> Path | None:
+def _overlay_path(options: PredictOptions, sequence: FileSequence) -> Path | None:
     """Where the overlay of a sequence goes; None for none."""
     if options.overlay == "auto":
         return Path(options.output_dir) / f"{sequence.name}.mp4" if sequence.video_path else None
@@ -91,7 +90,7 @@ def _overlay_path(options: PredictOptions, sequence: datasets.Sequence) -> Path 
 
 
 def _predict_sequence(
-    options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, folder: Path, overlay: Path | None
+    options: PredictOptions, model: Model, sequence: FileSequence, folder: Path, overlay: Path | None
 ) -> int | None:
     """Writes the maps of a sequence; folder and overlay appear when they are whole. Returns how many maps, or None."""
     made_from = _describe(options, model, sequence)
@@ -104,8 +103,8 @@ def _predict_sequence(
 
 def _write_maps(
     options: PredictOptions,
-    model: SaliencyModel,
-    sequence: datasets.Sequence,
+    model: Model,
+    sequence: FileSequence,
     partial: Path,
     num_done: int,
     overlay: Path | None,
@@ -130,25 +129,25 @@ def _write_maps(
     return count
 
 
-def _describe(options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence) -> dict:
+def _describe(options: PredictOptions, model: Model, sequence: FileSequence) -> dict:
     """All that the maps of a sequence are made from."""
     # A frame's name is its map's; a video's name is that of the folder alone.
     content = hash_files({"video": sequence.video_path} if sequence.video_path else sequence.frame_paths)
     made_from = {"input": content, "model": model.identify()}
     if options.flow_dir:
         made_from["flow_dir"] = hash_folder(Path(options.flow_dir) / sequence.name)
-    return made_from | {name: value for name, value in plain_values(options).items() if name not in _OF_NO_MAP}
+    return made_from | remembered_values(options)
 
 
-def _find_start(model: SaliencyModel, num_done: int) -> int:
+def _find_start(model: Model, num_done: int) -> int:
     """The frame to start at when so many maps are there: a map depends on its T frames and their flow."""
     margin = model.settings["num_frames"] - 1 + (model.motion.flow_settings.stride if model.motion else 0)
     return max(0, num_done - margin)
 
 
 def _make_maps(
-    options: PredictOptions, model: SaliencyModel, sequence: datasets.Sequence, start: int
-) -> Iterator[tuple[tuple[str, float], np.ndarray, np.ndarray]]:
+    options: PredictOptions, model: Model, sequence: FileSequence, start: int
+) -> Generator[Made, None, None]:
     """Yields ((name, seconds), frame, map) from frame `start` on; maps of the first T - 1 + `stride` need start 0.
 
     Threads read ahead, so whoever stops before the end closes this generator.
@@ -164,13 +163,15 @@ def _make_maps(
         return maps
     settings, backend = options.dense_crf.settings(), options.dense_crf.backend
 
-    def refine(item):
+    def refine(item: Made) -> Made:
         name, frame, saliency = item
         return name, frame, crf.refine(frame, saliency, settings, backend)
 
     return _refine_maps(refine, maps, options.crf_workers)
 
 
-def _refine_maps(refine: Callable, maps: Iterator, num_workers: int) -> Iterator:
+def _refine_maps(
+    refine: Callable[[Made], Made], maps: Generator[Made, None, None], num_workers: int
+) -> Generator[Made, None, None]:
     with contextlib.closing(maps):
         yield from map_in_order(refine, maps, num_workers)

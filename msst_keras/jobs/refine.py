@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from msst_keras.data import images
-from msst_keras.data.layouts import list_images, plain_name, subfolders
+from msst_keras.data.file_names import list_images, plain_name, subfolders
 from msst_keras.files import DifferentSettingsError, hash_files, remove, sync
 from msst_keras.inference import crf
 from msst_keras.inference.options import RefineOptions
@@ -105,8 +105,9 @@ def _pair(maps_dir: Path, frames_dir: Path) -> list[tuple[Path, Path]]:
                 f"{frames_dir / folder}: no such folder; it should hold {maps_dir / folder}'s frames"
             )
         frames[folder] = {plain_name(path): path for path in list_images(frames_dir / folder)}
-    pairs = [(path, frames[path.parent.relative_to(maps_dir)].get(plain_name(path))) for path in sorted(maps)]
-    missing = [str(path) for path, frame in pairs if frame is None]
+    found = {path: frames[path.parent.relative_to(maps_dir)].get(plain_name(path)) for path in sorted(maps)}
+    pairs = [(path, frame) for path, frame in found.items() if frame is not None]
+    missing = [str(path) for path, frame in found.items() if frame is None]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(maps)} maps have no frame of their name in {frames_dir}: {', '.join(missing[:5])}"

@@ -9,11 +9,9 @@ from pathlib import Path
 from msst_keras.evaluation.map_reader import MapReader
 from msst_keras.evaluation.options import EvaluateOptions
 from msst_keras.files import DifferentSettingsError, hash_files, read_json, remove
-from msst_keras.options import plain_values
+from msst_keras.options import remembered_values
 from msst_keras.outputs import MEMORY, Memory
 
-# The options on which no number depends, and those whose content counts in place of their names.
-_OF_NO_RESULT = ("output_dir", "num_workers", "overwrite", "predictions", "compare", "ground_truth")
 _OURS = ("metrics*.json", "metrics*.csv", "frames*.csv", "report.html", "figures")
 _MEND = "give --overwrite to score again"
 
@@ -97,8 +95,7 @@ def _describe(options: EvaluateOptions, reader: MapReader) -> dict:
             for frame in sequence.frame_names
         }
         made_from[f"maps of {method}"] = hash_files({name: path for name, path in maps.items() if path.is_file()})
-    values = plain_values(options)
-    return made_from | {name: value for name, value in values.items() if name not in _OF_NO_RESULT}
+    return made_from | remembered_values(options)
 
 
 def _list_ours(root: Path, folders: Mapping[str, Path]) -> Iterator[Path]:

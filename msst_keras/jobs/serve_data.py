@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Any
 
 from msst_keras.pipeline.loopback import keep_to_this_machine
 from msst_keras.pipeline.options import ServeDataOptions
@@ -53,7 +54,7 @@ def _name(options: ServeDataOptions) -> str:
     return options.host or (socket.gethostname() if options.listen == "all" else "127.0.0.1")
 
 
-def _start(service, options: ServeDataOptions):
+def _start(service: Any, options: ServeDataOptions) -> tuple[Any, int]:
     """(the dispatcher, or a worker; its port). `service` is `tf.data.experimental.service`."""
     if options.dispatcher:
         host, _, dispatcher_port = options.dispatcher.rpartition(":")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,9 +15,9 @@ import tensorflow as tf
 from msst_keras.files import publish
 from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst, fold_model
-from msst_keras.motion.flow import flow_to_color
+from msst_keras.motion.flow_pictures import flow_to_color
 from msst_keras.motion.settings import FLOW
-from msst_keras.options import list_options, plain_values, write_flags
+from msst_keras.options import plain_values, write_flags
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import training_batches
 from msst_keras.pipeline.clip_index import ClipIndex
@@ -49,7 +50,7 @@ def train(options: TrainOptions) -> dict:
     _check_parts(options, devices)
     groups = clip_index.find_record_groups(options.records)
     index = _index_training(options, groups)
-    val_index = _index_validation(options, groups, index) if options.val_records else None
+    val_index = _index_validation(options.val_records, options, groups, index) if options.val_records else None
     folder = Path(options.run_dir)
     with _hold(folder, devices):
         if devices.is_chief:
@@ -88,10 +89,9 @@ def _describe_run(options: TrainOptions, index: ClipIndex, groups: dict[tuple[st
         [share, [shard["sha256"] for folder in folders for shard in read_manifest(folder)["shards"]]]
         for folders, share in groups.items()
     ]
-    model_flags = [name for name, *_ in list_options(options.model)]
     return {
         "model": options.model.arguments(), "motion": index.motion, "image_size": options.clips.image_sizes[-1],
-        "training": run_dir.describe_training(plain_values(options), model_flags),
+        "training": run_dir.describe_training(options),
         "records": hashlib.sha256(json.dumps(shards).encode()).hexdigest(),
     }  # fmt: skip
 
@@ -138,12 +138,14 @@ def _index_training(options: TrainOptions, groups: dict[tuple[str, ...], int]) -
     return index
 
 
-def _index_validation(options: TrainOptions, groups: dict[tuple[str, ...], int], index: ClipIndex) -> ClipIndex:
+def _index_validation(
+    records: Sequence[str], options: TrainOptions, groups: dict[tuple[str, ...], int], index: ClipIndex
+) -> ClipIndex:
     """The clips to validate on: of other sequences than those of `groups`, and with motion like that of `index`."""
-    folders = clip_index.find_record_folders(options.val_records)
+    folders = clip_index.find_record_folders(records)
     check_disjoint([folder for group in groups for folder in group], folders)
     val_index = clip_index.index_clips(folders, options.model.clip_length, options.model.variant != "os")
-    if index.motion and (differences := index.motion.differences(val_index.motion)):
+    if index.motion and val_index.motion and (differences := index.motion.differences(val_index.motion)):
         raise ValueError(
             f"--val_records were made with other flow or prior settings than --records ({differences}); make them alike"
         )
@@ -164,7 +166,9 @@ def _build(options: TrainOptions, devices: Devices) -> keras.Model:
     return model
 
 
-def _make_batches(options: TrainOptions, index: ClipIndex, devices: Devices) -> Callable[[int], object]:
+def _make_batches(
+    options: TrainOptions, index: ClipIndex, devices: Devices
+) -> Callable[[int], Iterable[dict[str, Any]]]:
     """A function: step -> the batches from that step on."""
     clips = options.clips
     return lambda first_step: training_batches(

@@ -12,18 +12,21 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE, choose_headline
 from msst_keras.files import DifferentSettingsError, check_writable, publish, write_json
 from msst_keras.locks import hold_folder
 from msst_keras.motion import prior_training
-from msst_keras.motion.flow import FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.options import PriorOptions, TrainPriorOptions
-from msst_keras.motion.prior import MotionPrior, save_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import save_prior
 from msst_keras.motion.prior_folds import PriorFolds, add_folds, deal_sequences, trained_weights
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
-from msst_keras.options import plain_values
+from msst_keras.options import remembered_values
 from msst_keras.outputs import Memory
 from msst_keras.pipeline import clip_index
 from msst_keras.pipeline.batches import flow_batches
@@ -99,12 +102,10 @@ def _train(
 
 def _describe(options: TrainPriorOptions) -> dict:
     """All that the weights are made from: flags, and records by the hashes of their shards."""
-    passed_over = ("records", "val_records", "val_frames", "output")
     folders = clip_index.find_record_folders(options.records)
     shards = [shard["sha256"] for folder in folders for shard in read_manifest(folder)["shards"]]
     records = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-    values = plain_values(options)
-    return {"records": records} | {name: value for name, value in values.items() if name not in passed_over}
+    return {"records": records} | remembered_values(options)
 
 
 def _index(options: TrainPriorOptions) -> tuple[ClipIndex, ClipIndex | None, FlowSettings]:

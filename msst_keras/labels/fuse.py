@@ -20,8 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from msst_keras.data import images, layouts
-from msst_keras.data.datasets import Sequence
+from msst_keras.data import file_names, images
+from msst_keras.data.sequences import FileSequence
 from msst_keras.files import publish
 from msst_keras.labels import fusion
 from msst_keras.labels.label_files import FRAMES_CSV, write_label, write_table
@@ -49,7 +49,7 @@ class Fusion:
     num_masks: int
 
 
-def extract_frames(sequence: Sequence, frames_dir: Path) -> Sequence:
+def extract_frames(sequence: FileSequence, frames_dir: Path) -> FileSequence:
     """Extracts a video file to FRAMES_DIR/SEQUENCE/00000.jpg, ...; leaves a folder of frames as it is."""
     if sequence.video_path is None:
         return sequence
@@ -59,10 +59,10 @@ def extract_frames(sequence: Sequence, frames_dir: Path) -> Sequence:
             partial.mkdir()
             for name, encoded, _ in progress(sequence.read_frames(), len(sequence), f"frames of {sequence.name}"):
                 (partial / f"{name}.jpg").write_bytes(encoded)
-    return Sequence(sequence.name, tuple(layouts.list_images(folder)), frame_rate=sequence.frame_rate)
+    return FileSequence(sequence.name, tuple(file_names.list_images(folder)), frame_rate=sequence.frame_rate)
 
 
-def make_maps(sequence: Sequence, make: Source, folder: Path) -> None:
+def make_maps(sequence: FileSequence, make: Source, folder: Path) -> None:
     """Writes the maps that a source (`sources.make_source`) makes of a sequence, unless they are there already."""
     target = folder / sequence.name
     if target.is_dir():
@@ -76,7 +76,7 @@ def make_maps(sequence: Sequence, make: Source, folder: Path) -> None:
 
 
 def fuse_labels(
-    sequences: Iterable[Sequence], maps_dirs: Mapping[str, Path], labels_dir: Path, free_offset: bool = True
+    sequences: Iterable[FileSequence], maps_dirs: Mapping[str, Path], labels_dir: Path, free_offset: bool = True
 ) -> Fusion:
     """Fuses the maps, fits the weights on the frames that have masks, and writes a label for each frame that has none.
 
@@ -127,11 +127,11 @@ def fuse_labels(
     return done
 
 
-def _find_maps(folder: Path, sequence: Sequence) -> dict[str, Path]:
+def _find_maps(folder: Path, sequence: FileSequence) -> dict[str, Path]:
     """Frame name -> the file of its map."""
     if not (folder / sequence.name).is_dir():
         raise FileNotFoundError(f"{folder}: no folder '{sequence.name}' of maps here; expected SEQUENCE/FRAME.png")
-    paths = {path.stem: path for path in layouts.list_images(folder / sequence.name)}
+    paths = {path.stem: path for path in file_names.list_images(folder / sequence.name)}
     missing = [name for name in sequence.frame_names if name not in paths]
     if missing:
         raise FileNotFoundError(
@@ -141,7 +141,7 @@ def _find_maps(folder: Path, sequence: Sequence) -> dict[str, Path]:
     return paths
 
 
-def _read_maps(sequence: Sequence, index: int, maps_dirs: Iterable[str], found: Mapping) -> np.ndarray:
+def _read_maps(sequence: FileSequence, index: int, maps_dirs: Iterable[str], found: Mapping) -> np.ndarray:
     """The maps of a frame at its size, float32 (M, H, W)."""
     height, width = images.read_image_size(sequence.frame_paths[index])
     name = sequence.frame_names[index]
@@ -149,7 +149,7 @@ def _read_maps(sequence: Sequence, index: int, maps_dirs: Iterable[str], found: 
     return np.stack([m if m.shape == (height, width) else cv2.resize(m, (width, height)) for m in maps])
 
 
-def _fit(sequences: list[Sequence], maps_dirs: Mapping[str, Path], found: Mapping, free_offset: bool) -> np.ndarray:
+def _fit(sequences: list[FileSequence], maps_dirs: Mapping[str, Path], found: Mapping, free_offset: bool) -> np.ndarray:
     fit = fusion.WeightFit(len(maps_dirs), free_offset)
     annotated = [(sequence, index) for sequence in sequences for index in sorted(sequence.mask_paths)]
     for sequence, index in progress(annotated, len(annotated), "weights"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msst_keras.data.datasets import Sequence
+from msst_keras.data.sequences import FileSequence
 from msst_keras.labels.journal import Journal
 from msst_keras.labels.label_files import read_label, write_label
 from msst_keras.labels.review_files import ReviewFiles, read_for_browser, read_frame_size
@@ -55,7 +55,7 @@ class Review:
       items: the frames, in the order of review.
     """
 
-    def __init__(self, labels_dir: str | Path, sequences: Iterable[Sequence], order: str = "doubt"):
+    def __init__(self, labels_dir: str | Path, sequences: Iterable[FileSequence], order: str = "doubt"):
         """Opens the folder and goes on where an earlier review stopped.
 
         Args:

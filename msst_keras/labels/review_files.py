@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from msst_keras.data import images, layouts
+from msst_keras.data import file_names, images
 from msst_keras.labels.label_files import read_order
 
 # About 8K, 7680x4320. A browser holds a dozen bytes a pixel, for several frames at once.
@@ -77,8 +77,8 @@ class ReviewFiles:
           ValueError: there are no labels, or a label has no frame or lies outside the folder.
         """
         rejected = self._own / "rejected"
-        folders = [*layouts.subfolders(self._root), *(layouts.subfolders(rejected) if rejected.is_dir() else ())]
-        found = [(folder.name, self._check(path)) for folder in folders for path in layouts.list_images(folder)]
+        folders = [*file_names.subfolders(self._root), *(file_names.subfolders(rejected) if rejected.is_dir() else ())]
+        found = [(folder.name, self._check(path)) for folder in folders for path in file_names.list_images(folder)]
         if not found:
             raise ValueError(f"{self._root}: no labels here; expected SEQUENCE/FRAME.png")
         for sequence, frame in found:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from msst_keras.inference import SHIPPED_MODEL
-from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 
 # From the frames of a sequence, uint8 (H, W, 3) RGB, to their maps, float32 (H, W) in [0, 1].
 Source = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from msst_keras.data import images
+from msst_keras.data import image_files
 
 # Schemes of FFmpeg that lead to a live stream. `file:` and the like are not among them.
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt")
@@ -101,7 +101,7 @@ class LiveSource:
                     return
                 for picture in pictures:
                     failures = 0
-                    images.check_size(picture.width, picture.height, self.name)
+                    image_files.check_size(picture.width, picture.height, self.name)
                     arrived = time.monotonic()
                     yield LiveFrame(picture, clock.tell(picture.time, arrived), arrived)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
 
@@ -18,7 +18,10 @@ _JPEG_QUALITY = 85
 _RATE_SECONDS = 3.0  # the rate that is shown is that of so long a time
 
 # (frame, its pixels, its time in frames), ... -> (frame, its pixels, its map), ... in order; see `stream.stream_maps`.
-MakeMaps = Callable[[Iterator[tuple[LiveFrame, np.ndarray, float]]], Iterator[tuple[LiveFrame, np.ndarray, np.ndarray]]]
+MakeMaps = Callable[
+    [Iterator[tuple[LiveFrame, np.ndarray, float]]],
+    Generator[tuple[LiveFrame, np.ndarray, np.ndarray], None, None],
+]
 
 
 class LiveView:

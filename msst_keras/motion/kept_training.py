@@ -35,7 +35,9 @@ class KeptTraining:
           ValueError: the file is damaged.
         """
         self._path, self._seconds, self._written = Path(path), seconds, time.monotonic()
-        self.done, self.counts, self.losses, self._arrays = 0, np.zeros(4), [], None
+        self.done, self.counts = 0, np.zeros(4)
+        self.losses: list[float] = []
+        self._arrays: list[np.ndarray] | None = None
         if not self._path.is_file():
             return
         try:

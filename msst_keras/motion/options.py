@@ -44,10 +44,16 @@ class PriorOptions:
 class TrainPriorOptions:
     """What to train on, and how."""
 
-    records: tuple[str, ...] = option("Globs of record folders made with --store_flow, comma-separated.")
-    val_records: tuple[str, ...] | None = option("Globs of record folders to report on, of other sequences.", None)
-    val_frames: int = option("Report on at most so many frames of --val_records, drawn by --seed.", 200, low=1)
-    output: str = option("File to write the prior to, NAME.keras.")
+    records: tuple[str, ...] = option(
+        "Globs of record folders made with --store_flow, comma-separated.", remembered=False
+    )
+    val_records: tuple[str, ...] | None = option(
+        "Globs of record folders to report on, of other sequences.", None, remembered=False
+    )
+    val_frames: int = option(
+        "Report on at most so many frames of --val_records, drawn by --seed.", 200, low=1, remembered=False
+    )
+    output: str = option("File to write the prior to, NAME.keras.", remembered=False)
     batch_size: int = option("Number of flow maps in a step.", 4, low=1)
     steps: int = option("Number of steps.", 1000, low=1)
     learning_rate: float = option("Learning rate of Adam.", 1e-3, low=0)

@@ -14,26 +14,23 @@ Written with keras and keras.ops alone. Batch, height and width are free.
 
 from __future__ import annotations
 
-import json
-import zipfile
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import keras
-import numpy as np
 from keras import ops
 
 from msst_keras.model.backbones import build_backbone, output_strides
-from msst_keras.model.weights import check_unpacked_size
 from msst_keras.motion import regions
 from msst_keras.motion.camera import check_camera
 from msst_keras.motion.flow import FlowSettings
-from msst_keras.motion.flow_image import FlowImage
-from msst_keras.motion.settings import FILES, FLOW, MAGNITUDE, NO_PRIOR
 from msst_keras.motion.superpixels import SuperpixelSettings
 
 HIDDEN_UNITS = 300  # of each of the two hidden layers: the "three-layer neural network (300 neurons)" of section 3.1
 _OUTPUT_STRIDE = 16
-_NO_DATE = "1980-01-01@00:00:00"
+
+Inputs = Mapping[str, keras.KerasTensor]  # what a prior sees, by name; see the classes
+Settings = TypeVar("Settings", FlowSettings, SuperpixelSettings)
 
 
 @keras.saving.register_keras_serializable(package="msst_keras")
@@ -56,7 +53,6 @@ class MotionPrior(keras.Model):
         flow_settings: How the flow it was trained on is made.
         superpixel_settings: How its superpixels are.
         backbone_weights: What the backbone started from.
-        needs_frames: Whether the input "frame" is used.
     """
 
     def __init__(
@@ -71,7 +67,7 @@ class MotionPrior(keras.Model):
         rgb_features: bool = False,
         classifier_per_level: bool = False,
         shared_backbone: keras.Model | None = None,
-        **model_options,
+        **model_options: Any,
     ):
         """Makes an untrained prior.
 
@@ -109,7 +105,7 @@ class MotionPrior(keras.Model):
         self.flow_settings = _read_settings(FlowSettings, flow)
         self.superpixel_settings = _read_settings(SuperpixelSettings, superpixels)
         self.backbone_weights = backbone_weights
-        self._options = {
+        self._options: dict[str, Any] = {
             "backbone": backbone,
             "width": width,
             "train_backbone": backbone_weights == "none" if train_backbone is None else bool(train_backbone),
@@ -131,6 +127,7 @@ class MotionPrior(keras.Model):
 
     @property
     def needs_frames(self) -> bool:
+        """Whether the input "frame" is used."""
         return self._options["rgb_features"]
 
     def spawn(self) -> MotionPrior:
@@ -138,7 +135,7 @@ class MotionPrior(keras.Model):
         shared = None if self._options["train_backbone"] else self.backbone
         return MotionPrior(**self.get_config(), shared_backbone=shared)
 
-    def pool_features(self, inputs: dict, training: bool = False):
+    def pool_features(self, inputs: Inputs, training: bool = False) -> keras.KerasTensor:
         """What the regions are classified by.
 
         Args:
@@ -165,7 +162,7 @@ class MotionPrior(keras.Model):
         num_regions = ops.max(superpixels) + 1
         return regions.pool_regions(pixels, features, self._strides * len(images), superpixels, num_regions)
 
-    def classify(self, pooled, training: bool = False):
+    def classify(self, pooled: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Scores before the sigmoid, of what `pool_features` returned: (B, M, R) float32 logits."""
         if len(self.classifiers) == 1:
             logits = self.classifiers[0](pooled, training=training)
@@ -174,7 +171,7 @@ class MotionPrior(keras.Model):
             logits = ops.concatenate(levels, axis=1)
         return ops.cast(logits[..., 0], "float32")
 
-    def score_regions(self, inputs: dict, training: bool = False):
+    def score_regions(self, inputs: Inputs, training: bool = False) -> keras.KerasTensor:
         """Scores before the sigmoid.
 
         Args:
@@ -189,23 +186,26 @@ class MotionPrior(keras.Model):
         """
         return self.score_pooled(self.pool_features(inputs, training), training)
 
-    def score_pooled(self, pooled, training: bool = False):
+    def score_pooled(self, pooled: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """`score_regions` of what `pool_features` returned."""
         logits = self.classify(pooled, training)
         missing = self.superpixel_settings.max_regions - ops.shape(logits)[-1]
         return ops.pad(logits, [[0, 0], [0, 0], [0, missing]])
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Inputs, training: bool = False) -> keras.KerasTensor:
+        """The prior of each flow map, see the class."""
         scores = ops.sigmoid(self.score_regions(inputs, training))
         prior = regions.paint_scores(scores, ops.cast(inputs["superpixels"], "int32"))
         return prior if training else _round(prior)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments but for a shared backbone."""
         settings = {"flow": self.flow_settings.to_dict(), "superpixels": self.superpixel_settings.to_dict()}
         return {"name": self.name, **settings, **self._options, "backbone_weights": self.backbone_weights}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> MotionPrior:
+        """The inverse of `get_config`, also for files of earlier versions. The weights are loaded afterwards."""
         config = dict(config)
         if "remove_median" in config:  # of a file from before there were other cameras
             config["camera"] = "median" if config.pop("remove_median") else "none"
@@ -217,7 +217,7 @@ class MotionPrior(keras.Model):
 
 @keras.saving.register_keras_serializable(package="msst_keras")
 class MagnitudePrior(keras.Model):
-    """The residual magnitude of flow, `flow.magnitude_prior`, behind the interface of MotionPrior; nothing is trained.
+    """The residual magnitude of flow, `flow_pictures.magnitude_prior`, as a model like MotionPrior; nothing is trained.
 
     Inputs: {"flow": (B, h, w, 2) float32}; "superpixels" may be there and are ignored. Output: (B, h, w, 1) float32
     in 0..1, multiples of 1/255; unrounded if `training`.
@@ -226,87 +226,21 @@ class MagnitudePrior(keras.Model):
     superpixel_settings = None
     needs_frames = False
 
-    def __init__(self, flow: FlowSettings | dict | None = None, camera: str = "median", **model_options):
+    def __init__(self, flow: FlowSettings | dict | None = None, camera: str = "median", **model_options: Any):
         super().__init__(dtype="float32", **model_options)
         self.flow_settings = _read_settings(FlowSettings, flow)
         self.camera = check_camera(camera)
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Inputs, training: bool = False) -> keras.KerasTensor:
+        """The magnitude of each flow map, see the class."""
         _check_inputs(inputs)
         prior = regions.residual_magnitude(inputs["flow"], self.camera)
         return prior if training else _round(prior)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
         return {"name": self.name, "flow": self.flow_settings.to_dict(), "camera": self.camera}
-
-
-# What makes the motion image without being trained, by the kind that manifests name.
-UNTRAINED_PRIORS = {MAGNITUDE: MagnitudePrior, FLOW: FlowImage}
-
-
-def make_prior(source: str | Path, flow: FlowSettings) -> MotionPrior | MagnitudePrior | FlowImage | None:
-    """The prior of a kind that needs no training, or of a file.
-
-    Args:
-        source: NO_PRIOR, FILES, MAGNITUDE or FLOW of `settings`, or a file of `msst train_prior`.
-        flow: How the flow is made that it is to see; a file holds its own settings.
-
-    Returns:
-        The prior's model, None for NO_PRIOR and FILES, which nothing here computes.
-
-    Raises:
-        FileNotFoundError, ValueError: See `load_prior`.
-    """
-    if source in (NO_PRIOR, FILES):
-        return None
-    return UNTRAINED_PRIORS[source](flow) if source in UNTRAINED_PRIORS else load_prior(source)
-
-
-def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior | FlowImage:
-    """Loads a prior that was saved with `prior.save(path)`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file holds no motion prior.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such motion prior; `msst train_prior` writes one.")
-    no_prior = f"{path}: expected a motion prior, a .keras file that `msst train_prior` wrote"
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{no_prior}; found no .keras file.")
-    try:
-        check_unpacked_size(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{no_prior}; Keras cannot load it: {error}") from error
-    try:
-        prior = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # of a damaged file zipfile, h5py and Keras raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{no_prior}; Keras cannot load it: {reason}") from error
-    if not isinstance(prior, MotionPrior | MagnitudePrior | FlowImage):
-        raise ValueError(f"{no_prior}; found a {type(prior).__name__}.")
-    if bad := [weight.path for weight in prior.weights if not np.isfinite(ops.convert_to_numpy(weight)).all()]:
-        raise ValueError(f"{path}: {len(bad)} arrays of this prior are not finite, such as {bad[0]}; train it again.")
-    return prior
-
-
-def save_prior(prior: keras.Model, path: str | Path) -> None:
-    """Writes a prior as a .keras file that `load_prior` reads; the same prior gives the same bytes.
-
-    Keras writes the time of day into the file, twice. Records and runs know a prior by its file's hash, so that one
-    that was trained again, or after an interruption, would be another.
-    """
-    prior.save(path)
-    with zipfile.ZipFile(path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    metadata = json.loads(contents["metadata.json"])
-    metadata["date_saved"] = _NO_DATE
-    contents["metadata.json"] = json.dumps(metadata).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def _build_classifier(num_features: int) -> keras.Sequential:
@@ -325,30 +259,30 @@ def _build_classifier(num_features: int) -> keras.Sequential:
     return classifier
 
 
-def _read_settings(kind, settings):
+def _read_settings(kind: type[Settings], settings: Settings | Mapping[str, Any] | None) -> Settings:
     if settings is None:
         return kind()
-    return settings if isinstance(settings, kind) else kind.from_dict(settings)
+    return kind.from_dict(settings) if isinstance(settings, Mapping) else settings
 
 
-def _check_inputs(inputs: dict, num_levels: int | None = None, frame_size: tuple[int, int] | None = None):
+def _check_inputs(inputs: Inputs, num_levels: int | None = None, frame_size: tuple[int, int] | None = None) -> None:
     if "flow" not in inputs or len(inputs["flow"].shape) != 4 or inputs["flow"].shape[-1] != 2:
         found = inputs["flow"].shape if "flow" in inputs else "none"
         raise ValueError(f"The prior's input 'flow' must be (B, h, w, 2), found {found}.")
     if num_levels is None:
         return
-    shape = inputs["superpixels"].shape if "superpixels" in inputs else ()
+    shape = _shape(inputs, "superpixels")
     if len(shape) != 4 or shape[-1] != num_levels:
         raise ValueError(
-            f"This prior's input 'superpixels' must be (B, h, w, {num_levels}), found {tuple(shape) or 'none'}; "
+            f"This prior's input 'superpixels' must be (B, h, w, {num_levels}), found {shape or 'none'}; "
             "segment the flow with the prior's own superpixel settings."
         )
     if frame_size is None:
         return
-    shape = inputs["frame"].shape if "frame" in inputs else ()
+    shape = _shape(inputs, "frame")
     if len(shape) != 4 or shape[-1] != 3:
         raise ValueError(
-            f"This prior has RGB features; its input 'frame' must be (B, H, W, 3), found {tuple(shape) or 'none'}."
+            f"This prior has RGB features; its input 'frame' must be (B, H, W, 3), found {shape or 'none'}."
         )
     found = tuple(inputs["flow"].shape[1:3])
     if None not in found and found != frame_size:
@@ -357,5 +291,10 @@ def _check_inputs(inputs: dict, num_levels: int | None = None, frame_size: tuple
         )
 
 
-def _round(prior):
+def _shape(inputs: Inputs, name: str) -> tuple[int | None, ...]:
+    """The shape of an input; () if it is not there."""
+    return tuple(inputs[name].shape) if name in inputs else ()
+
+
+def _round(prior: keras.KerasTensor) -> keras.KerasTensor:
     return ops.round(prior * 255) / 255

@@ -106,7 +106,7 @@ def add_folds(path: str | Path, sequences: Mapping[str, int], weights: Sequence[
         weights: Of each fold, the trained weights of the prior that did not see it (`trained_weights`).
     """
     with zipfile.ZipFile(path, "a") as archive:
-        # By a ZipInfo, which has no date: the same folds are the same bytes, as `prior.save_prior` says why.
+        # By a ZipInfo, which has no date: the same folds are the same bytes, as `prior_files.save_prior` says why.
         index = json.dumps({"num_folds": len(weights), "sequences": dict(sequences)})
         archive.writestr(zipfile.ZipInfo(_INDEX), index)
         for number, arrays in enumerate(weights):
@@ -121,7 +121,7 @@ def load_folds(path: str | Path, prior: MotionPrior) -> PriorFolds | None:
 
     Args:
         path: Of the file.
-        prior: That `prior.load_prior` loaded from it.
+        prior: That `prior_files.load_prior` loaded from it.
 
     Raises:
         ValueError: The folds are damaged.

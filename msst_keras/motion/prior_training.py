@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -66,8 +66,8 @@ def train_prior(
     optimizers = [make_optimizer(prior.trainable_variables, steps, learning_rate) for prior in priors]
     step = _make_step(priors, optimizers, min_purity)
     kept = kept or KeptTraining(os.devnull, seconds=math.inf)
-    variables = {id(each): each for owner in priors for each in owner.weights}  # a shared backbone's once
-    variables = [*variables.values(), *(each for optimizer in optimizers for each in optimizer.variables)]
+    weights = {id(each): each for owner in priors for each in owner.weights}  # a shared backbone's once
+    variables = [*weights.values(), *(each for optimizer in optimizers for each in optimizer.variables)]
     kept.restore(variables)
     generator = np.random.default_rng(seed)
     for _ in range(kept.done):  # the draws of the steps that are done
@@ -108,7 +108,7 @@ def predict_priors(
     """
 
     @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)])
-    def predict(inputs, mask):
+    def predict(inputs: dict[str, tf.Tensor], mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return model(inputs), _count_correct(model.score_regions(inputs), *_label(inputs, mask, model, min_purity))
 
     for batch in batches:
@@ -144,7 +144,7 @@ def make_optimizer(variables: list, steps: int, learning_rate: float) -> keras.o
     return optimizer
 
 
-def balanced_loss(logits, salient, sampled):
+def balanced_loss(logits: tf.Tensor, salient: tf.Tensor, sampled: tf.Tensor) -> tf.Tensor:
     """The loss of `train_prior`: the mean over salient and the mean over other samples, averaged.
 
     Args:
@@ -155,7 +155,9 @@ def balanced_loss(logits, salient, sampled):
     return tf.add_n(parts) / 2
 
 
-def _make_step(priors: Sequence[MotionPrior], optimizers: Sequence[keras.optimizers.Optimizer], min_purity: float):
+def _make_step(
+    priors: Sequence[MotionPrior], optimizers: Sequence[keras.optimizers.Optimizer], min_purity: float
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """A graph (inputs, mask, fold) -> the first prior's loss and counts; the others are those of the folds 0, 1, ..."""
     model = priors[0]
     share = len(priors) > 1 and all(prior.backbone is model.backbone for prior in priors)
@@ -167,7 +169,7 @@ def _make_step(priors: Sequence[MotionPrior], optimizers: Sequence[keras.optimiz
             tf.TensorSpec([None], tf.int32),
         ]  # fmt: skip
     )
-    def step(inputs, mask, fold):
+    def step(inputs: dict[str, tf.Tensor], mask: tf.Tensor, fold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         salient, sampled = _label(inputs, mask, model, min_purity)
         shared = model.pool_features(inputs, training=True) if share else None
         results = []
@@ -206,11 +208,14 @@ def _input_specs(model: MotionPrior) -> dict[str, tf.TensorSpec]:
     return specs
 
 
-def _label(inputs: dict, mask, model: MotionPrior, min_purity: float):
+def _label(
+    inputs: dict[str, tf.Tensor], mask: tf.Tensor, model: MotionPrior, min_purity: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`regions.label_regions` of a batch."""
     return regions.label_regions(mask, inputs["superpixels"], model.superpixel_settings.max_regions, min_purity)
 
 
-def _count_correct(logits, salient, sampled):
+def _count_correct(logits: tf.Tensor, salient: tf.Tensor, sampled: tf.Tensor) -> tf.Tensor:
     """Salient regions that were found, salient regions, other regions that were found, other regions."""
     found, other = tf.cast(logits > 0, tf.float32), sampled - salient
     return tf.stack([tf.reduce_sum(x) for x in (salient * found, salient, other * (1 - found), other)])
@@ -246,5 +251,5 @@ def _prepare(batch: dict, model: MotionPrior, mirror: bool) -> tuple[dict[str, n
     if not mirror:
         return inputs, mask
     inputs = {name: array[:, :, ::-1] for name, array in inputs.items()}
-    inputs["flow"] = inputs["flow"] * np.float32([-1, 1])
+    inputs["flow"] = inputs["flow"] * np.array([-1, 1], np.float32)
     return inputs, mask[:, :, ::-1]

@@ -6,18 +6,20 @@ Written with keras.ops alone; batch, height and width may be unknown, the number
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from keras import ops
+from keras import KerasTensor, ops
 
 from msst_keras.data.flow_files import FLOW_STEP
 from msst_keras.motion import camera as camera_motion
-from msst_keras.motion.flow import COLOR_WHEEL
+from msst_keras.motion.flow_pictures import COLOR_WHEEL
 
 NUM_CONTEXTS = 3  # of a region, as in MDF, the paper's [16]: itself, itself with its neighbours, the whole map
 
 
-def color_flow(flow, camera: str = "none"):
-    """`flow.flow_to_color` in the graph, unrounded.
+def color_flow(flow: KerasTensor, camera: str = "none") -> KerasTensor:
+    """`flow_pictures.flow_to_color` in the graph, unrounded.
 
     Args:
         flow: (B, h, w, 2) float32, x then y, pixels per frame.
@@ -42,15 +44,15 @@ def color_flow(flow, camera: str = "none"):
     return 255 * (1 - saturation * (1 - hue))
 
 
-def residual_magnitude(flow, camera: str = "median"):
-    """`flow.magnitude_prior` in the graph: (B, h, w, 2) -> (B, h, w, 1) float32 in 0..1."""
+def residual_magnitude(flow: KerasTensor, camera: str = "median") -> KerasTensor:
+    """`flow_pictures.magnitude_prior` in the graph: (B, h, w, 2) -> (B, h, w, 1) float32 in 0..1."""
     residual = subtract_camera(flow, camera)
     magnitude = ops.sqrt(ops.sum(residual * residual, axis=-1))
     scale = ops.maximum(percentile(magnitude, 99), FLOW_STEP)
     return ops.expand_dims(ops.minimum(magnitude / scale, 1.0), -1)
 
 
-def subtract_camera(flow, camera: str):
+def subtract_camera(flow: KerasTensor, camera: str) -> KerasTensor:
     """`camera.subtract_camera` in the graph, in float32: (B, h, w, 2) -> the same shape."""
     if camera == "none":
         return flow
@@ -78,7 +80,7 @@ def subtract_camera(flow, camera: str):
     return flow - ops.reshape(moved, ops.shape(flow))
 
 
-def _camera_basis(flow, camera: str):
+def _camera_basis(flow: KerasTensor, camera: str) -> KerasTensor:
     """`camera.camera_basis` of flow's size, its last axis first: (6 or 8, h, w, 2) float32."""
     _, height, width, _ = ops.shape(flow)
     half = ops.cast(ops.maximum(ops.maximum(height, width), 2), "float32") / 2
@@ -93,7 +95,7 @@ def _camera_basis(flow, camera: str):
     return ops.stack([ops.stack(right), ops.stack(down)], axis=-1)
 
 
-def percentile(maps, percent: int):
+def percentile(maps: KerasTensor, percent: int) -> KerasTensor:
     """`numpy.percentile` of each map: (B, h, w) float32 -> (B, 1, 1)."""
     batch, height, width = ops.shape(maps)
     num_pixels = height * width
@@ -110,14 +112,20 @@ def percentile(maps, percent: int):
     return ops.reshape(low + (high - low) * share, (batch, 1, 1))
 
 
-def count_pixels(superpixels, num_regions: int):
+def count_pixels(superpixels: KerasTensor, num_regions: int | KerasTensor) -> KerasTensor:
     """Pixels of each region: (B, h, w, M) int32 labels -> (B, M, num_regions) float32, 0 of regions that are not."""
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
     areas = ops.segment_sum(ops.ones_like(labels, "float32"), labels, batch * num_levels * num_regions)
     return ops.reshape(areas, (batch, num_levels, num_regions))
 
 
-def pool_regions(images, feature_maps, strides, superpixels, num_regions: int):
+def pool_regions(
+    images: KerasTensor,
+    feature_maps: Sequence[KerasTensor],
+    strides: Sequence[int],
+    superpixels: KerasTensor,
+    num_regions: int | KerasTensor,
+) -> KerasTensor:
     """Mean features of each region in three contexts: the region, it and its neighbours, the whole map.
 
     Means over pixels: a pixel has the features of the cell it lies in. They are made of the number of pixels that
@@ -145,7 +153,7 @@ def pool_regions(images, feature_maps, strides, superpixels, num_regions: int):
         for channel in channels
     ]
     sums = [ops.reshape(ops.stack(colors, axis=-1), (*shape, images.shape[-1]))]
-    maps_of = {}  # by stride: maps of one stride share their cells
+    maps_of: dict[int, list[KerasTensor]] = {}  # by stride: maps of one stride share their cells
     for features, stride in zip(feature_maps, strides, strict=True):
         maps_of.setdefault(stride, []).append(ops.cast(features, "float32"))
     for stride, maps in maps_of.items():
@@ -162,7 +170,7 @@ def pool_regions(images, feature_maps, strides, superpixels, num_regions: int):
     return ops.concatenate(contexts, axis=-1)
 
 
-def find_neighbors(superpixels, num_regions: int):
+def find_neighbors(superpixels: KerasTensor, num_regions: int | KerasTensor) -> KerasTensor:
     """Which regions touch, left to right or top to bottom: (B, h, w, M) int32 -> (B, M, R, R) float32 of 0 and 1.
 
     A region is its own neighbour, also where the map has no such region.
@@ -182,7 +190,7 @@ def find_neighbors(superpixels, num_regions: int):
     return ops.cast(touching > 0, "float32")
 
 
-def paint_scores(scores, superpixels):
+def paint_scores(scores: KerasTensor, superpixels: KerasTensor) -> KerasTensor:
     """Eq. 1: each pixel's mean over the levels of its superpixels' scores: (B, M, R), (B, h, w, M) -> (B, h, w, 1)."""
     labels, batch, num_levels = _flatten_labels(superpixels, ops.shape(scores)[-1])
     _, height, width, _ = ops.shape(superpixels)
@@ -190,7 +198,9 @@ def paint_scores(scores, superpixels):
     return ops.expand_dims(ops.mean(ops.reshape(painted, (batch, num_levels, height, width)), axis=1), -1)
 
 
-def label_regions(masks, superpixels, num_regions: int, min_purity: float):
+def label_regions(
+    masks: KerasTensor, superpixels: KerasTensor, num_regions: int, min_purity: float
+) -> tuple[KerasTensor, KerasTensor]:
     """The regions that a classifier learns from: those nearly all object or all background.
 
     Args:
@@ -214,15 +224,17 @@ def label_regions(masks, superpixels, num_regions: int, min_purity: float):
     return positive, positive + negative
 
 
-def _flatten_labels(superpixels, num_regions: int):
-    """Labels that no two maps share, (B * M * h * w,), map by map; and B and M."""
+def _flatten_labels(superpixels: KerasTensor, num_regions: int | KerasTensor) -> tuple[KerasTensor, Any, int]:
+    """Labels that no two maps share, (B * M * h * w,), map by map; and B, a number or one int32 in the graph, and M."""
     batch, height, width, num_levels = ops.shape(superpixels)
     maps = ops.reshape(ops.transpose(superpixels, (0, 3, 1, 2)), (batch * num_levels, height * width))
     offsets = ops.expand_dims(ops.arange(batch * num_levels, dtype="int32") * num_regions, 1)
     return ops.reshape(maps + offsets, (-1,)), batch, num_levels
 
 
-def _sum_cells(features, stride: int, superpixels, num_regions: int):
+def _sum_cells(
+    features: KerasTensor, stride: int, superpixels: KerasTensor, num_regions: int | KerasTensor
+) -> KerasTensor:
     """Sums over the pixels of each region of the features of their cells: (B, M, num_regions, C)."""
     labels, batch, num_levels = _flatten_labels(superpixels, num_regions)
     _, cell_rows, cell_columns, channels = ops.shape(features)
@@ -240,7 +252,7 @@ def _sum_cells(features, stride: int, superpixels, num_regions: int):
     return ops.reshape(sums, (batch, num_levels, num_regions, channels))
 
 
-def _repeat_levels(images, num_levels: int):
+def _repeat_levels(images: KerasTensor, num_levels: int) -> KerasTensor:
     """The pixels of (B, h, w, C) once for every level, (B * M * h * w, C), in the order of `_flatten_labels`."""
     batch, height, width, channels = ops.shape(images)
     repeated = ops.repeat(ops.reshape(images, (batch, 1, height * width, channels)), num_levels, axis=1)

@@ -1,6 +1,6 @@
 """How the motion of a video's frames is made, as records, runs and exported models say it, and as it is asked for.
 
-Nothing here imports Keras or TensorFlow; `prior.make_prior` makes the prior that settings name.
+Nothing here imports Keras or TensorFlow; `prior_files.make_prior` makes the prior that settings name.
 """
 
 from __future__ import annotations

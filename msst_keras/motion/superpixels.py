@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from msst_keras.motion.flow import check_flow, flow_to_color
+from msst_keras.motion.flow import check_flow
+from msst_keras.motion.flow_pictures import flow_to_color
 
 
 @dataclasses.dataclass(frozen=True)

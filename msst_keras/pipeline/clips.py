@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.data import flow_files
-from msst_keras.data.images import MAX_PIXELS, PNG_SIGNATURE
+from msst_keras.data.image_files import MAX_PIXELS, PNG_SIGNATURE
 from msst_keras.motion.settings import LEVELS, ZERO_LEVEL
 from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.pipeline.options import Augmentation

@@ -32,7 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.data import flow_files, images
-from msst_keras.data.layouts import printable
+from msst_keras.data.file_names import printable
 from msst_keras.records.options import LABEL_KINDS
 
 FORMAT_VERSION = 1

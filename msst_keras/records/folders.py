@@ -19,7 +19,7 @@ def read_manifests(folders: Sequence[str]) -> dict[str, dict]:
       FileNotFoundError: as `manifest.read_manifest`.
       ValueError: likewise; a shard whose records do not lie where its manifest says; a labelled frame in two folders.
     """
-    manifests = {}
+    manifests: dict[str, dict] = {}
     for folder in folders:
         manifest = read_manifest(folder)
         if "://" not in folder:  # on a distant file system a look at each record would take hours
@@ -43,7 +43,7 @@ def check_shards(folder: str, manifest: dict) -> None:
     Raises:
       ValueError: names the shard and the byte.
     """
-    offsets = [set() for _ in manifest["shards"]]
+    offsets: list[set[int]] = [set() for _ in manifest["shards"]]
     for entry in manifest["sequences"].values():
         offsets[entry["shard"]].update(entry["offsets"])
     for shard, expected in zip(manifest["shards"], offsets, strict=True):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from msst_keras.data.layouts import printable
+from msst_keras.data.file_names import printable
 from msst_keras.files import hash_file
 from msst_keras.progress import progress
 from msst_keras.records.example import FrameRecord, check_images
@@ -120,7 +120,7 @@ def verify_folder(folder: str) -> dict[str, float]:
     return measure_features(progress(_checked(folder, manifest), manifest["num_frames"], f"verify {folder}"))
 
 
-def _checked(folder: str, manifest: dict):
+def _checked(folder: str, manifest: dict) -> Iterator[FrameRecord]:
     """The records of all shards in turn, each compared with the manifest and decoded."""
     for number, shard in enumerate(manifest["shards"]):
         path = f"{folder}/{shard['name']}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from msst_keras.data.layouts import printable
+from msst_keras.data.file_names import printable
 from msst_keras.files import publish
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.records.example import FORMAT_VERSION, check_version
@@ -20,6 +20,7 @@ from msst_keras.records.options import LABEL_KINDS
 from msst_keras.records.shard_files import describe_shard, shard_path
 
 MANIFEST_NAME = "manifest.json"
+COMPUTED = ("num_frames", "num_labelled", "shards", "sequences")  # what a manifest says beside its description
 
 
 def join_manifest(folder: str | Path, shards: Sequence[dict], description: dict) -> dict:
@@ -122,11 +123,12 @@ def check_manifest(manifest: dict, path: str, label_kinds: Collection[str]) -> N
       ValueError: names `path` and what is wrong.
     """
 
-    def require(is_right: bool, what: str, found: Any) -> None:
+    def require(is_right: object, what: str, found: object) -> None:
         if not is_right:
             raise ValueError(f"{path}: expected {what}, found {str(found)[:80]!r}; make the records again")
 
-    shards, sequences = manifest.get("shards"), manifest.get("sequences")
+    shards: Any = manifest.get("shards")
+    sequences: Any = manifest.get("sequences")
     require(isinstance(shards, list) and shards, "a list of shards", shards)
     require(isinstance(sequences, dict) and sequences, "sequences, by name", sequences)
     for shard in shards:
@@ -138,7 +140,7 @@ def check_manifest(manifest: dict, path: str, label_kinds: Collection[str]) -> N
         require(isinstance(shard["sha256"], str), f"the SHA-256 of {name}", shard["sha256"])
     names = [shard["name"] for shard in shards]
     require(len(set(names)) == len(names), "each shard once", names)
-    used = [set() for _ in shards]
+    used: list[set[int]] = [set() for _ in shards]
     for name, entry in sequences.items():
         require(printable(name) == name, "names of sequences without control characters", printable(name))
         keys = {"shard", "offsets", "labelled"}

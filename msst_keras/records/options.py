@@ -18,5 +18,5 @@ class InspectRecordsOptions:
     rows: int = option("Rows of the sheet for each folder, evenly over its sequences.", 12, low=1)
     verify: bool = option("Read and check everything; sizes are then of all frames, not of a few.", False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)

@@ -86,7 +86,8 @@ def describe_shard(path: str | Path) -> dict:
     Raises:
       ValueError: see `scan_shard`; a sequence that is out of order or has a frame twice.
     """
-    path, sequences = Path(path), {}
+    path = Path(path)
+    sequences: dict[str, dict] = {}
     for offset, record in scan_shard(path):
         entry = sequences.setdefault(record.sequence, {"offsets": [], "labelled": {}})
         if record.index != len(entry["offsets"]):

@@ -37,14 +37,15 @@ def connect(address: str) -> GrpcConnection | RestConnection:
       ValueError: another address.
     """
     parts = urllib.parse.urlsplit(address)
-    kind = {"grpc": GrpcConnection, "http": RestConnection}.get(parts.scheme)
+    kinds: dict[str, type[GrpcConnection] | type[RestConnection]] = {"grpc": GrpcConnection, "http": RestConnection}
+    kind, host = kinds.get(parts.scheme), parts.hostname
     try:
-        right = kind and parts.hostname and parts.port and parts.path in ("", "/") and not parts.query
+        port = parts.port
     except ValueError:  # a port that is none
-        right = False
-    if not right:
+        port = None
+    if kind is None or not host or not port or parts.path not in ("", "/") or parts.query:
         raise ValueError(f"a server is given as grpc://HOST:PORT or http://HOST:PORT, not '{address}'")
-    return kind(parts.hostname, parts.port)
+    return kind(host, port)
 
 
 class GrpcConnection:
@@ -153,9 +154,9 @@ class RestConnection:
         except ValueError:
             answer = {"error": content[:200].decode(errors="replace")}
         if status != 200:
-            error = answer.get("error", answer) if isinstance(answer, dict) else answer
+            sentence = answer.get("error", answer) if isinstance(answer, dict) else answer
             kind = {400: ValueError, 404: FileNotFoundError, 503: Unavailable, 504: TimeoutError}.get(status, OSError)
-            raise kind(f"{self.address}: {_find_sentence(str(error))}" + f" (status {status})" * (kind is OSError))
+            raise kind(f"{self.address}: {_find_sentence(str(sentence))}" + f" (status {status})" * (kind is OSError))
         return answer
 
 

@@ -41,8 +41,11 @@ _MESSAGES = {
 }  # fmt: skip
 
 
-def build_messages(table: Mapping[str, list[tuple[str, int, str]]]) -> dict[str, type]:
-    """The classes of messages: name -> fields, each its name, number and type ("*" before it where it is repeated)."""
+def build_messages(table: Mapping[str, list[tuple[str, int, str]]]) -> dict[str, Any]:
+    """The classes of messages: name -> fields, each its name, number and type ("*" before it where it is repeated).
+
+    They are made while the program runs, so no type checker can know them.
+    """
     file = descriptor_pb2.FileDescriptorProto(name="msst_serving.proto", package=_PACKAGE, syntax="proto3")
     for message, fields in table.items():
         described = file.message_type.add(name=message)

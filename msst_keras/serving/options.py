@@ -32,5 +32,5 @@ class ExportOptions:
     )
     checkpoint: str = option("Of the run; best: of its validations, by S-measure.", "last", choices=CHECKPOINTS)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -10,17 +12,11 @@ from msst_keras.model.msst import get_serving_parts
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.serving import checks
 from msst_keras.serving.fingerprint import fingerprint
-from msst_keras.serving.step import Stepper, make_describe
+from msst_keras.serving.step import Spec, Stepper, make_describe
 
 
 class Servable(tf.Module):
-    """The signatures over one set of weights.
-
-    Attributes:
-      asset: the settings that go into the folder.
-      stepper: the signature `step`.
-      shapes: signature -> input -> (dtype, shape), None where a side is free.
-    """
+    """The signatures over one set of weights."""
 
     def __init__(self, model: keras.Model, prior: keras.Model | None, settings: dict):
         super().__init__()
@@ -31,7 +27,8 @@ class Servable(tf.Module):
         self._weights = list(weights.values())
         self._models = _Untracked(encoder, fuser, prior)
         self._num_frames = settings["num_frames"]
-        self._image_size = tuple(settings["image_size"])
+        height, width = settings["image_size"]
+        self._image_size: tuple[int, int] = height, width
         motion = MotionSettings.from_dict(settings["motion"]) if settings["motion"] else None
         self._superpixels = motion.superpixel_settings if motion else None
         self._motion_size = motion.flow_settings.motion_size if motion else None
@@ -42,18 +39,21 @@ class Servable(tf.Module):
         asset["fingerprint"] = fingerprint(asset, (weight.numpy() for weight in self._weights))
         stepper.set_fingerprint(asset["fingerprint"])
         self._models.asset, self._models.stepper = asset, stepper
-        self._models.shapes = self._input_shapes(maps, stepper)
+        self._models.shapes = self._input_shapes(maps)
 
     @property
-    def asset(self) -> dict:
+    def asset(self) -> dict[str, Any]:
+        """The settings that go into the folder."""
         return self._models.asset
 
     @property
     def stepper(self) -> Stepper:
+        """The signature `step`."""
         return self._models.stepper
 
     @property
-    def shapes(self) -> dict[str, dict[str, tuple]]:
+    def shapes(self) -> dict[str, dict[str, Spec]]:
+        """Signature -> input -> (dtype, shape), None where a side is free."""
         return self._models.shapes
 
     @property
@@ -87,23 +87,23 @@ class Servable(tf.Module):
             made[signature] = tf.function(function).get_concrete_function(**specs)
         return made
 
-    def _input_shapes(self, maps: dict, stepper: Stepper) -> dict[str, dict[str, tuple]]:
-        frame = {"frame": (tf.uint8, (None, None, None, 3))}
+    def _input_shapes(self, maps: dict[str, tuple[int, int, int]]) -> dict[str, dict[str, Spec]]:
+        frame: dict[str, Spec] = {"frame": (tf.uint8, (None, None, None, 3))}
         if self._motion_size:
             frame["flow"] = (tf.float32, (None, *self._motion_size, 2))
-        if self._superpixels:
-            frame["superpixels"] = (tf.int32, (None, *self._motion_size, self._superpixels.num_levels))
+            if self._superpixels:
+                frame["superpixels"] = (tf.int32, (None, *self._motion_size, self._superpixels.num_levels))
         # A clip's inputs are a frame's with a time axis; "frame" becomes "frames".
-        clip = {
+        clip: dict[str, Spec] = {
             "frames" if name == "frame" else name: (dtype, (None, self._num_frames, *shape[1:]))
             for name, (dtype, shape) in frame.items()
         }
-        fuse = {
+        fuse: dict[str, Spec] = {
             name: (tf.float32, (None, *([self._num_frames] if self._is_window(name) else []), *shape))
             for name, shape in maps.items()
         }
         fuse["frame_size"] = (tf.int32, (None, 2))
-        strings = {name: (tf.string, (None,)) for name in stepper.wire["inputs"]}
+        strings: dict[str, Spec] = {name: (tf.string, (None,)) for name in self.stepper.inputs}
         return {
             "serving_default": clip, "encode": frame, "fuse": fuse, "step": strings,
             "describe": {"client_bytes": (tf.string, (None,))},
@@ -130,14 +130,20 @@ class Servable(tf.Module):
                 tensors[name] = checks.check_size(height, width, "a frame", tensors[name])
         if "flow" in tensors:
             tensors["flow"] = checks.check_flow(tensors["flow"], MAX_FLOW)
-        if "superpixels" in tensors:
+        if "superpixels" in tensors and self._superpixels:
             tensors["superpixels"] = checks.check_superpixels(tensors["superpixels"], self._superpixels.max_regions)
         return tensors
 
-    def _encode(self, **inputs):
+    def _encode(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return self.encode_checked(**self._check("encode", inputs))
 
-    def encode_checked(self, frame, flow=None, superpixels=None, prior_frame=None):
+    def encode_checked(
+        self,
+        frame: tf.Tensor,
+        flow: tf.Tensor | None = None,
+        superpixels: tf.Tensor | None = None,
+        prior_frame: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """The maps of one time step of checked inputs.
 
         Args:
@@ -156,7 +162,7 @@ class Servable(tf.Module):
         return {name: tf.cast(value, tf.float32) for name, value in maps.items()}
 
     @staticmethod
-    def resize(images, size):
+    def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
         """(B, H, W, C) of any type -> (B, h, w, C) float32; from uint8 without a copy in floating point."""
         sides = images.shape[-3:-1]
         if tuple(sides) == tuple(size):
@@ -165,7 +171,7 @@ class Servable(tf.Module):
         grows = None not in sides and all(new >= old for new, old in zip(size, sides, strict=True))
         return tf.image.resize(images, size, antialias=not grows)
 
-    def _fuse(self, frame_size, **maps):
+    def _fuse(self, frame_size: tf.Tensor, **maps: tf.Tensor) -> dict[str, tf.Tensor]:
         tensors = self._check("fuse", {**maps, "frame_size": frame_size})
         size = tensors.pop("frame_size")
         maps = {name: checks.check_finite(value, name) for name, value in tensors.items()}
@@ -176,13 +182,14 @@ class Servable(tf.Module):
             maps = {name: tf.identity(value) for name, value in maps.items()}
         return {"saliency": self._enlarge(self.fuse_checked(maps), size[0])}
 
-    def fuse_checked(self, maps):
+    def fuse_checked(self, maps: dict[str, tf.Tensor]) -> tf.Tensor:
         """The saliency at the network's size, float32 (B, h, w, 1) in 0..1, of checked maps."""
         logits = self._models.fuser(maps, training=False)["fused"]
         height, width = self._image_size
         return tf.sigmoid(logits[:, :height, :width])  # the maps' grid may reach beyond the image: see build_msst
 
-    def _enlarge(self, saliency, size):
+    def _enlarge(self, saliency: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """Maps (B, h, w, 1) at a size (2,) int32, in 0..1."""
         # Where both sides grow, antialiasing changes nothing and takes ten times as long.
         resized = tf.cond(
             tf.reduce_all(size >= tf.constant(self._image_size)),
@@ -195,7 +202,7 @@ class Servable(tf.Module):
         """Whether the fuser takes these maps of all T frames."""
         return len(self._models.fuser.input[name].shape) == 5
 
-    def _saliency(self, **inputs):
+    def _saliency(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         tensors = self._check("serving_default", inputs)
         shape = tf.shape(tensors["frames"])
         frames = checks.check_answer(shape[0], shape[2], shape[3], tensors.pop("frames"))
@@ -216,4 +223,7 @@ class _Untracked:
 
     def __init__(self, encoder: keras.Model, fuser: keras.Model, prior: keras.Model | None):
         self.encoder, self.fuser, self.prior = encoder, fuser, prior
-        self.asset, self.stepper, self.shapes = {}, None, {}
+
+    asset: dict[str, Any]
+    stepper: Stepper
+    shapes: dict[str, dict[str, Spec]]

@@ -18,12 +18,15 @@ from msst_keras.serving.wire import encode_superpixels
 
 _STATE = "state_bytes"
 
+Spec = tuple[tf.DType, tuple[int | None, ...]]  # of an input: its type and shape, None where a side is free
+
 
 class Stepper:
     """Decodes rows, moves each stream one frame on, encodes the maps.
 
     Attributes:
-      wire: what clients send: "inputs", the names; "frame_size", what a larger frame may be reduced to before it is
+      inputs: the names of what clients send.
+      wire: the same for clients: "inputs"; "frame_size", what a larger frame may be reduced to before it is
         sent, because the model sees no more of it (None: nothing).
       state: the format of states.
     """
@@ -40,8 +43,9 @@ class Stepper:
         self._model, self._num_frames, self._windows = model, settings["num_frames"], windows
         self._motion_size, self._superpixels = motion_size, superpixels
         inputs = ["frame_bytes"] + ["flow_bytes"] * bool(motion_size) + ["superpixels_bytes"] * bool(superpixels)
-        self.wire = {
-            "inputs": [*inputs, _STATE],
+        self.inputs = [*inputs, _STATE]
+        self.wire: dict[str, list | None] = {
+            "inputs": self.inputs,
             "frame_size": None if model.needs_frames else list(model.image_size),
         }
 
@@ -55,10 +59,10 @@ class Stepper:
         files = {"frame_bytes": encode_jpeg(np.full((*self.image_size, 3), 128, np.uint8)), _STATE: b""}
         if self._motion_size:
             files["flow_bytes"] = encode_flow_png(np.zeros((*self._motion_size, 2), np.float32))
-        if self._superpixels:
-            labels = np.zeros((*self._motion_size, self._superpixels.num_levels), np.int32)
-            files["superpixels_bytes"] = encode_superpixels(labels)
-        return {name: files[name] for name in self.wire["inputs"]}
+            if self._superpixels:
+                labels = np.zeros((*self._motion_size, self._superpixels.num_levels), np.int32)
+                files["superpixels_bytes"] = encode_superpixels(labels)
+        return {name: files[name] for name in self.inputs}
 
     def set_fingerprint(self, fingerprint: str) -> None:
         """Ties the states to a model."""
@@ -66,7 +70,7 @@ class Stepper:
 
     def step(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """The signature; see `export`."""
-        inputs = {name: checks.check_shape(inputs[name], name, (None,)) for name in self.wire["inputs"]}
+        inputs = {name: checks.check_shape(inputs[name], name, (None,)) for name in self.inputs}
         inputs = checks.check_rows(inputs)
         states = self.state.check(inputs.pop(_STATE))
         with tf.control_dependencies([states]):
@@ -83,25 +87,27 @@ class Stepper:
 
     def _decoded_specs(self) -> dict[str, tf.TensorSpec]:
         specs = {"frame": tf.TensorSpec((*self._model.image_size, 3), tf.float32)}
+        if (size := self._motion_size) is None:
+            return specs
         if self._model.needs_frames:
-            specs["prior_frame"] = tf.TensorSpec((*self._motion_size, 3), tf.float32)
-        if self._motion_size:
-            specs["flow"] = tf.TensorSpec((*self._motion_size, 2), tf.float32)
+            specs["prior_frame"] = tf.TensorSpec((*size, 3), tf.float32)
+        specs["flow"] = tf.TensorSpec((*size, 2), tf.float32)
         if self._superpixels:
-            specs["superpixels"] = tf.TensorSpec((*self._motion_size, self._superpixels.num_levels), tf.int32)
+            specs["superpixels"] = tf.TensorSpec((*size, self._superpixels.num_levels), tf.int32)
         return specs
 
     def _decode(self, files: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One row, reduced to what the model sees: rows of frames of any sizes then fit together."""
         frame = decoding.decode_frame(files["frame_bytes"])[None]
         decoded = {"frame": self._model.resize(frame, self._model.image_size)[0]}
+        if (size := self._motion_size) is None:
+            return decoded
         if self._model.needs_frames:
-            decoded["prior_frame"] = self._model.resize(frame, self._motion_size)[0]
-        if self._motion_size:
-            decoded["flow"] = decoding.decode_flow(files["flow_bytes"], self._motion_size)
+            decoded["prior_frame"] = self._model.resize(frame, size)[0]
+        decoded["flow"] = decoding.decode_flow(files["flow_bytes"], size)
         if self._superpixels:
             levels = self._superpixels.num_levels
-            decoded["superpixels"] = decoding.decode_superpixels(files["superpixels_bytes"], self._motion_size, levels)
+            decoded["superpixels"] = decoding.decode_superpixels(files["superpixels_bytes"], size, levels)
         return decoded
 
 

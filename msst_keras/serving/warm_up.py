@@ -7,6 +7,7 @@ them are run here, by name as a server does it, before a version appears.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from msst_keras.serving.messages import PredictionLog, Tensor
-from msst_keras.serving.step import Stepper
+from msst_keras.serving.step import Spec, Stepper
 
 FILE_NAME = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
-def write(path: Path, shapes: dict[str, dict[str, tuple]], stepper: Stepper) -> None:
+def write(path: Path, shapes: Mapping[str, Mapping[str, Spec]], stepper: Stepper) -> None:
     """Writes a request of one row for every signature into a SavedModel's folder; of `step` also one in mid-stream."""
     requests = []
     for signature, inputs in shapes.items():
         if signature != "step":
-            blank = {name: _blank(name, *spec, stepper.image_size) for name, spec in inputs.items()}
+            blank = {name: _blank(name, dtype, shape, stepper.image_size) for name, (dtype, shape) in inputs.items()}
             requests.append((signature, blank))
     first = {name: tf.constant([value]) for name, value in stepper.make_example().items()}
     later = first | {"state_bytes": stepper.step(**first)["state_bytes"]}
@@ -81,14 +82,14 @@ def _load(session: tf.compat.v1.Session, path: Path) -> Any:
         logger.setLevel(level)
 
 
-def _blank(name: str, dtype: tf.DType, shape: tuple, image_size: tuple[int, int]) -> TensorProto:
+def _blank(name: str, dtype: tf.DType, shape: tuple[int | None, ...], image_size: tuple[int, int]) -> TensorProto:
     """One row of noughts; a frame of the network's size, and that as `frame_size`."""
     if dtype == tf.string:
         return tf.make_tensor_proto([b"warm-up"])
     if name == "frame_size":
         return tf.make_tensor_proto([image_size], dtype)
-    shape = list(shape)
-    if None in shape[1:]:
-        shape[-3:-1] = image_size
+    sides = list(shape[1:])
+    if None in sides:
+        sides[-3:-1] = image_size
     # A constant tensor is one number and a shape, whatever its size.
-    return tf.make_tensor_proto(0, dtype, [1, *shape[1:]])
+    return tf.make_tensor_proto(0, dtype, [1, *sides])

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from msst_keras.data import images
+from msst_keras.data.masks import read_mask
 from msst_keras.synthetic.affine import compose, invert
 from msst_keras.synthetic.still_motion import MotionPath, box_corners, touches_edge
 from msst_keras.synthetic.still_options import StillMotionOptions
@@ -43,10 +44,10 @@ def read_first(candidates: Sequence[tuple[Path, Path]], mask_rule: str) -> tuple
     """The first (image, mask) whose object is whole and neither too small nor too large; None if there is none.
 
     Raises:
-      FileNotFoundError, ValueError: see `images.read_frame` and `images.read_mask`.
+      FileNotFoundError, ValueError: see `images.read_frame` and `masks.read_mask`.
     """
     for image_path, mask_path in candidates:
-        mask = images.read_mask(mask_path, mask_rule)
+        mask = read_mask(mask_path, mask_rule)
         if touches_edge(mask) or not _COVER[0] <= mask.mean() <= _COVER[1]:
             continue
         image = images.read_frame(image_path)

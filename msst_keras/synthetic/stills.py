@@ -26,13 +26,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from msst_keras.data import flow_files, images
-from msst_keras.data.datasets import Sequence
+from msst_keras.data.masks import read_mask
+from msst_keras.data.sequences import FileSequence, hash_labels
+from msst_keras.files import hash_file
 from msst_keras.synthetic import distractors
 from msst_keras.synthetic.affine import compose
 from msst_keras.synthetic.relief import Relief
@@ -45,7 +47,7 @@ _SHRINKING, _PARALLAX, _DISTRACTOR = 1, 2, 3  # what the seeds of their random n
 
 @dataclasses.dataclass(frozen=True)
 class MovingStill:
-    """A generated sequence, which `convert` takes like a `datasets.Sequence`. Only the one used last is in memory.
+    """A generated sequence, a `data.sequences.Sequence`. Only the one used last is in memory.
 
     Attributes:
       name: the name of the sequence, and of the image.
@@ -54,7 +56,7 @@ class MovingStill:
       seed: the seed of all motion.
       exact_flow: if True, the default, the flow that is stored, and that the prior sees, is that of the motion. If
         False, it is estimated from the generated frames as from any video, with an estimator's errors, as in use.
-      mask_rule: how the mask is read, one of `images.MASK_RULES`.
+      mask_rule: how the mask is read, one of `masks.MASK_RULES`.
       options: how it moves.
       others: (image, mask) of stills whose objects may be its distractor, of which the first that is suitable is taken.
         See `set_in_motion`.
@@ -75,7 +77,7 @@ class MovingStill:
             raise ValueError(f"a moving still has 2 frames or more, not {self.num_frames}; 1 is the still itself")
 
     @classmethod
-    def from_sequence(cls, still: Sequence, num_frames: int, seed: int = 0, exact_flow: bool = True) -> MovingStill:
+    def from_sequence(cls, still: FileSequence, num_frames: int, seed: int = 0, exact_flow: bool = True) -> MovingStill:
         """A still of `datasets.find_sequences("stills", ...)`, set in motion."""
         (image_path,), (mask_path,) = still.frame_paths, still.mask_paths[0]
         return cls(still.name, image_path, mask_path, num_frames, seed, exact_flow, still.mask_rule)
@@ -93,16 +95,11 @@ class MovingStill:
         """The names of the frames: 00000, 00001, ..."""
         return tuple(f"{index:05d}" for index in range(self.num_frames))
 
-    @property
-    def mask_paths(self) -> Mapping[int, tuple[Path, ...]]:
-        """The still's mask, which every frame's mask is made of."""
-        return {index: (self.mask_path,) for index in range(self.num_frames)}
-
     def read_frames(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
         """Yields (name, encoded, frame): JPEG of quality 95, as a video's frames, and uint8 (H, W, 3) RGB.
 
         Raises:
-          FileNotFoundError, ValueError: see `images.read_frame` and `images.read_mask`; a mask of another size.
+          FileNotFoundError, ValueError: see `images.read_frame` and `masks.read_mask`; a mask of another size.
         """
         scene = _load(self)
         for index, name in enumerate(self.frame_names):
@@ -117,12 +114,23 @@ class MovingStill:
         """
         return _load(self).mask(index)
 
-    def read_flows(self, motion_size: tuple[int, int], direction: str, stride: int) -> Iterator[np.ndarray]:
+    def read_coarse_label(self, index: int) -> None:
+        """None: every frame has a mask."""
+
+    def read_flows(self, motion_size: tuple[int, int], direction: str, stride: int) -> Iterator[np.ndarray] | None:
         """Yields the exact flow of each frame, where and as `motion.flow.FlowEstimator.flows` gives estimated flow.
 
-        Yields:
-          (h, w, 2) float32, x then y, pixels of `motion_size` per frame, rounded as all flow.
+        Returns:
+          None if not `exact_flow`; else (h, w, 2) float32, x then y, pixels of `motion_size` per frame, rounded as all
+          flow.
         """
+        return self._exact_flows(motion_size, direction, stride) if self.exact_flow else None
+
+    def describe_content(self) -> list:
+        """The hashes of image and mask. Its distractors are other stills, each hashed in its turn."""
+        return [[hash_file(self.image_path)], [hash_labels({0: (self.mask_path,)})]]
+
+    def _exact_flows(self, motion_size: tuple[int, int], direction: str, stride: int) -> Iterator[np.ndarray]:
         scene = _load(self)
         for index in range(self.num_frames):
             end, sign = (self.num_frames - 1, 1) if direction == "forward" else (0, -1)
@@ -133,7 +141,7 @@ class MovingStill:
 
 
 def set_in_motion(
-    stills: Iterable[Sequence], num_frames: int, seed: int = 0, exact_flow: bool = True,
+    stills: Iterable[FileSequence], num_frames: int, seed: int = 0, exact_flow: bool = True,
     options: StillMotionOptions | None = None,
 ) -> list[MovingStill]:  # fmt: skip
     """Makes a `MovingStill` of each still, and says which other stills its distractor may come from.
@@ -157,7 +165,7 @@ def set_in_motion(
 
 @functools.lru_cache(maxsize=1)  # a still's frames, masks and flow are read in turn
 def _load(still: MovingStill) -> Scene:
-    image, mask = images.read_frame(still.image_path), images.read_mask(still.mask_path, still.mask_rule)
+    image, mask = images.read_frame(still.image_path), read_mask(still.mask_path, still.mask_rule)
     if mask.shape != image.shape[:2]:
         raise ValueError(
             f"{still.mask_path}: this mask is {mask.shape[0]}x{mask.shape[1]}, but {still.image_path} is "

@@ -9,13 +9,14 @@ next frame has the same point.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from msst_keras.data import images
+from msst_keras.data import flow_files, images
 from msst_keras.files import publish
 from msst_keras.synthetic.affine import compose, invert
 from msst_keras.synthetic.scene_options import SceneOptions
@@ -25,7 +26,7 @@ from msst_keras.synthetic.textures import TEXTURE_SCALE
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedSequence:
-    """A generated sequence.
+    """A generated sequence, a `data.sequences.Sequence` that is held in memory.
 
     Attributes:
       frames: uint8 (T, H, W, 3), RGB.
@@ -34,6 +35,7 @@ class GeneratedSequence:
         that would follow. It leads to where the point is, even if the point is hidden or out of view there.
       visible: int8 (T, H, W), the index in `kinds` of the layer that is seen.
       kinds: the kind of each layer, from back to front: "background", "distractor", "object" or "occluder".
+      name: the name of the sequence.
     """
 
     frames: np.ndarray
@@ -41,10 +43,51 @@ class GeneratedSequence:
     flow: np.ndarray
     visible: np.ndarray
     kinds: tuple[str, ...]
+    name: str = "generated"
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """The names of the frames: 00000, 00001, ..."""
+        return tuple(f"{index:05d}" for index in range(len(self)))
+
+    def read_frames(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
+        """Yields (name, encoded, frame): JPEG of quality 95, and what that decodes to, uint8 (H, W, 3) RGB."""
+        for name, frame in zip(self.frame_names, self.frames, strict=True):
+            encoded = images.encode_jpeg(frame)
+            yield name, encoded, images.decode_frame(encoded, f"{self.name}, frame {name}")
+
+    def read_mask(self, index: int) -> np.ndarray:
+        """The mask of frame `index`, bool (H, W)."""
+        return self.masks[index]
+
+    def read_coarse_label(self, index: int) -> None:
+        """None: every frame has a mask."""
+
+    def read_flows(self, motion_size: tuple[int, int], direction: str, stride: int) -> Iterator[np.ndarray] | None:
+        """Yields the exact flow of each frame; the last one leads to the frame that would follow.
+
+        Returns:
+          None where it is not known, which is backward or over several frames; else (h, w, 2) float32, x then y, pixels
+          of `motion_size` per frame, rounded as all flow.
+        """
+        known = direction == "forward" and stride == 1
+        return (flow_files.fit_flow(flow, motion_size) for flow in self.flow) if known else None
+
+    def describe_content(self) -> list:
+        """The hashes of its arrays."""
+        arrays = (self.frames, self.masks, self.flow)
+        return [hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() for array in arrays]
 
 
 def generate_sequence(
-    seed: int | Sequence[int], num_frames: int, image_size: tuple[int, int], options: SceneOptions | None = None
+    seed: int | Sequence[int],
+    num_frames: int,
+    image_size: tuple[int, int],
+    options: SceneOptions | None = None,
+    name: str = "generated",
 ) -> GeneratedSequence:
     """Generates a sequence; the same arguments give the same sequence in any process.
 
@@ -53,6 +96,7 @@ def generate_sequence(
       num_frames: at least 1.
       image_size: (height, width), at least 32x32, because nothing can be seen on less.
       options: what the scene is like; None for the defaults.
+      name: the sequence's name.
 
     Raises:
       ValueError: an argument is out of range.
@@ -68,7 +112,7 @@ def generate_sequence(
         flow[t] = _compute_flow(layers, t, visible[t])
     kinds = tuple(layer.kind for layer in layers)
     masks = np.array([kind == "object" for kind in kinds])[visible]
-    return GeneratedSequence(frames, masks, flow, visible, kinds)
+    return GeneratedSequence(frames, masks, flow, visible, kinds, name)
 
 
 def write_davis(

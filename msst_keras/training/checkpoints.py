@@ -143,7 +143,7 @@ class Checkpoints:
                 _remove(self._best, old)
         return True
 
-    def _write(self, checkpoint, folder, step):
+    def _write(self, checkpoint: tf.train.Checkpoint, folder: Path, step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_partial(folder)  # of a save that was killed
         try:

@@ -83,11 +83,11 @@ class Update:
         context.merge_call(self._update, args=(list(gradients), [rates[factor] for factor in self._factors]))
         return norm
 
-    def _update(self, strategy, gradients, rates):
-        def step(variable, gradient, rate):
+    def _update(self, strategy: tf.distribute.Strategy, gradients: list[tf.Tensor], rates: list[tf.Tensor]) -> None:
+        def step(variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> tf.Operation | None:
             return self.adam.update_step(gradient, variable, rate)
 
-        def average(mean, weight):
+        def average(mean: tf.Variable, weight: tf.Tensor) -> tf.Tensor:
             return mean.assign_sub((1 - self._options.average_decay) * (mean - weight))
 
         for variable, gradient, rate in zip(self.variables, gradients, rates, strict=True):
@@ -106,7 +106,7 @@ class Update:
         """
         shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
 
-        def list_shapes(name):
+        def list_shapes(name: str) -> list[tuple[int, ...]]:
             keys = (f"update/{name}/{number}/.ATTRIBUTES/VARIABLE_VALUE" for number in itertools.count())
             return [tuple(shapes[key]) for key in itertools.takewhile(shapes.__contains__, keys)]
 

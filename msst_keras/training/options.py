@@ -31,15 +31,15 @@ class StepOptions:
     # loss repairs.
     region_weight: float = option("Weight of a soft IoU loss; not in the paper.", 0.0, low=0)
     accumulation_steps: int = option(
-        "Parts in which a device computes its share of the batch, to save memory.", 1, low=1
+        "Parts in which a device computes its share of the batch, to save memory.", 1, low=1, remembered=False
     )
-    recompute: bool = option("Compute the streams twice, frame by frame, to save memory.", False)
-    xla: bool = option("Compile the step with XLA.", False)
+    recompute: bool = option("Compute the streams twice, frame by frame, to save memory.", False, remembered=False)
+    xla: bool = option("Compile the step with XLA.", False, remembered=False)
     side_weight: float = option(
         "Weight of each side output's loss, with --decoder=topdown.", DEFAULT_SIDE_WEIGHT, low=0
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.alpha != "balanced":
             try:
                 alpha = float(self.alpha)
@@ -71,7 +71,7 @@ class OptimizerOptions:
         low=0,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not '{self.schedule}'")
         for name in ("learning_rate", "warmup_steps", "decay_power", "clip_norm", "backbone_factor"):
@@ -88,17 +88,20 @@ class TrainingOptions:
     steps: int = option("Steps of the whole training. The paper is silent.", 20000, low=1)
     step: StepOptions = options_of(StepOptions)
     optimizer: OptimizerOptions = options_of(OptimizerOptions)
-    checkpoint_every: int = option("Steps between checkpoints.", 200, low=1)
-    keep_checkpoints: int = option("How many of the last, beside the best.", 2, low=1)
-    validate_every: int = option("Steps between validations; 0: at the end alone.", 0, low=0)
+    checkpoint_every: int = option("Steps between checkpoints.", 200, low=1, remembered=False)
+    keep_checkpoints: int = option("How many of the last, beside the best.", 2, low=1, remembered=False)
+    validate_every: int = option("Steps between validations; 0: at the end alone.", 0, low=0, remembered=False)
     # Steps between TensorBoard's scalars; log.jsonl has every step.
     log_every: int = 10
-    pictures_every: int = option("Steps between pictures; 0: at the end alone.", 0, low=0)
+    pictures_every: int = option("Steps between pictures; 0: at the end alone.", 0, low=0, remembered=False)
     profile_steps: tuple[int, int] | None = option(
-        "FIRST,LAST step of a window for TensorBoard's profiler.", None, syntax="FIRST,LAST, such as 20,30"
+        "FIRST,LAST step of a window for TensorBoard's profiler.",
+        None,
+        syntax="FIRST,LAST, such as 20,30",
+        remembered=False,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -115,10 +118,10 @@ class ClipOptions:
         "Of the loss on coarse labels (3.3); 0 leaves their clips out; the paper mixes them alike.", 1.0, low=0
     )
     data_service: str | None = option(
-        "grpc://HOST:PORT of a tf.data service that prepares the batches (msst serve_data).", None
+        "grpc://HOST:PORT of a tf.data service that prepares the batches (msst serve_data).", None, remembered=False
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -128,16 +131,17 @@ class DeviceOptions:
 
     precision: str = option("auto asks the hardware.", "auto", choices=PRECISIONS)
     deterministic: bool = option(
-        "On GPUs: sum in a fixed order, slower, so that a run repeats to the bit as on CPUs.", False
+        "On GPUs: sum in a fixed order, slower, so that a run repeats to the bit as on CPUs.", False, remembered=False
     )
     strategy: str = option(
         "One device, all GPUs of the host, or the hosts of TF_CONFIG or Slurm; auto takes what there is.",
         "auto",
         choices=STRATEGIES,
+        remembered=False,
     )
-    cpu_devices: int = option("Parts of the CPU; more than one tries --strategy=mirrored.", 1, low=1)
+    cpu_devices: int = option("Parts of the CPU; more than one tries --strategy=mirrored.", 1, low=1, remembered=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -148,10 +152,11 @@ class TrainOptions:
     records: tuple[str, ...] = option(
         "Globs of record folders to train on, comma-separated. With shares, as stills:3,video:1, each is a group that "
         "gives its share of every batch.",
+        remembered=False,
     )
-    val_records: tuple[str, ...] | None = option("Globs of record folders to validate on.", None)
-    run_dir: str = option("Folder of the run.")
-    prior: str | None = option("File of the motion prior that the records were made with.", None)
+    val_records: tuple[str, ...] | None = option("Globs of record folders to validate on.", None, remembered=False)
+    run_dir: str = option("Folder of the run.", remembered=False)
+    prior: str | None = option("File of the motion prior that the records were made with.", None, remembered=False)
     init_from: str | None = option("A run whose weights to start from (os, then st, then msst).", None)
     seed: int = option("Of initial weights, order and augmentation.", 0, low=0)
     model: ModelOptions = options_of(ModelOptions)
@@ -160,5 +165,5 @@ class TrainOptions:
     training: TrainingOptions = options_of(TrainingOptions)
     devices: DeviceOptions = options_of(DeviceOptions)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)

@@ -13,33 +13,33 @@ result.json      when done
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from pathlib import Path
 
 import keras
 
 from msst_keras.files import DifferentSettingsError, compare_settings, hash_file, publish, read_json, write_json
 from msst_keras.motion.settings import NETWORK, MotionSettings, PriorSettings
+from msst_keras.options import list_options, list_passed_over, remembered_values
+from msst_keras.training.options import TrainOptions
 
 PRIOR_NAME = "prior.keras"
 _MEND = "train again into another --run_dir"
 
 
-# What may change when a run goes on: where things are, how often it looks up, and how the same numbers are computed.
-# `steps` may, too, as long as the learning rate does not depend on it.
-MAY_CHANGE = (
-    "val_records", "prior", "checkpoint_every", "keep_checkpoints", "validate_every", "pictures_every",
-    "profile_steps", "data_service", "strategy", "cpu_devices", "deterministic", "accumulation_steps", "recompute",
-    "xla",
-)  # fmt: skip
+def describe_training(options: TrainOptions) -> dict:
+    """The flags, by name, that make a run what it is, but for those of its model.
 
-
-def describe_training(flags: dict, model_flags: Collection[str]) -> dict:
-    """The flags, by name, that make a run what it is, but for those of its model."""
-    passed_over = {*MAY_CHANGE, "run_dir", "records", *model_flags}
-    if flags["schedule"] == "constant":
+    `steps` is none of them as long as the learning rate does not depend on it.
+    """
+    passed_over = {name for name, *_ in list_options(options.model)}
+    if options.training.optimizer.schedule == "constant":
         passed_over.add("steps")
-    return {name: value for name, value in flags.items() if name not in passed_over}
+    return {name: value for name, value in remembered_values(options).items() if name not in passed_over}
+
+
+def _list_changeable() -> list[str]:
+    """The flags that may change when a run goes on; `records` may be in another place, but must have that content."""
+    return [name for name in list_passed_over(TrainOptions) if name not in ("run_dir", "records")]
 
 
 def write_run(run_dir: str | Path, settings: dict) -> None:
@@ -68,7 +68,7 @@ def write_run(run_dir: str | Path, settings: dict) -> None:
         raise ValueError(
             f"{run_dir} holds a run whose {', '.join(error.keys)} differ from the flags given: {error.difference}; "
             "choose another --run_dir, or repeat the flags in its flags.txt to continue it (these alone may change: "
-            f"--{', --'.join(MAY_CHANGE)}, and --steps without a schedule)"
+            f"--{', --'.join(_list_changeable())}, and --steps without a schedule)"
         ) from None
     if unknown:
         write_json(path, settings)
@@ -157,7 +157,7 @@ def transfer_weights(source: keras.Model, target: keras.Model) -> int:
 
 def _name_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Variable]:
     """The weights by the names of the models and layers around them (Keras's own paths leave the models out)."""
-    names = {}
+    names: dict[str, keras.Variable] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             names |= _name_weights(layer, f"{prefix}{layer.name}/")

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.pipeline.batches import picture_clips, validation_batches
 from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.training.strategy import Devices

@@ -13,15 +13,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.conversion import convert, workers
+from msst_keras.conversion import convert, new_prior, workers
 from msst_keras.conversion.shard_maker import ShardMaker
 from msst_keras.conversion.sources import NewShard
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import flow_files, images
-from msst_keras.data.datasets import Sequence, find_sequences
+from msst_keras.data.datasets import find_sequences
 from msst_keras.data.label_folders import add_coarse_labels
-from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
-from msst_keras.motion.prior import MotionPrior, load_prior
+from msst_keras.data.masks import read_mask
+from msst_keras.data.sequences import FileSequence
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.prior_folds import add_folds, trained_weights
 from msst_keras.motion.settings import MotionOptions
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
@@ -179,7 +183,7 @@ def test_corrected_masks_under_the_same_names_are_other_records(davis, tmp_path)
     sequences = find_sequences("davis", davis)
     convert.convert(sequences, tmp_path / "out", make_motion(), DESCRIPTION)
     index, (path, *_) = next(iter(sequences[0].mask_paths.items()))
-    mask = images.read_mask(path, "nonzero")
+    mask = read_mask(path, "nonzero")
     path.write_bytes(images.encode_png(255 * mask[:, ::-1].astype(np.uint8)))
     before = contents(tmp_path / "out")
     with pytest.raises(ValueError, match="out holds other records: other inputs; choose another .* or give --overw"):
@@ -272,10 +276,10 @@ def test_a_lost_shard_is_made_again(davis, tmp_path, spoil):
 
 def test_shards_get_equal_numbers_of_frames():
     lengths = {"a": 50, "b": 10, "c": 30, "d": 40, "e": 20, "f": 30}
-    sequences = [Sequence(name, (None,) * length) for name, length in lengths.items()]
+    sequences = [FileSequence(name, (None,) * length) for name, length in lengths.items()]
     dealt = convert._deal(sequences, 3)
     assert [[s.name for s in shard] for shard in dealt] == [["a", "b"], ["d", "e"], ["c", "f"]]  # 60 each
-    unknown = [Sequence(name, video_path=name) for name in "abcd"]  # videos that do not say how long they are
+    unknown = [FileSequence(name, video_path=name) for name in "abcd"]  # videos that do not say how long they are
     assert [len(shard) for shard in convert._deal(unknown, 2)] == [2, 2]
 
 
@@ -308,10 +312,10 @@ def test_an_added_prior_is_that_of_a_fresh_conversion(davis, tmp_path, network, 
     expected = convert.convert(sequences, fresh, new, DESCRIPTION)
     convert.convert(sequences, changed, MotionOptions(flow, None, "none", store_flow), DESCRIPTION)
     assert contents(changed) != contents(fresh)
-    assert convert.add_prior(changed, new.prior) == expected
+    assert new_prior.add_prior(changed, new.prior) == expected
     assert contents(changed) == contents(fresh)
     assert convert.convert(sequences, changed, new, DESCRIPTION) == expected
-    assert convert.add_prior(changed, new.prior) == expected  # nothing to do
+    assert new_prior.add_prior(changed, new.prior) == expected  # nothing to do
 
 
 def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp_path, network, monkeypatch):
@@ -329,11 +333,11 @@ def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp
 
     monkeypatch.setattr(shard_files, "write_shard", write_one)
     with pytest.raises(KeyboardInterrupt):
-        convert.add_prior(folder, str(network))
+        new_prior.add_prior(folder, str(network))
     with pytest.raises(FileNotFoundError, match="has not finished"):
         read_manifest(folder)
     with pytest.raises(ValueError, match="another prior is half added"):
-        convert.add_prior(folder, "magnitude")
+        new_prior.add_prior(folder, "magnitude")
     with pytest.raises(ValueError, match="run the same --add_prior to its end"):
         convert.convert(sequences, folder, make_motion(), DESCRIPTION)
 
@@ -343,17 +347,17 @@ def test_an_interrupted_change_of_prior_never_looks_whole_and_goes_on(davis, tmp
     monkeypatch.setattr(
         shard_files, "write_shard", lambda path, frames: (written.append(path), write_shard(path, frames))
     )
-    monkeypatch.setattr(convert, "write_manifest", interrupt)
+    monkeypatch.setattr(new_prior, "write_manifest", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        convert.add_prior(folder, str(network))
+        new_prior.add_prior(folder, str(network))
     assert len(written) == 2  # one each time
-    monkeypatch.setattr(convert, "write_manifest", write_manifest)
-    monkeypatch.setattr(convert, "_remove", lambda folder, pattern: pattern == "new_prior.json" and interrupt())
+    monkeypatch.setattr(new_prior, "write_manifest", write_manifest)
+    monkeypatch.setattr(new_prior, "remove_files", lambda folder, pattern: pattern == "new_prior.json" and interrupt())
     with pytest.raises(KeyboardInterrupt):
-        convert.add_prior(folder, str(network))
+        new_prior.add_prior(folder, str(network))
     monkeypatch.undo()
     monkeypatch.setattr(workers, "make_shards", make_shards_here)
-    convert.add_prior(folder, str(network))
+    new_prior.add_prior(folder, str(network))
     assert len(written) == 2 and contents(folder) == contents(tmp_path / "fresh")
 
 
@@ -381,9 +385,9 @@ def test_each_sequence_gets_the_prior_that_did_not_see_it_and_an_interrupted_cha
 
     monkeypatch.setattr(shard_files, "write_shard", write_one)
     with pytest.raises(KeyboardInterrupt):
-        convert.add_prior(folder, str(path))
+        new_prior.add_prior(folder, str(path))
     monkeypatch.setattr(shard_files, "write_shard", write_shard)
-    convert.add_prior(folder, str(path))
+    new_prior.add_prior(folder, str(path))
     convert.convert(sequences, tmp_path / "fresh", network_motion(path), DESCRIPTION, num_shards=2)
     assert contents(folder) == contents(tmp_path / "fresh")
 
@@ -406,17 +410,17 @@ def test_each_sequence_gets_the_prior_that_did_not_see_it_and_an_interrupted_cha
 def test_a_prior_that_does_not_fit_is_refused(davis, tmp_path, network):
     sequences = find_sequences("davis", davis)
     with pytest.raises(FileNotFoundError, match="no such folder; expected records"):
-        convert.add_prior(tmp_path / "nothing", str(network))
+        new_prior.add_prior(tmp_path / "nothing", str(network))
     with pytest.raises(FileNotFoundError, match="this is no record folder"):
-        convert.add_prior(davis, str(network))
+        new_prior.add_prior(davis, str(network))
     other = FlowSettings("dis_fast", motion_size=(32, 48))
     convert.convert(sequences, tmp_path / "other", MotionOptions(other), DESCRIPTION)
     with pytest.raises(ValueError, match="dis_fast.*but .*prior.keras was trained on .*farneback"):
-        convert.add_prior(tmp_path / "other", str(network))
+        new_prior.add_prior(tmp_path / "other", str(network))
     given = MotionOptions(FlowSettings("files", motion_size=(32, 48)))
     convert.convert(sequences, tmp_path / "given", given, DESCRIPTION)
     with pytest.raises(ValueError, match="came from files and is not stored"):
-        convert.add_prior(tmp_path / "given", "magnitude")
+        new_prior.add_prior(tmp_path / "given", "magnitude")
     assert (tmp_path / "other" / "manifest.json").exists() and (tmp_path / "given" / "manifest.json").exists()
 
 
@@ -427,7 +431,7 @@ def test_what_a_graph_computes_at_run_time_is_what_records_hold(davis, tmp_path,
     sequences = find_sequences("davis", davis)
     convert.convert(sequences, tmp_path / "out", network_motion(path), DESCRIPTION)
     convert.convert(sequences, tmp_path / "added", make_motion(), DESCRIPTION)
-    convert.add_prior(tmp_path / "added", str(path))
+    new_prior.add_prior(tmp_path / "added", str(path))
     assert contents(tmp_path / "added") == contents(tmp_path / "out")
     prior = load_prior(path)
     free = (None, None, None, 2)

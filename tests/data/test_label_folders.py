@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msst_keras.data import images, label_folders
-from msst_keras.data.datasets import Sequence
+from msst_keras.data.sequences import FileSequence
 
 SIZE = (6, 8)
 
@@ -23,7 +23,7 @@ def sequences(tmp_path):
     boat = tuple(write(tmp_path / f"frames/boat/{i:05d}.png", np.zeros((*SIZE, 3))) for i in range(3))
     camel = (write(tmp_path / "frames/camel/00000.png", np.zeros((*SIZE, 3))),)
     mask = write(tmp_path / "masks/boat/00001.png", np.eye(*SIZE) * 255)
-    return [Sequence("boat", boat, {1: (mask,)}), Sequence("camel", camel)]
+    return [FileSequence("boat", boat, {1: (mask,)}), FileSequence("camel", camel)]
 
 
 def test_coarse_labels_go_to_frames_without_a_mask(tmp_path, sequences):
@@ -50,7 +50,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, sequences):
     boat, _ = label_folders.add_coarse_labels(sequences, tmp_path / "coarse")
     with pytest.raises(ValueError, match="00000.png: this mask is 8x8, but .*00000.png is 6x8"):
         boat.read_coarse_label(0)
-    video = Sequence("boat", video_path=tmp_path / "boat.mp4", video_length=3)
+    video = FileSequence("boat", video_path=tmp_path / "boat.mp4", video_length=3)
     with pytest.raises(ValueError, match="boat.mp4: coarse labels are for folders of frames"):
         label_folders.add_coarse_labels([video], tmp_path / "coarse")
 

@@ -6,23 +6,23 @@ import os
 
 import pytest
 
-from msst_keras.data import layouts
+from msst_keras.data import file_names, frame_numbers, layouts
 
 
 def test_what_only_looks_like_a_frame_is_refused(tmp_path):
     (tmp_path / "00000.jpg").touch()
     (tmp_path / "notes").mkdir()
-    assert layouts.list_images(tmp_path) == [tmp_path / "00000.jpg"]
+    assert file_names.list_images(tmp_path) == [tmp_path / "00000.jpg"]
     (tmp_path / "00001.jpg").mkdir()
     with pytest.raises(ValueError, match="00001.jpg: expected an image file by its name, found none behind it"):
-        layouts.list_images(tmp_path)
+        file_names.list_images(tmp_path)
 
 
 @pytest.mark.parametrize("target", ["00000.jpg", "nowhere"])
 def test_links_that_lead_nowhere_are_refused(tmp_path, target):
     (tmp_path / "00000.jpg").symlink_to(target)  # itself, or nothing
     with pytest.raises(FileNotFoundError, match="00000.jpg: a link that leads nowhere"):
-        layouts.list_images(tmp_path)
+        file_names.list_images(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_names_that_steer_a_terminal_are_refused_and_escaped(tmp_path, name, sho
     with pytest.raises(
         ValueError, match=f"{shown}: this name holds control characters, or bytes that are no UTF-8"
     ) as e:
-        layouts.list_images(tmp_path)
+        file_names.list_images(tmp_path)
     assert str(e.value).isprintable()
 
 
@@ -54,8 +54,8 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_every_script_are_names(tmp_path, name):
     (tmp_path / name).touch()
-    assert layouts.list_images(tmp_path) == [tmp_path / name]
-    assert layouts.printable(name) == name
+    assert file_names.list_images(tmp_path) == [tmp_path / name]
+    assert file_names.printable(name) == name
     frames, _ = layouts.pair_masks(layouts.Place("x", tmp_path, (), "nonzero"))
     assert frames == (tmp_path / name,)
 
@@ -64,8 +64,8 @@ def test_names_of_every_script_are_names(tmp_path, name):
 def test_folders_that_systems_make_are_passed_over(tmp_path, folder):
     (tmp_path / folder / "00000.jpg").mkdir(parents=True)
     (tmp_path / "00000.jpg").touch()
-    assert layouts.list_images(tmp_path) == [tmp_path / "00000.jpg"]
-    assert layouts.subfolders(tmp_path) == []
+    assert file_names.list_images(tmp_path) == [tmp_path / "00000.jpg"]
+    assert file_names.subfolders(tmp_path) == []
     assert [place.name for place in layouts.folder(tmp_path, "all")] == [tmp_path.name]
 
 
@@ -74,13 +74,13 @@ def test_folders_that_systems_make_are_passed_over(tmp_path, folder):
     [((0, 1, 2, 3, 40, 41), 1, ("3", "40")), ((0, 10, 20, 40), 1, ("20", "40")), ((1, 2, 4, 5, 7), 2, ("2", "4"))],
 )
 def test_gaps_in_numbers_are_told(tmp_path, numbers, places, first):
-    told = layouts.describe_gaps(tuple(tmp_path / f"{number}.jpg" for number in numbers))
+    told = frame_numbers.describe_gaps(tuple(tmp_path / f"{number}.jpg" for number in numbers))
     assert f"frames are missing in {places} places, the first between {first[0]}.jpg and {first[1]}.jpg" in told
 
 
 @pytest.mark.parametrize("numbers", [(), (7,), (3, 9), (0, 1, 2), (0, 10, 20, 30)])
 def test_numbers_that_follow_one_another_have_no_gap(tmp_path, numbers):
-    assert layouts.describe_gaps(tuple(tmp_path / f"{number}.jpg" for number in numbers)) == ""
+    assert frame_numbers.describe_gaps(tuple(tmp_path / f"{number}.jpg" for number in numbers)) == ""
 
 
 def test_where_all_names_end_with_one_number_the_one_that_differs_counts(tmp_path):
@@ -89,15 +89,15 @@ def test_where_all_names_end_with_one_number_the_one_that_differs_counts(tmp_pat
         (tmp_path / name).touch()
     frames, _ = layouts.pair_masks(layouts.Place("x", tmp_path, (), "nonzero"))
     assert [path.name for path in frames] == names
-    assert "between PXL_20240503_12.MP.jpg and PXL_20240507_12.MP.jpg" in layouts.describe_gaps(frames)
+    assert "between PXL_20240503_12.MP.jpg and PXL_20240507_12.MP.jpg" in frame_numbers.describe_gaps(frames)
 
 
 def test_files_of_other_kinds_are_told(tmp_path):
     for name in ("1.jpg", "2.heic", "3.HEIC", "4.gif", "notes.txt", ".hidden"):
         (tmp_path / name).touch()
-    told = layouts.describe_left_out(tmp_path, layouts.IMAGE_SUFFIXES)
+    told = file_names.describe_left_out(tmp_path, file_names.IMAGE_SUFFIXES)
     assert "3 files of other kinds are left out (.gif, .heic), such as 2.heic" in told
-    assert layouts.describe_left_out(tmp_path, (*layouts.IMAGE_SUFFIXES, ".heic", ".gif")) == ""
+    assert file_names.describe_left_out(tmp_path, (*file_names.IMAGE_SUFFIXES, ".heic", ".gif")) == ""
 
 
 def test_letters_that_a_mac_took_apart_are_the_same_letters(tmp_path):
@@ -106,8 +106,8 @@ def test_letters_that_a_mac_took_apart_are_the_same_letters(tmp_path):
         (tmp_path / folder / name).touch()
     ((image, mask),) = layouts.pair_stills(tmp_path)
     assert mask.parent.name == "mask"
-    assert layouts.find_named(mask.parent, "\u00e9t\u00e9.png") == mask
-    assert layouts.find_named(image.parent, "\u00e9t\u00e9.jpg") == image
+    assert file_names.find_named(mask.parent, "\u00e9t\u00e9.png") == mask
+    assert file_names.find_named(image.parent, "\u00e9t\u00e9.jpg") == image
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_videos import pictures, shift_packets, write_video
 
-from msst_keras.data import images, videos
+from msst_keras.data import image_files, videos
 
 TURN = 65536
 # What phones write -> the picture that is shown of a stored one.
@@ -241,6 +241,6 @@ def test_what_is_no_video_is_refused(tmp_path):
 
 def test_frames_of_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "large.mp4", pictures(2))
-    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64 - 1)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 48 * 64 - 1)
     with pytest.raises(ValueError, match="large.mp4: 48x64 pixels, more than the limit"):
         videos.probe_video(path)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS
 
 EPS = np.finfo(float).eps
 
@@ -118,13 +119,14 @@ def test_equals_the_published_definition_with_a_mask_that_is_empty_or_full():
 def test_real_maps_equal_the_published_definition(real_data):
     """Two published sequences, every tenth frame."""
     from msst_keras.data import images
+    from msst_keras.data.masks import read_mask
 
     sequences = {}
     for name in ("dog", "soapbox"):
         masks = sorted((real_data / "davis16/Annotations/480p" / name).glob("*.png"))[::20]
         maps = [real_data / "results/segflow" / name / path.name for path in masks]
         sequences[name] = [
-            (np.rint(images.read_map(a) * 255).astype(np.uint8), images.read_mask(b, "nonzero"))
+            (np.rint(images.read_map(a) * 255).astype(np.uint8), read_mask(b, "nonzero"))
             for a, b in zip(maps, masks, strict=True)
         ]
     result, expected = _evaluate(sequences), slow_davsod(sequences)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from msst_keras.evaluation.examples import choose_frames
 from msst_keras.evaluation.figures import Method
 from msst_keras.evaluation.html_page import encode_image, reduce_colours
-from msst_keras.evaluation.html_report import choose_frames, write_report
+from msst_keras.evaluation.html_report import write_report
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
 
 ODD = """<script>alert("1")</script>&'x'"""

@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from msst_keras.evaluation import metrics
+from msst_keras.evaluation import metrics, pixel_counts, weighted_f
 
 # One row of two mask pixels and two others, levels 255, 102, 51, 0: values 1, .4, .2, 0, mean .4.
 MASK = np.array([[True, True, False, False]])
@@ -19,8 +19,8 @@ MAP = np.array([[255, 102, 51, 0]], np.uint8)
 
 
 @pytest.fixture
-def pixels() -> metrics.PixelCounts:
-    return metrics.count_pixels(MAP, MASK)
+def pixels() -> pixel_counts.PixelCounts:
+    return pixel_counts.count_pixels(MAP, MASK)
 
 
 def test_mean_absolute_error_by_hand(pixels):
@@ -34,7 +34,9 @@ def test_precision_and_recall_by_hand(pixels):
 
 
 def test_precision_is_zero_where_nothing_passes():
-    precision, recall = metrics.precision_recall(metrics.count_pixels(np.full((2, 2), 100, np.uint8), np.eye(2) > 0))
+    precision, recall = metrics.precision_recall(
+        pixel_counts.count_pixels(np.full((2, 2), 100, np.uint8), np.eye(2) > 0)
+    )
     assert (precision[100], precision[101], recall[100], recall[101]) == (0.5, 0, 1, 0)
 
 
@@ -54,14 +56,14 @@ def test_adaptive_threshold_by_hand(pixels):
 
 def test_adaptive_threshold_is_capped_at_one():
     # Twice the mean is 1.33: capped, the two pixels of value 1 pass.
-    pixels = metrics.count_pixels(np.array([[255, 255, 0]], np.uint8), np.array([[True, True, False]]))
+    pixels = pixel_counts.count_pixels(np.array([[255, 255, 0]], np.uint8), np.array([[True, True, False]]))
     assert metrics.adaptive_f_measure(pixels) == 1
 
 
 def test_adaptive_threshold_that_falls_on_a_level_selects_it():
     # Min-max: 1, 2/3 and six times 0, with 1 twice: mean 1/3, so the threshold is 2/3 exactly, which floats miss.
     saliency = np.array([[61, 58, 58, 61], [58, 60, 58, 58]], np.uint8)
-    pixels = metrics.count_pixels(saliency, np.ones((2, 4), bool), min_max=True)
+    pixels = pixel_counts.count_pixels(saliency, np.ones((2, 4), bool), min_max=True)
     assert pixels.above_adaptive_threshold() == (3, 0)
 
 
@@ -79,7 +81,7 @@ def test_s_measure_by_hand(pixels):
 def test_s_measure_is_never_negative():
     # An inverted chequerboard: similar objects 0, correlation -1.
     mask = np.indices((8, 8)).sum(axis=0) % 2 == 0
-    assert metrics.s_measure(metrics.count_pixels(~mask * np.uint8(255), mask)) == 0
+    assert metrics.s_measure(pixel_counts.count_pixels(~mask * np.uint8(255), mask)) == 0
 
 
 def test_s_measure_of_a_constant_quadrant_is_not_left_to_rounding():
@@ -87,7 +89,7 @@ def test_s_measure_of_a_constant_quadrant_is_not_left_to_rounding():
     # first is that pixel alone. In floating point the mean of 27 such values is not quite the value.
     mask = np.zeros((3, 10), bool)
     mask[0, 0] = True
-    pixels = metrics.count_pixels(np.full((3, 10), 128, np.uint8), mask)
+    pixels = pixel_counts.count_pixels(np.full((3, 10), 128, np.uint8), mask)
     assert metrics.s_measure(pixels, alpha=0) == 1
 
 
@@ -95,7 +97,7 @@ def test_s_measure_of_a_constant_quadrant_is_not_left_to_rounding():
 def test_s_measure_of_a_pixel_on_the_last_row_or_column_is_a_number(corner):
     mask = np.zeros((4, 5), bool)
     mask[corner] = True
-    assert metrics.s_measure(metrics.count_pixels(mask * np.uint8(255), mask)) == pytest.approx(1)
+    assert metrics.s_measure(pixel_counts.count_pixels(mask * np.uint8(255), mask)) == pytest.approx(1)
 
 
 def test_e_measure_by_hand(pixels):
@@ -114,7 +116,7 @@ def test_weighted_f_measure_by_hand():
     inside = 0.6 * kernel[3]
     outside = 0.2 * (2 - 2 ** (-10 / 5))
     precision, recall = (1 - inside) / (1 - inside + outside), 1 - inside
-    score = metrics.weighted_f_measure(saliency, mask, metrics.count_pixels(saliency, mask))
+    score = weighted_f.weighted_f_measure(saliency, mask, pixel_counts.count_pixels(saliency, mask))
     assert score == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-6)
 
 
@@ -126,18 +128,18 @@ def test_weighted_f_measure_takes_the_left_of_two_equally_near_pixels():
     kernel /= kernel.sum()
     # Columns nearer to the right pixel than to the left one carry its error: 5 and beyond.
     inside = sum(kernel[3 + column - 5] for column in range(5, 9))
-    score = metrics.weighted_f_measure(saliency, mask, metrics.count_pixels(saliency, mask))
+    score = weighted_f.weighted_f_measure(saliency, mask, pixel_counts.count_pixels(saliency, mask))
     assert score == pytest.approx(2 * (1 - inside / 2) / (2 - inside / 2), abs=1e-6)
 
 
 def test_weighted_f_measure_is_the_same_to_the_bit_wherever_memory_lies():
     # OpenCV's distances depend on the alignment of the array they are written to.
     saliency, mask = _random((60, 80), 15), _object(60, 80)
-    pixels = metrics.count_pixels(saliency, mask)
+    pixels = pixel_counts.count_pixels(saliency, mask)
     scores, held = set(), []
     for num_bytes in range(16, 1600, 16):
         held.append(np.empty(num_bytes, np.uint8))
-        scores.add(metrics.weighted_f_measure(saliency, mask, pixels))
+        scores.add(weighted_f.weighted_f_measure(saliency, mask, pixels))
     assert len(scores) == 1
 
 
@@ -174,10 +176,10 @@ def test_empty_and_full_mask():
 
 def test_min_max_stretches_a_map_and_leaves_a_constant_one():
     mask = np.array([[True, False, False]])
-    stretched = metrics.count_pixels(np.array([[200, 150, 100]], np.uint8), mask, min_max=True)
+    stretched = pixel_counts.count_pixels(np.array([[200, 150, 100]], np.uint8), mask, min_max=True)
     assert metrics.mean_absolute_error(stretched) == pytest.approx(0.5 / 3)
     assert metrics.precision_recall(stretched)[0][[127, 128]] == pytest.approx([0.5, 1])
-    constant = metrics.count_pixels(np.full((1, 3), 51, np.uint8), mask, min_max=True)
+    constant = pixel_counts.count_pixels(np.full((1, 3), 51, np.uint8), mask, min_max=True)
     assert metrics.mean_absolute_error(constant) == pytest.approx((0.8 + 0.2 + 0.2) / 3)
 
 

@@ -9,7 +9,8 @@ import pickle
 import numpy as np
 import pytest
 
-from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
 
 PAPER, PYSODMETRICS = PROTOCOLS["paper"], PROTOCOLS["pysodmetrics"]
 DAVSOD, DAVIS16 = PROTOCOLS["davsod"], PROTOCOLS["davis16"]

@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
 from msst_keras.evaluation.published import PUBLISHED, published_rows
 from msst_keras.evaluation.report import format_published, format_table, read_frames, write_frames, write_results
 

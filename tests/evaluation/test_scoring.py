@@ -14,7 +14,8 @@ import pytest
 
 from msst_keras import processes
 from msst_keras.evaluation import scoring
-from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scoring import Part, make_parts, score_methods
 
 PAPER, DAVSOD = PROTOCOLS["paper"], PROTOCOLS["davsod"]

@@ -21,9 +21,17 @@ def model(tmp_path):
 
 
 def test_the_installed_model_holds_arithmetic_alone(model):
-    saved_models.check_operations(model)
     settings, motion = saved_models.read_settings(model)
+    saved_models.check_model(model, 1, motion)
     assert settings["num_frames"] == 1 and motion.prior.kind == "flow"
+
+
+def test_the_file_of_a_model_is_parsed_once(model, monkeypatch):
+    parsed = []
+    read = saved_models._read
+    monkeypatch.setattr(saved_models, "_read", lambda path: parsed.append(path) or read(path))
+    SaliencyModel(model)
+    assert parsed == [model]
 
 
 def change(model, spoil):

@@ -267,6 +267,7 @@ def test_what_is_no_live_source_is_one_sentence(address, error, message):
     ("options", "message"),
     [
         ({"input": ("0", "1")}, "--live has one source, and there are 2: 0, 1"),
+        ({"server": "grpc://localhost:8500"}, "--live shows maps as they come, and has no use for --server"),
         ({"input": ("0",), "crf": True, "threshold": 0.5}, "and has no use for --crf, --threshold"),
     ],
 )

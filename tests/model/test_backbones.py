@@ -105,9 +105,9 @@ OUTPUT_CHANNELS = {
     "efficientnet_lite0": (4, 20),
     "efficientnet_lite2": (4, 22),
 }
-# Those of padding on known sides, their norms folded. EfficientNet-Lite keeps its norms, and is aligned at sizes of
-# multiples of 32 alone (test_efficientnet_lite.py).
-ALIGNED = [name for name in BACKBONES if name != "vgg16" and name not in PYRAMID_BACKBONES]
+# Those of padding on known sides, their norms folded. EfficientNet-Lite keeps its norms, and its cells lie elsewhere:
+# see test_efficientnet_lite.py.
+FOLDED = [name for name in BACKBONES if name != "vgg16" and name not in PYRAMID_BACKBONES]
 
 
 @pytest.mark.parametrize("output_stride", [16, 8])
@@ -124,7 +124,7 @@ def test_outputs_cover_any_image_at_their_stride(backbone, output_stride):
             assert np.ptp(output) > 0 and np.isfinite(output).all()
 
 
-@pytest.mark.parametrize("backbone", ALIGNED)
+@pytest.mark.parametrize("backbone", FOLDED)
 def test_every_second_cell_of_stride_8_is_that_of_stride_16(backbone):
     """A stride taken away and the dilation behind it: not so in VGG16, where a pooling has another window then."""
     coarse, fine = (build_backbone(backbone, 4, output_stride, 1 / 16) for output_stride in (16, 8))
@@ -138,7 +138,7 @@ def test_every_second_cell_of_stride_8_is_that_of_stride_16(backbone):
         assert np.std(last) > 1e-3
 
 
-@pytest.mark.parametrize("backbone", ALIGNED)
+@pytest.mark.parametrize("backbone", FOLDED)
 def test_cells_are_centred_within_two_and_a_half_pixels_of_what_they_stand_for(backbone):
     """The centroid of what a cell sees, from the gradient of networks whose kernels are alike everywhere."""
     model = build_backbone(backbone, width=1 / 16)
@@ -189,7 +189,7 @@ def randomise(model):
 
 
 # Not those that keep their norms: untrained, their 60 layers without a working norm add up bfloat16's rounding.
-@pytest.mark.parametrize("backbone", ["vgg16", *ALIGNED])
+@pytest.mark.parametrize("backbone", ["vgg16", *FOLDED])
 def test_flags_know_the_backbones_and_a_bfloat16_network_agrees(backbone):
     assert ModelOptions(backbone=backbone).arguments()["backbone"] == backbone
     model = build_backbone(backbone, 4, width=1 / 8)
@@ -205,7 +205,7 @@ def test_flags_know_the_backbones_and_a_bfloat16_network_agrees(backbone):
         assert np.abs(output - rough).max() < 0.1 * np.abs(output).max()
 
 
-@pytest.mark.parametrize("backbone", ALIGNED)
+@pytest.mark.parametrize("backbone", FOLDED)
 def test_training_leaves_the_pixels_alone_and_moves_the_frozen_norms(backbone):
     model = build_backbone(backbone, width=1 / 16)
     model.trainable = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from skimage import data
 
 from msst_keras.model.backbones import PYRAMID_BACKBONES, build_backbone, build_pyramid
@@ -69,6 +70,38 @@ def test_folded_and_frozen_norms_give_the_same_features(backbone):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
         assert np.std(expected) > 0
     assert not frozen.get_layer("block1_project_norm").trainable
+
+
+@pytest.mark.parametrize("backbone", PYRAMID_BACKBONES)
+def test_a_cell_of_stride_16_is_the_last_of_four_of_stride_8(backbone):
+    """Where TensorFlow's "same" puts the windows at even sizes; the other backbones have the first of the four."""
+    coarse, fine = (build_backbone(backbone, 4, output_stride, 1 / 8) for output_stride in (16, 8))
+    randomise(coarse)
+    fine.set_weights(coarse.get_weights())
+    image = np.random.default_rng(0).uniform(0, 255, (1, 96, 64, 4)).astype(np.float32)
+    (middle, last), (fine_middle, fine_last) = coarse(image), fine(image)
+    np.testing.assert_allclose(middle, fine_middle, atol=1e-4 * np.abs(middle).max())
+    np.testing.assert_allclose(last, fine_last[:, 1::2, 1::2], atol=1e-4 * np.abs(last).max())
+    assert np.std(last) > 1e-3
+    assert np.abs(last - fine_last[:, ::2, ::2]).max() > 0.1 * np.std(last)
+
+
+def test_a_cell_is_centred_on_the_last_pixel_that_it_stands_for():
+    """The centroid of what a cell sees, from the gradient of a network whose kernels are alike everywhere."""
+    model = build_pyramid("efficientnet_lite0", width=1 / 16)
+    for layer in model.layers:
+        if layer.name == "pixels" or isinstance(layer, keras.layers.BatchNormalization) or not layer.weights:
+            continue
+        axes = 2 if "depthwise" in layer.name else 3
+        layer.set_weights([np.full(weight.shape, 1 / np.prod(weight.shape[:axes])) for weight in layer.weights])
+    image = tf.Variable(np.full((1, 1024, 1024, 3), 127.1, np.float32))  # small, so that ReLU6 is linear
+    for number, stride in ((1, 8), (3, 32)):
+        cell = 512 // stride
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(model(image)[number][0, cell, cell])
+        seen = np.asarray(tape.gradient(value, image), np.float64)[0].sum(axis=(1, 2))
+        assert seen.min() >= 0 and not seen[0] and not seen[-1]
+        assert (seen * np.arange(1024)).sum() / seen.sum() == pytest.approx(512 + stride - 1, abs=0.01)
 
 
 def test_trained_norms_follow_the_batch_and_a_frozen_stride_does_not():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from msst_keras.model import weights
-from msst_keras.motion.prior import MotionPrior, load_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings
 
 NAMES = ("block1_conv1",)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from msst_keras.motion import regions
 from msst_keras.motion.camera import CAMERAS, camera_basis, check_camera, subtract_camera
-from msst_keras.motion.flow import flow_to_color, magnitude_prior
+from msst_keras.motion.flow_pictures import flow_to_color, magnitude_prior
 
 ZOOM_AND_ROLL = [3, -2, 0.8, 1, -0.8, -2]  # pixels: pan and, at the middle of the longer sides, zoom and roll
 PLANE = [*ZOOM_AND_ROLL, 1.5, -0.7]

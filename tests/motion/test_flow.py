@@ -8,14 +8,8 @@ import pytest
 import skimage.data
 
 from msst_keras.data import flow_files, images
-from msst_keras.motion.flow import (
-    EDGE_RULE,
-    FLOW_METHODS,
-    FlowEstimator,
-    FlowSettings,
-    flow_to_color,
-    magnitude_prior,
-)
+from msst_keras.motion.flow import EDGE_RULE, FLOW_METHODS, FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import flow_to_color, magnitude_prior
 
 SIZE = (64, 96)
 

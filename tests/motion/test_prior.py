@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from msst_keras.model.backbones import build_backbone
 from msst_keras.motion import regions
-from msst_keras.motion.flow import FlowSettings, flow_to_color, magnitude_prior
-from msst_keras.motion.prior import MagnitudePrior, MotionPrior, load_prior
+from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.flow_pictures import flow_to_color, magnitude_prior
+from msst_keras.motion.prior import MagnitudePrior, MotionPrior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 
 SUPERPIXELS = SuperpixelSettings(num_levels=2, max_regions=12)

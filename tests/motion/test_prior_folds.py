@@ -10,7 +10,8 @@ import pytest
 
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.kept_training import KeptTraining
-from msst_keras.motion.prior import MotionPrior, load_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.prior_folds import add_folds, deal_sequences, load_folds, trained_weights
 from msst_keras.motion.prior_training import train_prior
 from msst_keras.motion.superpixels import SuperpixelSettings

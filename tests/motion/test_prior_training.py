@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from msst_keras.motion import prior_training
-from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.flow_pictures import magnitude_prior
 from msst_keras.motion.kept_training import KeptTraining
-from msst_keras.motion.prior import MotionPrior, load_prior, save_prior
+from msst_keras.motion.prior import MotionPrior
+from msst_keras.motion.prior_files import load_prior, save_prior
 from msst_keras.motion.prior_training import predict_priors, summarise_regions, train_prior
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 from msst_keras.synthetic.videos import generate_sequence

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from msst_keras.data import images
+from msst_keras.data.masks import read_mask
 from msst_keras.motion.flow import FlowEstimator, FlowSettings
 from msst_keras.motion.superpixels import SuperpixelSettings, segment
 
@@ -104,7 +105,7 @@ def test_real_flow(real_data):
     for name in ("camel", "car-roundabout", "drift-straight", "libby", "soapbox"):
         folder = real_data / "davis16/JPEGImages/480p" / name
         flow = estimator.between(*(images.read_frame(folder / f"{index:05d}.jpg") for index in (3, 4)))
-        mask = images.read_mask(real_data / "davis16/Annotations/480p" / name / "00003.png", "nonzero")
+        mask = read_mask(real_data / "davis16/Annotations/480p" / name / "00003.png", "nonzero")
         mask = cv2.resize(mask.astype(np.uint8), (432, 240), interpolation=cv2.INTER_AREA) > 0
         labels = segment(flow, settings)
         assert (labels.max(axis=(0, 1)) >= (10, 30, 80)).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msst_keras.conversion import convert
+from msst_keras.conversion import new_prior
 from msst_keras.conversion.shard_maker import ShardMaker
 from msst_keras.conversion.sources import NewShard
 from msst_keras.data import datasets, flow_files, images
@@ -250,4 +250,4 @@ def test_moving_stills_train_beside_video_of_estimated_flow(root, tmp_path):
 def test_a_new_prior_needs_the_exact_flow(root, tmp_path):
     folder = write_records(tmp_path / "stills", [find_still(root)], {"stills": {"flow": "exact"}})
     with pytest.raises(ValueError, match="the exact flow of stills in motion is not stored; make the records again"):
-        convert.add_prior(folder, "magnitude")
+        new_prior.add_prior(folder, "magnitude")

@@ -133,7 +133,8 @@ def test_a_flat_folder_has_no_flow_and_says_so(davis):
 
 def test_flow_magnitude_is_that_of_the_sequence_in_order(davis):
     from msst_keras.data import images
-    from msst_keras.motion.flow import FlowEstimator, FlowSettings, magnitude_prior
+    from msst_keras.motion.flow import FlowEstimator, FlowSettings
+    from msst_keras.motion.flow_pictures import magnitude_prior
 
     (sequence,) = datasets.find_sequences("davis", davis / "davis", sequences=["ball"])
     reader = MapReader({"ball": sequence}, {}, baselines=(ALL_BLACK, FLOW_MAGNITUDE))

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from msst_keras.data import images
-from msst_keras.records.example import FrameRecord
-from msst_keras.records.manifest import build_manifest, write_manifest
-from msst_keras.records.shard_files import shard_path, write_shard
+from msst_keras.conversion.shard_maker import ShardMaker
+from msst_keras.conversion.sources import NewShard
+from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.settings import MAGNITUDE, MotionOptions
+from msst_keras.records.manifest import join_manifest, write_manifest
+from msst_keras.records.shard_files import shard_path
 from msst_keras.synthetic import videos
 
 FLAGS = ["--width=0.0625", "--weights=none", "--image_sizes=32x48,48x64", "--num_frames=2", "--batch_size=4",
@@ -30,19 +32,13 @@ FLAGS = ["--width=0.0625", "--weights=none", "--image_sizes=32x48,48x64", "--num
 def folder(tmp_path_factory):
     """A record folder of two generated sequences, one of fine labels and one of coarse."""
     path = tmp_path_factory.mktemp("records")
-    frames = []
+    motion = MotionOptions(FlowSettings(motion_size=(48, 64)), prior=MAGNITUDE)
+    maker, described = ShardMaker(motion), []
     for number, kind in enumerate(("fine", "coarse")):
-        sequence = videos.generate_sequence(number, 6, (48, 64))
-        for index in range(6):
-            magnitude = np.linalg.norm(sequence.flow[index], axis=2)
-            prior = images.encode_png(np.uint8(255 * magnitude / magnitude.max()))
-            mask = images.encode_png(sequence.masks[index].astype(np.uint8) * 255)
-            frame = images.encode_jpeg(sequence.frames[index])
-            frames.append(FrameRecord(f"s{number}", f"{index:05d}", index, 48, 64, frame, mask, kind, prior))
-    write_shard(shard_path(path, 0, 1), frames)
-    motion = {"flow": {"method": "generated", "motion_size": [48, 64]}, "superpixels": None,
-              "prior": {"kind": "magnitude"}, "flow_stored": False}  # fmt: skip
-    write_manifest(path, build_manifest(path, 1, {"dataset": "generated", "motion": motion}))
+        sequence = videos.generate_sequence(number, 6, (48, 64), name=f"s{number}")
+        described.append(maker.make(NewShard(shard_path(path, number, 2), (sequence,), kind))[0])
+    description = {"dataset": "generated", "motion": motion.to_dict()}
+    write_manifest(path, join_manifest(path, described, description))
     return path
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from msst_keras.data import flow_files, images
-from msst_keras.evaluation.protocols import PROTOCOLS, Evaluator
+from msst_keras.evaluation.evaluator import Evaluator
+from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scores import choose_headline
 from msst_keras.jobs.train_prior import train_prior as train_prior_job
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.options import PriorOptions, TrainPriorOptions
-from msst_keras.motion.prior import load_prior
+from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.prior_folds import load_folds, trained_weights
 from msst_keras.motion.superpixels import segment
 from msst_keras.pipeline import clip_index

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from msst_keras.model.msst import build_msst, get_parts
 from msst_keras.motion.settings import PriorSettings
-from msst_keras.options import list_options, plain_values
 from msst_keras.training import checkpoints, loop
 from msst_keras.training import run_dir as run
 from msst_keras.training.checkpoints import newest_checkpoint
@@ -150,8 +149,7 @@ def test_a_run_goes_on_only_as_itself(tmp_path):
     def describe(**changes):
         given = {"records": ("r",), "run_dir": "x", **changes}
         options = TrainOptions(**given)
-        model_flags = [name for name, *_ in list_options(options.model)]
-        training = run.describe_training(plain_values(options), model_flags)
+        training = run.describe_training(options)
         return {"model": SETTINGS, "motion": None, "image_size": (32, 32), "training": training, "records": "a" * 64}
 
     def write(settings):

@@ -196,7 +196,29 @@ def test_decisions_show_in_the_progress_and_on_the_disk(page):
     page.press("a")
     page.saved()
     page.browser.wait("document.getElementById('progress-text').textContent == 'All 6 are decided, 1 rejected.'")
+    assert page.text("message") == f"All 6 labels are decided. They are in {page.root}/labels."
     assert page.browser.run("document.title") == "Review of coarse labels" and page.browser.complaints() == []
+
+
+COVERED = """
+    (shown => shown.flatMap((a, i) => shown.slice(i + 1).filter(b => {
+      const [p, q] = [a.getBoundingClientRect(), b.getBoundingClientRect()];
+      return p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1;
+    }).map(b => a.id + a.textContent + ' / ' + b.id + b.textContent)))
+    ([...document.querySelectorAll('header button, header progress, footer button, footer input, #stage')]
+      .filter(each => each.offsetParent))"""
+
+
+def test_nothing_covers_anything_at_any_width(page):
+    page.press("x")  # on a decided frame all buttons may be pressed
+    page.wait_shown(2)
+    page.press("ArrowLeft")
+    page.wait_shown(1)
+    for width in (1920, 1700, 1280, 1279, 1000, 800, 390):
+        page.browser.resize(width, 800)
+        page.browser.wait(f"document.documentElement.clientWidth === {width}")
+        assert page.browser.run(COVERED) == [], width
+        assert page.browser.run("document.documentElement.scrollWidth") == width
 
 
 def test_a_server_that_is_killed_loses_nothing(page, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 
 import numpy as np
@@ -246,6 +247,17 @@ def test_a_server_that_is_killed_loses_nothing(page, tmp_path):
         later.open(page.server.origin)
         Page(page.root, page.server, later).wait_shown(3)  # where it stopped
         assert later.run("document.getElementById('progress-text').textContent").startswith("2 of 6 decided")
+
+
+def test_a_full_disk_loses_nothing(page):
+    old = resource.prlimit(page.server.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    page.click(*LEFT)
+    page.browser.wait("document.body.dataset.saving == 'waiting'")
+    assert page.text("message") == "Not saved yet: File too large. Keep this page open."
+    page.click(*RIGHT)
+    resource.prlimit(page.server.process.pid, resource.RLIMIT_FSIZE, old)
+    page.expect(regions(False, False))
+    assert page.browser.run("document.getElementById('message').hidden")
 
 
 def test_a_second_browser_is_told_and_may_take_over(page, tmp_path):

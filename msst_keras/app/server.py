@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from msst_keras.app.job import Job, Limits, frame_size
+from msst_keras.data import layouts
 from msst_keras.web.server import Refused, make_app
 
 
@@ -57,6 +58,7 @@ class AppPage:
             job, limits = self._job, self._limits
             answer: dict[str, Any] = {"state": "idle", "model": Path(self._model).name, "number": self._number}
             answer |= {"max_megabytes": limits.num_bytes >> 20, "max_frames": limits.num_frames}
+            answer |= {"suffixes": ",".join(layouts.VIDEO_SUFFIXES)}
             if job is None:
                 return answer
             answer |= {"state": job.state, "title": job.title, "error": job.error, "num_done": job.num_done()}

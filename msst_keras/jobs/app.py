@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msst_keras.app.options import AppOptions
 from msst_keras.inference import SHIPPED_MODEL
+from msst_keras.web.extra import import_page
 
 
 def app(options: AppOptions) -> None:
@@ -21,12 +22,10 @@ def app(options: AppOptions) -> None:
         raise FileNotFoundError(
             f"{model}: no such model folder; `msst export` writes saved_models/NAME/VERSION, name it with --model"
         )
-    try:
+    with import_page():
         from msst_keras.app.job import Limits
         from msst_keras.app.server import AppPage
         from msst_keras.web.server import serve
-    except ModuleNotFoundError as error:
-        raise ValueError(f"the page needs '{error.name}': pip install 'msst-keras[labels]'") from None
     limits = Limits(options.max_megabytes * 2**20, options.max_frames)
     with tempfile.TemporaryDirectory(prefix="msst_app_", ignore_cleanup_errors=True) as folder:
         page = AppPage(Path(folder) / "job", str(model.resolve()), limits)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msst_keras.inference import SHIPPED_MODEL
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.stream import SaliencyModel, stream_maps
+from msst_keras.web.extra import import_page
 
 if TYPE_CHECKING:
     from msst_keras.live.view import LiveView
@@ -27,13 +28,11 @@ def live(options: PredictOptions) -> dict[str, Any]:
       FileNotFoundError: no such camera or pipe.
       ValueError: a source that does not answer, breaks off, or is none; or the extra `labels` is not installed.
     """
-    try:
+    with import_page():
         from msst_keras.live.server import LivePage
         from msst_keras.live.source import LiveSource
         from msst_keras.live.view import LiveView
         from msst_keras.web.server import serve
-    except ModuleNotFoundError as error:
-        raise ValueError(f"the page needs '{error.name}': pip install 'msst-keras[labels]'") from None
     model = SaliencyModel(options.model or SHIPPED_MODEL)
     source = LiveSource(options.input[0])
     # One frame ahead: a frame that waited longer would be an old one.

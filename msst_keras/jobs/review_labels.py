@@ -5,6 +5,7 @@ from __future__ import annotations
 from msst_keras.data import datasets
 from msst_keras.labels.options import ReviewLabelsOptions
 from msst_keras.labels.review import Review
+from msst_keras.web.extra import import_page
 
 
 def review_labels(options: ReviewLabelsOptions) -> None:
@@ -13,11 +14,9 @@ def review_labels(options: ReviewLabelsOptions) -> None:
     Raises:
       FileNotFoundError, ValueError: frames or labels at fault, or the extra `labels` is not installed.
     """
-    try:
+    with import_page():
         from msst_keras.labels.review_server import ReviewPage
         from msst_keras.web.server import serve
-    except ModuleNotFoundError as error:
-        raise ValueError(f"the page needs '{error.name}': pip install 'msst-keras[labels]'") from None
     review = Review(options.labels, datasets.find_sequences("folder", options.frames), options.order)
     try:
         serve(ReviewPage(review, options.labels).make_app(), options.host, options.port, "review of the labels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -30,11 +31,17 @@ class Journal:
         """Adds a line, with the time in seconds since 1970.
 
         Raises:
-          OSError: the line cannot be written, for example because the disk is full.
+          OSError: the line cannot be written, for example because the disk is full; nothing of it is left then.
         """
         entry = {"time": round(time.time(), 3), "action": action, "sequence": sequence, "frame": frame}
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        os.fsync(self._file.fileno())
+        line, end = json.dumps(entry).encode() + b"\n", self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) < len(line):  # a disk that becomes full takes a part, and only then fails
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(end)
+            raise
         self.entries.append(entry)
 
     def close(self) -> None:

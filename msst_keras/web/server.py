@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.resources
 import secrets
 import signal
@@ -20,6 +21,7 @@ from starlette.routing import Route
 
 from msst_keras.web.guard import Guard
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
@@ -38,22 +40,28 @@ class Refused(Exception):
 
 
 def make_app(package: str, routes: Sequence[Route], lifespan: Callable | None = None) -> Starlette:
-    """Makes an application of the page in PACKAGE/page (page.html, styles, scripts), the common files, and `routes`.
+    """Makes an application of the page in PACKAGE/page (page.html, style.css, scripts), the common files, and `routes`.
 
-    ValueError and OSError in a route are answered with their sentence as {"error": ...} and status 400, and `Refused`
-    with its own status and kind.
+    page.html is the title and the body; the head before it is common to all pages. ValueError and OSError in a route
+    are answered with their sentence as {"error": ...} and status 400, a full disk with 507, since the same request may
+    succeed later, and `Refused` with its own status and kind.
     """
-    folders = [importlib.resources.files(name) / "page" for name in ("msst_keras.web", package)]
-    files = [file for folder in folders for file in folder.iterdir() if file.name.rpartition(".")[2] in _TYPES]
-    addresses = {"/" if file.name == "page.html" else f"/{file.name}": file for file in files}
-    pages = [Route(path, _serve_file(file.read_bytes(), file.name)) for path, file in addresses.items()]
+    files = _read_files("msst_keras.web") | _read_files(package)
+    files[""] = files.pop("head.html") + files.pop("page.html")
+    pages = [Route(f"/{name}", _serve_file(content, name or "page.html")) for name, content in files.items()]
     handlers = {
         Refused: _answer_refused,
         HTTPException: _answer_http,
         ValueError: _answer_input,
-        OSError: _answer_input,
+        OSError: _answer_system,
     }
     return Starlette(routes=[*pages, *routes], exception_handlers=handlers, lifespan=lifespan)
+
+
+def _read_files(package: str) -> dict[str, bytes]:
+    """The files that a browser asks for in a package's folder `page`, by their names."""
+    folder = importlib.resources.files(package) / "page"
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name.rpartition(".")[2] in _TYPES}
 
 
 def _serve_file(content: bytes, name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -71,6 +79,12 @@ async def _answer_refused(request: Request, error: Refused) -> Response:
 
 async def _answer_input(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": " ".join(str(error).split()), "kind": "input"}, 400)
+
+
+async def _answer_system(request: Request, error: OSError) -> Response:
+    if error.errno in _NO_ROOM:
+        return JSONResponse({"error": error.strerror, "kind": "room"}, 507)
+    return await _answer_input(request, error)
 
 
 async def _answer_http(request: Request, error: HTTPException) -> Response:

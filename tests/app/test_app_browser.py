@@ -85,7 +85,7 @@ def test_cancel_and_errors_are_said_on_the_page(browser, long_video, video, tmp_
     assert browser.run("document.getElementById('take').hidden") is False
     (tmp_path / "notes.txt").write_text("text")
     choose(browser, tmp_path / "notes.txt")
-    browser.wait("document.getElementById('error').textContent.startsWith('expected a video (')")
+    browser.wait("document.getElementById('error').textContent.startsWith('Expected a video (')")
     choose(browser, video)  # and goes on
     state_is(browser, "done")
     assert browser.run("document.getElementById('error').hidden")

@@ -71,14 +71,16 @@ def test_weights_are_those_of_the_best_set_of_methods(free_offset):
 
 
 @pytest.mark.parametrize("free_offset", [True, False])
-def test_an_exact_combination_gives_its_weights_back(free_offset):
+@pytest.mark.parametrize("grey_levels", [None, 255])  # None: float maps, as they are; 255: as files hold them
+def test_an_exact_combination_gives_its_weights_back(free_offset, grey_levels):
     random = np.random.default_rng(1)
     truth = np.array([0.5, 0.2, 0.3])
     problem = fusion.WeightFit(3, free_offset)
     for size in ((40, 60), (20, 30), (33, 51)):
         maps = random.random((3, *size)).astype(np.float32)
-        problem.add(maps, np.tensordot(truth, maps, 1))
-    assert problem.solve() == pytest.approx(truth, rel=0.02)
+        found = np.rint(maps * grey_levels) / grey_levels if grey_levels else maps
+        problem.add(found, np.tensordot(truth, maps, 1))
+    assert problem.solve() == pytest.approx(truth, rel=1e-3 if grey_levels else 1e-9)
     assert problem.num_frames == 3
 
 

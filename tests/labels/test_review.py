@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -138,6 +140,33 @@ def test_what_a_killed_program_left_does_no_harm(tree):
     journal.write_text("{}\n")
     with pytest.raises(ValueError, match="journal.jsonl: line 1 is no entry of a review"):
         open_review(tree)
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """Lets files of this process grow to so many bytes; a write beyond that is cut off, as on a disk that is full."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_leaves_no_half_line_in_the_journal(tree):
+    review = open_review(tree)
+    review.decide(0, "accept")
+    journal = tree / "labels/.review/journal.jsonl"
+    before = journal.read_bytes()
+    for room in (0, 10):
+        with file_size_limit(len(before) + room), pytest.raises(OSError, match="No space left|File too large"):
+            review.decide(1, "reject")
+        assert journal.read_bytes() == before and label_path(tree, "boat/00001").exists()
+    review.decide(1, "accept")
+    review.close()
+    review = open_review(tree)
+    assert [item.decision for item in review.items] == ["accept", "accept", "reopen", "reopen"]
+    review.close()
 
 
 def test_one_process_at_a_time(tree, review):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 
 import numpy as np
@@ -196,7 +197,29 @@ def test_decisions_show_in_the_progress_and_on_the_disk(page):
     page.press("a")
     page.saved()
     page.browser.wait("document.getElementById('progress-text').textContent == 'All 6 are decided, 1 rejected.'")
+    assert page.text("message") == f"All 6 labels are decided. They are in {page.root}/labels."
     assert page.browser.run("document.title") == "Review of coarse labels" and page.browser.complaints() == []
+
+
+COVERED = """
+    (shown => shown.flatMap((a, i) => shown.slice(i + 1).filter(b => {
+      const [p, q] = [a.getBoundingClientRect(), b.getBoundingClientRect()];
+      return p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1;
+    }).map(b => a.id + a.textContent + ' / ' + b.id + b.textContent)))
+    ([...document.querySelectorAll('header button, header progress, footer button, footer input, #stage')]
+      .filter(each => each.offsetParent))"""
+
+
+def test_nothing_covers_anything_at_any_width(page):
+    page.press("x")  # on a decided frame all buttons may be pressed
+    page.wait_shown(2)
+    page.press("ArrowLeft")
+    page.wait_shown(1)
+    for width in (1920, 1700, 1280, 1279, 1000, 800, 390):
+        page.browser.resize(width, 800)
+        page.browser.wait(f"document.documentElement.clientWidth === {width}")
+        assert page.browser.run(COVERED) == [], width
+        assert page.browser.run("document.documentElement.scrollWidth") == width
 
 
 def test_a_server_that_is_killed_loses_nothing(page, tmp_path):
@@ -224,6 +247,17 @@ def test_a_server_that_is_killed_loses_nothing(page, tmp_path):
         later.open(page.server.origin)
         Page(page.root, page.server, later).wait_shown(3)  # where it stopped
         assert later.run("document.getElementById('progress-text').textContent").startswith("2 of 6 decided")
+
+
+def test_a_full_disk_loses_nothing(page):
+    old = resource.prlimit(page.server.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    page.click(*LEFT)
+    page.browser.wait("document.body.dataset.saving == 'waiting'")
+    assert page.text("message") == "Not saved yet: File too large. Keep this page open."
+    page.click(*RIGHT)
+    resource.prlimit(page.server.process.pid, resource.RLIMIT_FSIZE, old)
+    page.expect(regions(False, False))
+    assert page.browser.run("document.getElementById('message').hidden")
 
 
 def test_a_second_browser_is_told_and_may_take_over(page, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
@@ -110,6 +111,20 @@ def test_wrong_requests_are_one_sentence(server, method, path, body, status, sen
     seat = take_seat(server)
     assert server.ask(method, path, body, X_Seat=seat)[0] == status
     assert server.ask(method, path, body, X_Seat=seat)[1]["error"] == sentence
+
+
+def test_a_full_disk_is_no_fault_of_the_request(server, tree):
+    seat, process = take_seat(server), server.process.pid
+    path = tree / "labels/boat/00001.png"
+    before = path.read_bytes()
+    label = np.zeros(SIZE, bool)
+    body = np.packbits(label).tobytes()
+    old = resource.prlimit(process, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    status, answer = server.ask("PUT", "/api/frames/1/label", body, X_Seat=seat)
+    assert (status, answer) == (507, {"error": "File too large", "kind": "room"}) and path.read_bytes() == before
+    resource.prlimit(process, resource.RLIMIT_FSIZE, old)
+    assert server.ask("PUT", "/api/frames/1/label", body, X_Seat=seat)[0] == 200  # the same again
+    assert np.array_equal(read_label(path), label)
 
 
 def test_without_the_seat_nothing_is_changed(server):

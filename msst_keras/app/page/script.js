@@ -11,6 +11,8 @@ let isChoosing = false; // another video, while the last one is still there
 function show(state) {
   const isBusy = state === "receiving" || state === "working";
   element("take").hidden = isBusy || state === "done";
+  element("back").hidden = !isChoosing;
+  element("title").hidden = !isBusy && state !== "done";
   element("work").hidden = !isBusy;
   element("view").hidden = !(pictures && (state === "working" || state === "done"));
   element("results").hidden = state !== "done";
@@ -19,7 +21,9 @@ function show(state) {
 
 function fail(sentence) {
   shownError = sentence;
-  element("error").textContent = sentence;
+  // The server's sentences begin small, as they stand behind a program's name in a terminal, or with the video's name.
+  const isName = job.title && sentence.startsWith(job.title);
+  element("error").textContent = isName ? sentence : `${sentence.slice(0, 1).toUpperCase()}${sentence.slice(1)}`;
   element("error").hidden = !sentence;
 }
 
@@ -34,7 +38,7 @@ async function send(file) {
   [pictures, isChoosing] = [null, false];
   upload = new XMLHttpRequest(); // fetch does not tell how far an upload is
   upload.open("POST", `/api/video?name=${encodeURIComponent(file.name)}${element("refine").checked ? "&refine" : ""}`);
-  upload.upload.onprogress = ({ loaded, total }) => describeWork(`Sending ${file.name}`, loaded / total);
+  upload.upload.onprogress = ({ loaded, total }) => describeWork("The video is being sent", loaded / total);
   upload.onerror = () => endUpload("The server does not answer.");
   upload.onload = () => {
     if (upload.status === 200) return endUpload("");
@@ -44,7 +48,8 @@ async function send(file) {
     } catch { /* no sentence of ours */ }
     endUpload(answer.error ?? `The server failed (${upload.status}); its terminal says why.`);
   };
-  describeWork(`Sending ${file.name}`, 0);
+  element("title").textContent = file.name;
+  describeWork("The video is being sent", 0);
   show("receiving");
   upload.send(file);
 }
@@ -73,6 +78,7 @@ async function follow() {
     const before = job;
     job = await (await ask("/api/job")).json();
     element("model").textContent = `Model: ${job.model}`;
+    element("file").accept = `video/*,${job.suffixes}`;
     element("limits").textContent = `At most ${job.max_megabytes} MB and ${job.max_frames} frames. It stays on this machine.`;
     if (!upload) await update(before);
   } catch (error) {
@@ -159,6 +165,12 @@ element("another").addEventListener("click", () => {
   isChoosing = true;
   show("idle");
   element("file").focus();
+});
+element("back").addEventListener("click", () => {
+  isChoosing = false;
+  fail("");
+  show(job.state);
+  draw(Number(element("place").value));
 });
 element("cancel").addEventListener("click", async () => {
   if (upload) upload.abort();

@@ -94,6 +94,7 @@ export function decide(decision) {
   const isOpen = (other) => other.decision === "reopen";
   const after = frames.findIndex((other, index) => index > position && isOpen(other));
   const open = after >= 0 ? after : frames.findIndex(isOpen);
-  if (decision !== "reopen" && open >= 0) show(open);
-  else describe();
+  if (decision !== "reopen" && open >= 0) return show(open);
+  describe();
+  if (open < 0) say(`All ${frames.length} labels are decided. They are in ${state.title}.`);
 }

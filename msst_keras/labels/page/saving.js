@@ -1,4 +1,5 @@
-// Changes on their way to the server, in order, one at a time. While it does not answer they wait and are sent again.
+// Changes on their way to the server, in order, one at a time. While it does not answer or cannot save, as when its disk
+// is full, they wait and are sent again.
 
 import { ask, Refusal } from "/common.js";
 
@@ -57,7 +58,8 @@ export class Saving {
           this.report("refused", error.message);
           this.onRefusal(change, error);
         } else {
-          this.report("waiting", "Not saved yet: the server does not answer. Keep this page open.");
+          const reason = error instanceof Refusal ? error.message : "the server does not answer";
+          this.report("waiting", `Not saved yet: ${reason}. Keep this page open.`);
           await new Promise((done) => setTimeout(done, RETRY_MS));
         }
       }

@@ -27,6 +27,7 @@ export async function open(byForce) {
   try {
     await take(byForce);
     const review = await (await ask("/api/review")).json();
+    state.title = review.title;
     state.frames = review.frames.map(([sequence, frame, decision]) => ({ sequence, frame, decision }));
     forget();
     element("place").max = state.frames.length - 1;

@@ -51,7 +51,7 @@ export function describe() {
   element("progress-text").textContent = counts.reopen
     ? `${done} of ${frames.length} decided, ${counts.reject} rejected${remaining(counts.reopen)}`
     : `All ${frames.length} are decided, ${counts.reject} rejected.`;
-  element("reopen").hidden = decision === "reopen";
+  element("reopen").disabled = decision === "reopen";
   element("accept").setAttribute("aria-pressed", decision === "accept");
   element("reject").setAttribute("aria-pressed", decision === "reject");
   element("previous").disabled = position === 0;

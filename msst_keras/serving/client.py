@@ -17,7 +17,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from msst_keras.data.flow_files import encode_flow_png
 from msst_keras.inference.motion_stream import MovingFrame, SaliencyStream
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.serving import wire
@@ -146,7 +145,7 @@ class RemoteMaps:
             "state_bytes": self._state,
         }
         if moving.flow is not None:
-            files["flow_bytes"] = encode_flow_png(moving.flow)
+            files["flow_bytes"] = wire.encode_flow(moving.flow)
         if moving.superpixels is not None:
             files["superpixels_bytes"] = wire.encode_superpixels(moving.superpixels)
         answer = self._model.ask("step", {name: files[name] for name in self._model.inputs})

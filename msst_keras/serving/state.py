@@ -90,7 +90,7 @@ class StateFormat:
             maps = windows[name][:, 1:]
             lowest = tf.reduce_min(maps, axis=(2, 3), keepdims=True)
             step = (tf.reduce_max(maps, axis=(2, 3), keepdims=True) - lowest) / self._type.max
-            levels = tf.round(tf.math.divide_no_nan(maps - lowest, step))
+            levels = tf.round((maps - lowest) / tf.maximum(step, 1e-30))
             # As float32: of transposing bytes oneDNN complains on the server's standard error.
             levels = tf.transpose(tf.clip_by_value(levels, 0, self._type.max), (0, 1, 4, 2, 3))
             planes = tf.reshape(tf.cast(levels, self._type), (rows, self._num_past * channels * height, width))

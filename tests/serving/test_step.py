@@ -89,7 +89,7 @@ def assert_alike(found, expected):
 
 
 def assert_alike_states(first, second):
-    """One level of each value at most; the values' ranges, behind the three maps of 2 x 2 planes or the 2 x 8, alike."""
+    """One level of each value at most; the ranges of 2 frames' 4 or 8 channels, behind all values, alike."""
     (token, first), (other, second) = (state.split(b"\n", 1) for state in (first, second))
     assert token == other
     images = [read_png(image) for image in (first, second)]
@@ -355,7 +355,7 @@ def test_the_first_request_after_the_warm_up_is_not_slow(exported_step):
 def test_the_loader_of_tensorflow_2_20_answers_alike(exported_step, requests, tmp_path_factory):
     """2.20 is the TensorFlow of the newest server there is.
 
-    MSST_TENSORFLOW_2_20 names a folder with it (`pip install --no-deps --target`); without, it is installed for the test.
+    MSST_TENSORFLOW_2_20 names a folder with it (of `pip install --no-deps --target`), else it is installed for the test.
     """
     folder = Path(os.environ.get("MSST_TENSORFLOW_2_20") or tmp_path_factory.getbasetemp() / "tensorflow2.20")
     if not folder.exists():

@@ -55,7 +55,8 @@ class RemoteModel:
           name: of the model on the server; NAME/VERSION or NAME/LABEL for another version than the newest.
           timeout: for a request in seconds, with everything that is sent again.
           max_in_flight: requests at once.
-          frame_quality: JPEG quality of the frames that are sent; 100 sends PNGs, without loss.
+          frame_quality: JPEG quality of the frames that are sent, reduced to what the network sees; 100 sends whole
+            frames as PNGs, without loss.
 
         Raises:
           ValueError: a wrong address, or a server with another kind of model.

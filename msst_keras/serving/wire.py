@@ -21,18 +21,19 @@ def encode_frame(frame: np.ndarray, size: tuple[int, int] | None, quality: int) 
     """Encodes a frame, uint8 (H, W, 3) RGB, in as few bytes as the model's view of it needs.
 
     A frame larger than the network is reduced here as the graph would do it: the pixels that the network sees are sent,
-    and fewer bytes of them harm less than a stronger compression of the whole would.
+    and fewer bytes of them harm less than a stronger compression of the whole would. But they are rounded to whole
+    levels, which the graph's own are not, so what is to lose nothing goes as it is.
 
     Args:
       frame: of any size.
       size: (height, width) that the network sees; None to send the frame as it is.
-      quality: of a JPEG, with full colour resolution; LOSSLESS for PNG.
+      quality: of a JPEG, with full colour resolution; LOSSLESS for a PNG of the whole frame.
     """
+    if quality == LOSSLESS:
+        return images.encode_png(frame)
     if size and frame.shape[0] >= size[0] and frame.shape[1] >= size[1] and frame.shape[:2] != tuple(size):
         channels = [resize(frame[..., channel].astype(np.float32), size) for channel in range(3)]
         frame = np.rint(np.stack(channels, axis=-1)).clip(0, 255).astype(np.uint8)
-    if quality == LOSSLESS:
-        return images.encode_png(frame)
     options = [
         cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     ]  # fmt: skip

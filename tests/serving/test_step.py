@@ -355,7 +355,7 @@ def test_the_first_request_after_the_warm_up_is_not_slow(exported_step):
 def test_the_loader_of_tensorflow_2_20_answers_alike(exported_step, requests, tmp_path_factory):
     """2.20 is the TensorFlow of the newest server there is.
 
-    MSST_TENSORFLOW_2_20 names a folder with it (of `pip install --no-deps --target`), else it is installed for the test.
+    MSST_TENSORFLOW_2_20 names a folder with it (`pip install --no-deps --target`), else it is installed for the test.
     """
     folder = Path(os.environ.get("MSST_TENSORFLOW_2_20") or tmp_path_factory.getbasetemp() / "tensorflow2.20")
     if not folder.exists():

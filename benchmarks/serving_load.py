@@ -4,7 +4,7 @@
   python benchmarks/serving_load.py --model=saved_models/msst --clients=8 --seconds=60
 
 With --model the tests' server is started in this process (tests/model_server.py: TensorFlow's C++ loader behind the
-official messages). Frames are of --frame_size, a texture that moves. The first tenth of the time is not counted.
+official messages). Frames are of --frame_size, a photograph that moves. The first tenth of the time is not counted.
 Exit status 1 when there was an error or the 99th percentile of the latency is 3 times the median or more.
 """
 
@@ -18,7 +18,9 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
+import skimage.data
 
 from msst_keras.serving.client import RemoteModel, RemoteStream
 
@@ -32,18 +34,19 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--frame_size", default="480x854")
+    parser.add_argument("--at_once", type=int, default=8, help="of --model: requests that the server computes at once")
     arguments = parser.parse_args()
     size = tuple(map(int, arguments.frame_size.split("x")))
     with contextlib.ExitStack() as stack:
-        address = arguments.server or stack.enter_context(_serve(arguments.model)).grpc_address
+        address = arguments.server or stack.enter_context(_serve(arguments.model, arguments.at_once)).grpc_address
         return _load(address, arguments.model_name, arguments.clients, arguments.seconds, size)
 
 
-def _serve(folder: str):
+def _serve(folder: str, at_once: int):
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import model_server
 
-    return model_server.serve({"msst": folder})
+    return model_server.serve({"msst": folder}, at_once=at_once)
 
 
 def _load(address: str, name: str, num_clients: int, seconds: float, size: tuple[int, int]) -> int:
@@ -99,9 +102,11 @@ def _stream(address, name, seed, end, size, times, errors, sent):
 
 
 def _texture(seed, size):
-    generator = np.random.default_rng(seed)
-    coarse = generator.integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
-    return np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]])
+    """A photograph, as large as the frame and an edge that the motion brings in."""
+    photo = getattr(skimage.data, ("astronaut", "chelsea", "coffee", "rocket")[seed % 4])()
+    scale = max(size[0] / photo.shape[0], size[1] / photo.shape[1])
+    photo = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(photo[: size[0], : size[1]])
 
 
 def _memory() -> int:

@@ -30,10 +30,14 @@ def round_flow(flow: np.ndarray) -> np.ndarray:
     return np.rint(flow / FLOW_STEP).astype(np.float32) * np.float32(FLOW_STEP)
 
 
-def encode_flow_png(flow: np.ndarray) -> bytes:
+def encode_flow_png(flow: np.ndarray, png_options: Sequence[int] = ()) -> bytes:
     """Encodes flow, float (H, W, 2), pixels, x then y, as 16-bit RGB PNG: R, G = round(flow / FLOW_STEP) + 2**15.
 
     B is 16, the steps per pixel, where flow is known; where it is NaN all three are 0.
+
+    Args:
+      flow: what to encode.
+      png_options: of `cv2.imencode`, for other compression.
 
     Raises:
       ValueError: another shape, or flow outside [-2048, 2048).
@@ -45,7 +49,7 @@ def encode_flow_png(flow: np.ndarray) -> bytes:
         found = f"{np.nanmin(flow)} to {np.nanmax(flow)}"
         raise ValueError(f"flow must lie in [{-MAX_FLOW:g}, {MAX_FLOW:g}) px, found {found}")
     channels = np.concatenate([known * FLOW_KNOWN, steps[..., ::-1]], axis=2)  # OpenCV's order is B, G, R
-    return cv2.imencode(".png", channels.astype(np.uint16))[1].tobytes()
+    return cv2.imencode(".png", channels.astype(np.uint16), png_options)[1].tobytes()
 
 
 def decode_flow_png(encoded: bytes, name: str) -> np.ndarray:

@@ -92,7 +92,7 @@ class PredictOptions:
         "Seconds for an answer of --server, all attempts together.", 30.0, low=0.001, remembered=False
     )
     frame_quality: int = option(
-        "JPEG quality of the frames that --server is sent, at the network's size; 100: PNG, without loss.",
+        "JPEG quality of the frames that --server is sent, at the network's size; 100: whole, as PNG, without loss.",
         95,
         low=1,
         high=100,

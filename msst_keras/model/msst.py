@@ -197,9 +197,12 @@ def get_serving_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         steps, those with four are of frame T alone.
     """
     encoder, fuser = get_parts(model)
-    used = {name: value for name, value in fuser.input.items() if name != "temporal"}
+    outputs, used = dict(encoder.output), dict(fuser.input)
+    if topdown.has_memory(fuser):
+        topdown.cut_at_memory(outputs, used, fuser)
+    used.pop("temporal", None)
     fuser = keras.Model(used, {"fused": fuser.output["fused"]}, name="fuser")
-    return keras.Model(encoder.input, {name: encoder.output[name] for name in used}, name="encoder"), fuser
+    return keras.Model(encoder.input, {name: outputs[name] for name in used}, name="encoder"), fuser
 
 
 def _build_encoder(

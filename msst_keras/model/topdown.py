@@ -135,6 +135,31 @@ def build_fuser(encoder: keras.Model, num_frames: int | None, batch_norm: str) -
     return keras.Model(inputs, outputs, name="fuser")
 
 
+def has_memory(fuser: keras.Model) -> bool:
+    """Whether a fuser is one of `build_fuser` with a ConvLSTM."""
+    return any(layer.name == "memory_inputs" for layer in fuser.layers)
+
+
+def cut_at_memory(
+    encoded: dict[str, keras.KerasTensor], fused: dict[str, keras.KerasTensor], fuser: keras.Model
+) -> None:
+    """Moves the cut between encoder and fuser to where a past frame leaves least, as a stream keeps what it leaves.
+
+    That is behind the 1x1 convolution that makes the ConvLSTM's inputs: half the channels of stride 16.
+
+    Args:
+        encoded: Outputs of the encoder; "memory", (B, h, w, MEMORY_CHANNELS), is added.
+        fused: Inputs of the fuser; "memory", (B, T, h, w, MEMORY_CHANNELS), is added, and "stride16" becomes (B, h, w,
+            C), of frame T alone.
+        fuser: Of `build_fuser`, with a ConvLSTM.
+    """
+    encoded["memory"] = fuser.get_layer("memory_inputs")(encoded["stride16"])
+    fused["memory"] = fuser.get_layer("conv_lstm").input
+    fused["stride16"] = fuser.get_layer("memory").input[0]
+    for name in ("memory", "stride16"):
+        fused[name].name = name  # Keras wants the tensors of a dict to be named as there
+
+
 def _lateral(features: keras.KerasTensor, channels: int, name: str, batch_norm: str) -> keras.KerasTensor:
     return normalized_convolution(features, channels, 1, f"{name}_lateral", batch_norm, activation="relu")
 

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from msst_keras.data.flow_files import encode_flow_png
 from msst_keras.inference.motion_stream import MovingFrame, SaliencyStream
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.serving import wire
@@ -56,7 +55,8 @@ class RemoteModel:
           name: of the model on the server; NAME/VERSION or NAME/LABEL for another version than the newest.
           timeout: for a request in seconds, with everything that is sent again.
           max_in_flight: requests at once.
-          frame_quality: JPEG quality of the frames that are sent; 100 sends PNGs, without loss.
+          frame_quality: JPEG quality of the frames that are sent, reduced to what the network sees; 100 sends whole
+            frames as PNGs, without loss.
 
         Raises:
           ValueError: a wrong address, or a server with another kind of model.
@@ -146,7 +146,7 @@ class RemoteMaps:
             "state_bytes": self._state,
         }
         if moving.flow is not None:
-            files["flow_bytes"] = encode_flow_png(moving.flow)
+            files["flow_bytes"] = wire.encode_flow(moving.flow)
         if moving.superpixels is not None:
             files["superpixels_bytes"] = wire.encode_superpixels(moving.superpixels)
         answer = self._model.ask("step", {name: files[name] for name in self._model.inputs})

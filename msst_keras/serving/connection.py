@@ -9,15 +9,12 @@ request now, and may later; OSError for the rest.
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import re
 import threading
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
-
-from msst_keras.serving import messages
 
 _MAX_MESSAGE = 64 * 2**20  # gRPC's own limit for answers is 4 MB
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -52,10 +49,13 @@ class GrpcConnection:
     """By gRPC; several threads may use it at once."""
 
     def __init__(self, host: str, port: int):
-        import grpc  # here, because it takes longer than all else in this module, and REST does without
+        # Here, because these take longer than all else in this module, and REST does without.
+        import grpc
+
+        from msst_keras.serving import messages
 
         self.address = f"grpc://{host}:{port}"
-        self._errors = grpc
+        self._errors, self._messages = grpc, messages
         limits = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE) for way in ("send", "receive")]
         # The client retries by itself, see `client`, and a new connection is to reach a restarted server at once.
         limits += [("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 1000)]
@@ -78,12 +78,12 @@ class GrpcConnection:
           inputs: the string of each.
           timeout: in seconds.
         """
-        request = messages.write_request(name, version, signature, inputs)
+        request = self._messages.write_request(name, version, signature, inputs)
         try:
             response = self._predict(request, timeout=timeout)
         except self._errors.RpcError as error:
             raise self._translate(error) from None
-        return messages.read_response(response), response.model_spec.version.value
+        return self._messages.read_response(response), response.model_spec.version.value
 
     def close(self) -> None:
         """Ends the connection."""
@@ -102,6 +102,9 @@ class RestConnection:
     """By REST, version 1; several threads may use it at once, each has a connection of its own that is kept."""
 
     def __init__(self, host: str, port: int):
+        import http.client  # here, because gRPC does without it, and without the encryption that it imports
+
+        self._http = http.client
         self._host, self._port = host, port
         self.address = f"http://{host}:{port}"
         self._local = threading.local()
@@ -135,7 +138,7 @@ class RestConnection:
     def _ask(self, method: str, path: str, body: str | None, timeout: float) -> dict:
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = http.client.HTTPConnection(self._host, self._port)
+            connection = self._local.connection = self._http.HTTPConnection(self._host, self._port)
         connection.timeout = timeout
         if connection.sock is not None:
             connection.sock.settimeout(timeout)
@@ -146,7 +149,7 @@ class RestConnection:
         except TimeoutError:
             self.close()
             raise TimeoutError(f"{self.address}: no answer within {timeout:.3g} s") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, self._http.HTTPException) as error:
             self.close()
             raise Unavailable(f"{self.address}: {error or type(error).__name__}") from None
         try:

@@ -6,9 +6,9 @@ Signatures (rows B of one request, 1 to 16; frame size H x W is free; T, M, and 
                      -> saliency float32 (B, H, W, 1) in 0..1, of frame T
     encode           frame (B, H, W, 3), flow (B, h, w, 2), superpixels (B, h, w, M)
                      -> middle, last float32 (B, h_r, w_r, S): the streams' maps of one time step (Eq. 3 before
-                     upsampling); of the light network stride4, stride8, stride16, stride32
+                     upsampling); of the light network stride4, stride8, stride16, stride32, and with a ConvLSTM memory
     fuse             middle, last (B, T, h_r, w_r, S), frame_size int32 (B, 2): H and W, alike in a batch; of the light
-                     network stride16 (B, T, ...) and the others of frame T alone (B, ...)
+                     network memory (B, T, ...) and the others of frame T alone (B, ...)
                      -> saliency (B, H, W, 1)
     step             frame_bytes string (B,): a JPEG or PNG, of any size; flow_bytes, superpixels_bytes: 16-bit PNGs
                      (see `decoding`); state_bytes: what the last answer gave, empty to start a stream
@@ -68,7 +68,6 @@ def export_saved_model(path: str | Path, model: keras.Model, prior: keras.Model 
         tf.saved_model.save(module, str(temporary), signatures=module.signatures())
         _describe_shapes(temporary / "saved_model.pb", module.shapes)
         warm_up.write(temporary, module.shapes, module.stepper)
-        warm_up.run(temporary)
 
 
 def _describe_shapes(path: Path, shapes: dict[str, dict[str, tuple]]) -> None:

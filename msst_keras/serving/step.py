@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from msst_keras.data.flow_files import encode_flow_png
 from msst_keras.data.images import encode_jpeg
 from msst_keras.motion.superpixels import SuperpixelSettings
 from msst_keras.serving import checks, decoding
 from msst_keras.serving.state import StateFormat
-from msst_keras.serving.wire import encode_superpixels
+from msst_keras.serving.wire import encode_flow, encode_superpixels
 
 _STATE = "state_bytes"
 
@@ -58,7 +57,7 @@ class Stepper:
         """The inputs of a request that starts a stream: a grey frame that does not move."""
         files = {"frame_bytes": encode_jpeg(np.full((*self.image_size, 3), 128, np.uint8)), _STATE: b""}
         if self._motion_size:
-            files["flow_bytes"] = encode_flow_png(np.zeros((*self._motion_size, 2), np.float32))
+            files["flow_bytes"] = encode_flow(np.zeros((*self._motion_size, 2), np.float32))
             if self._superpixels:
                 labels = np.zeros((*self._motion_size, self._superpixels.num_levels), np.int32)
                 files["superpixels_bytes"] = encode_superpixels(labels)

@@ -22,24 +22,33 @@ FILE_NAME = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
 def write(path: Path, shapes: Mapping[str, Mapping[str, Spec]], stepper: Stepper) -> None:
-    """Writes a request of one row for every signature into a SavedModel's folder; of `step` also one in mid-stream."""
+    """Writes requests of one row for every signature into a SavedModel's folder; of `step` also one in mid-stream.
+
+    All of them are run, in a session of their own as a server has one.
+
+    Raises:
+      tf.errors.OpError: a request fails.
+    """
     requests = []
     for signature, inputs in shapes.items():
         if signature != "step":
             blank = {name: _blank(name, dtype, shape, stepper.image_size) for name, (dtype, shape) in inputs.items()}
             requests.append((signature, blank))
-    first = {name: tf.constant([value]) for name, value in stepper.make_example().items()}
-    later = first | {"state_bytes": stepper.step(**first)["state_bytes"]}
-    for step in (first, later):
-        requests.append(("step", {name: tf.make_tensor_proto(value) for name, value in step.items()}))
+    first = {name: np.array([value], object) for name, value in stepper.make_example().items()}
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        model = _load(session, path)
+        later = first | {"state_bytes": _run(session, model, "step", first)["state_bytes"]}
+        for signature, inputs in [*requests, ("step", later)]:
+            _run(session, model, signature, inputs)
+    requests += [("step", first), ("step", later)]
     (path / FILE_NAME).parent.mkdir()
     with tf.io.TFRecordWriter(str(path / FILE_NAME)) as file:
         for signature, inputs in requests:
             log = PredictionLog()
             log.predict_log.request.model_spec.signature_name = signature
-            for name, tensor in inputs.items():
-                value = Tensor.FromString(tensor.SerializeToString())
-                log.predict_log.request.inputs.add(key=name, value=value)
+            for name, value in inputs.items():
+                tensor = Tensor.FromString(_make_proto(value).SerializeToString())
+                log.predict_log.request.inputs.add(key=name, value=tensor)
             file.write(log.SerializeToString())
 
 
@@ -56,19 +65,17 @@ def read(path: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
     return requests
 
 
-def run(path: Path) -> None:
-    """Loads a SavedModel as a server does, in a session of its own, and runs its warm-up requests.
-
-    Raises:
-      tf.errors.OpError: a request fails.
-    """
-    requests = read(path)
-    with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        model = _load(session, path)
-        for signature, inputs in requests:
-            described = model.signature_def[signature]
-            fetches = {name: output.name for name, output in described.outputs.items()}
-            session.run(fetches, {described.inputs[name].name: value for name, value in inputs.items()})
+def _run(
+    session: tf.compat.v1.Session, model: Any, signature: str, inputs: dict[str, np.ndarray | TensorProto]
+) -> dict[str, np.ndarray]:
+    """The outputs of a signature of a loaded model."""
+    described = model.signature_def[signature]
+    fetches = {name: output.name for name, output in described.outputs.items()}
+    arrays = {
+        described.inputs[name].name: tf.make_ndarray(value) if isinstance(value, TensorProto) else value
+        for name, value in inputs.items()
+    }
+    return session.run(fetches, arrays)
 
 
 def _load(session: tf.compat.v1.Session, path: Path) -> Any:
@@ -80,6 +87,10 @@ def _load(session: tf.compat.v1.Session, path: Path) -> Any:
         return tf.compat.v1.saved_model.loader.load(session, ["serve"], str(path))
     finally:
         logger.setLevel(level)
+
+
+def _make_proto(value: np.ndarray | TensorProto) -> TensorProto:
+    return value if isinstance(value, TensorProto) else tf.make_tensor_proto(value)
 
 
 def _blank(name: str, dtype: tf.DType, shape: tuple[int | None, ...], image_size: tuple[int, int]) -> TensorProto:

@@ -39,7 +39,8 @@ def test_encoding_each_frame_once_gives_the_whole_models_map():
     encoder, fuser = get_serving_parts(model)
     steps = [encoder({name: value[:, index] for name, value in clip.items()}) for index in range(3)]
     windows = {name for name, value in fuser.input.items() if len(value.shape) == 5}
-    assert windows == {"stride16"} and "temporal" not in fuser.input  # a past frame leaves its map of stride 16 alone
+    assert windows == {"memory"} and "temporal" not in fuser.input  # a past frame leaves the ConvLSTM's input alone
+    assert fuser.input["memory"].shape[-1] * 2 == fuser.input["stride16"].shape[-1]
     maps = {
         name: keras.ops.stack([step[name] for step in steps], axis=1) if name in windows else steps[-1][name]
         for name in fuser.input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def requests(exported_step):
 
 
 def assert_alike(found, expected):
-    """Arrays to 1e-5 of their largest value; maps as PNG to one grey level; states to what their floats may differ."""
+    """Arrays to 1e-5 of their largest value; maps as PNG to one grey level; states to one level of theirs."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if name == "saliency_bytes":
@@ -81,9 +82,24 @@ def assert_alike(found, expected):
         elif name == "settings_bytes":
             assert list(found[name]) == list(value)
         elif name == "state_bytes":
-            assert [len(state) for state in found[name]] == [len(state) for state in value]
+            for first, second in zip(found[name], value, strict=True):
+                assert_alike_states(first, second)
         else:
             np.testing.assert_allclose(found[name], value, atol=1e-5 * max(1, np.abs(value).max()), rtol=0)
+
+
+def assert_alike_states(first, second):
+    """One level of each value at most; the ranges of 2 frames' 4 or 8 channels, behind all values, alike."""
+    (token, first), (other, second) = (state.split(b"\n", 1) for state in (first, second))
+    assert token == other
+    images = [read_png(image) for image in (first, second)]
+    assert images[0].shape == images[1].shape and images[0].dtype == images[1].dtype
+    num_channels = 2 * 8 if images[0].dtype == np.uint8 else 2 * 4
+    num_rows = -(-num_channels * 8 // (images[0].itemsize * images[0].shape[1]))
+    levels = [image[:-num_rows].astype(int) for image in images]
+    assert np.abs(levels[0] - levels[1]).max() <= 1
+    ranges = [image[-num_rows:].tobytes()[: num_channels * 8] for image in images]
+    np.testing.assert_allclose(*(np.frombuffer(values, np.float32) for values in ranges), rtol=1e-4, atol=1e-5)
 
 
 def test_c_and_python_answer_alike(exported_step, requests):
@@ -220,10 +236,17 @@ def hostile(exported):
         (encode_flow_png(np.zeros((30, 48, 2))), "32x48"), (encode_flow_png(np.full((32, 48, 2), np.nan)), "unknown"),
     ):  # fmt: skip
         yield "step", second_row("flow_bytes", value), sentence
-    other = state.replace(state[11:27], b"0123456789abcdef")
-    for value in (b"x", state[:-1], state + b"x", other):
+    token, image = state.split(b"\n", 1)
+    other = token[:-16] + b"0123456789abcdef\n" + image
+    chunk = (2**20).to_bytes(4) + b"teXt" + bytes(2**20 + 4)
+    for value in (
+        b"x", token, token + b"\n", state[:-1], state + b"x", other, token + b"\n" + png, token + b"\n" + giant_png,
+        state[:-12] + chunk + state[-12:],
+    ):  # fmt: skip
         yield "step", second_row("state_bytes", value), "start a stream"
-    poisoned = state[:-4] + (b"\x00\x00\xc0\x7f" if exported.kind == "paper" else b"\x00\x7e\x00\x7e")
+    levels = read_png(image)
+    levels[-4:] = np.iinfo(levels.dtype).max  # as a number: none
+    poisoned = token + b"\n" + cv2.imencode(".png", levels)[1].tobytes()
     yield "step", second_row("state_bytes", poisoned), "finite"
     yield "step", {name: value[:0] for name, value in step.items()}, "1 to 16 rows"
     yield "step", {name: value.repeat(9) for name, value in step.items()}, "1 to 16 rows"
@@ -284,9 +307,11 @@ def test_a_damaged_file_is_refused_by_the_decoder(exported_step):
     inputs = step_inputs(exported_step, 1)
     png = inputs["frame_bytes"][0]
     broken = png[:60] + bytes(40) + png[100:]
-    with pytest.raises(ModelError, match="Invalid PNG data") as refused:
-        exported_step.cpp.run("step", inputs | {"frame_bytes": texts(broken)})
-    assert refused.value.code == 3
+    state = exported_step.cpp.run("step", inputs)["state_bytes"][0]
+    for changed in ({"frame_bytes": texts(broken)}, {"state_bytes": texts(state[:-80] + bytes(40) + state[-40:])}):
+        with pytest.raises(ModelError, match="Invalid PNG data") as refused:
+            exported_step.cpp.run("step", inputs | changed)
+        assert refused.value.code == 3
 
 
 def test_garbage_of_one_thread_harms_no_other(exported_step):
@@ -328,8 +353,11 @@ def test_the_first_request_after_the_warm_up_is_not_slow(exported_step):
 
 @pytest.mark.slow
 def test_the_loader_of_tensorflow_2_20_answers_alike(exported_step, requests, tmp_path_factory):
-    """2.20 is the TensorFlow of the newest server there is."""
-    folder = tmp_path_factory.getbasetemp() / "tensorflow2.20"
+    """2.20 is the TensorFlow of the newest server there is.
+
+    MSST_TENSORFLOW_2_20 names a folder with it (`pip install --no-deps --target`), else it is installed for the test.
+    """
+    folder = Path(os.environ.get("MSST_TENSORFLOW_2_20") or tmp_path_factory.getbasetemp() / "tensorflow2.20")
     if not folder.exists():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={folder}"]
         if subprocess.run([*command, "tensorflow-cpu==2.20.0"], check=False).returncode:

@@ -89,7 +89,8 @@ def _list_trainings(options: DemoOptions) -> dict[Path, list[str]]:
     # Stride 8: objects are small at this size.
     train = ["train", f"--records={out}/records/train", f"--val_records={out}/records/val",
              f"--prior={out}/prior.keras", "--width=0.125", "--weights=none",
-             f"--image_sizes={_write_size(_IMAGE_SIZE)}", "--output_stride=8", "--region_weight=1"]  # fmt: skip
+             f"--image_sizes={_write_size(_IMAGE_SIZE)}", "--output_stride=8", "--region_weight=1",
+             "--precision=float32"]  # fmt: skip
     return {
         out / "run_st/result.json": [
             *train, "--variant=st", "--batch_size=8", f"--steps={4 * options.steps}", f"--run_dir={out}/run_st"],

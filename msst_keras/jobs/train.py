@@ -26,8 +26,8 @@ from msst_keras.records.manifest import read_manifest
 from msst_keras.training import loop, run_dir
 from msst_keras.training.checkpoints import load_model
 from msst_keras.training.optimizer import note_loaded
-from msst_keras.training.options import DeviceOptions, TrainOptions
-from msst_keras.training.precision import resolve_precision
+from msst_keras.training.options import PRECISIONS, DeviceOptions, TrainOptions
+from msst_keras.training.precision import choose_precision, time_step
 from msst_keras.training.strategy import Devices, make_devices
 from msst_keras.training.validation import make_drawing, make_validation
 
@@ -55,9 +55,10 @@ def train(options: TrainOptions) -> dict:
     with _hold(folder, devices):
         if devices.is_chief:
             run_dir.keep_prior(folder, index.motion.prior if index.motion else None, options.prior)
-        model = _build(options, devices)
+        precision = _choose_precision(options, devices)
+        model = _build(options, devices, precision)
         if devices.is_chief:
-            run_dir.write_run(folder, _describe_run(options, index, groups))
+            run_dir.write_run(folder, _describe_run(options, index, groups) | {"precision": precision})
             with publish(folder / "flags.txt") as temporary:
                 temporary.write_text(write_flags(options))
         validate, draw = _make_views(options, model, index, val_index, devices)
@@ -152,8 +153,23 @@ def _index_validation(
     return val_index
 
 
-def _build(options: TrainOptions, devices: Devices) -> keras.Model:
-    keras.config.set_dtype_policy(resolve_precision(options.devices.precision))
+def _choose_precision(options: TrainOptions, devices: Devices) -> str:
+    """The Keras dtype policy; of "auto" the one that the run began with, or else what the chief measures to be fast."""
+    if options.devices.precision != "auto":
+        return options.devices.precision
+    arguments, number = options.model.arguments() | {"weights": "none"}, 0
+
+    def measure(policy: str) -> float:
+        size = min(options.clips.image_sizes)
+        return time_step(policy, lambda: build_msst(**arguments), size, options.training.step)
+
+    if devices.is_chief:
+        number = PRECISIONS.index(run_dir.read_precision(options.run_dir) or choose_precision(measure))
+    return PRECISIONS[devices.gather_number(number)[0]]
+
+
+def _build(options: TrainOptions, devices: Devices, precision: str) -> keras.Model:
+    keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(options.seed)
     with devices.strategy.scope():
         model = build_msst(**options.model.arguments())

@@ -20,8 +20,7 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
 
     Keras makes the initial state from the size the layer was built with, and so allows that size alone. Here nothing
     depends on it; the numbers are the same. The T steps stand in the graph one by one, which takes less time than
-    Keras's loop: the inputs of all steps and gates are one convolution, and before the first step, whose state is 0,
-    there is no recurrent convolution.
+    Keras's loop; before the first step, whose state is 0, there is no recurrent convolution.
 
     Input (B, T, H, W, C), T known; output (B, H, W, filters) in (-1, 1): the hidden state behind step T.
 
@@ -54,19 +53,21 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
 
     def call(self, sequences: KerasTensor, training: bool = False) -> KerasTensor:
         """The state behind the last step, see the class."""
-        cell, num_steps = self.cell, sequences.shape[1]
-        _, _, height, width, channels = ops.shape(sequences)
-        inputs = ops.reshape(sequences, (-1, height, width, channels))
-        inputs = ops.conv(inputs, cell.kernel, padding="same") + cell.bias
-        inputs = ops.reshape(inputs, (-1, num_steps, height, width, 4 * self.filters))
+        cell, frames = self.cell, ops.unstack(sequences, axis=1)
+        # A convolution for each gate, over the frame and the state together: to take the gates of one convolution apart
+        # would copy more than a small convolution computes.
+        kernel = ops.concatenate([cell.kernel, cell.recurrent_kernel], axis=2)
+        kernels, biases = ops.split(kernel, 4, axis=-1), ops.split(cell.bias, 4)
+        of_first_step = ops.split(cell.kernel, 4, axis=-1)
         hidden = carry = None
-        if num_steps == 1:  # no step would have a recurrent convolution, and its kernel no gradient
-            hidden = ops.zeros_like(inputs[:, 0, ..., : self.filters])
-        for step in range(num_steps):
-            gates = inputs[:, step]
-            if hidden is not None:
-                gates += ops.conv(hidden, cell.recurrent_kernel, padding="same")
-            enter, keep, new, leave = ops.split(gates, 4, axis=-1)
+        if len(frames) == 1:  # no step would have a recurrent convolution, and its kernel no gradient
+            hidden = ops.zeros_like(ops.repeat(frames[0][..., :1], self.filters, axis=-1))
+        for frame in frames:
+            seen = frame if hidden is None else ops.concatenate([frame, hidden], axis=-1)
+            enter, keep, new, leave = (
+                ops.conv(seen, weights, padding="same") + bias
+                for weights, bias in zip(of_first_step if hidden is None else kernels, biases, strict=True)
+            )
             new = cell.recurrent_activation(enter) * cell.activation(new)
             carry = new if carry is None else cell.recurrent_activation(keep) * carry + new
             hidden = cell.recurrent_activation(leave) * cell.activation(carry)

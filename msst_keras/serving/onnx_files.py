@@ -41,16 +41,20 @@ def export_onnx(path: str | Path, model: keras.Model, settings: dict) -> None:
     """
     if Path(path).exists():
         raise FileExistsError(f"{path} exists already; choose another --version")
-    parts = dict(zip(("encoder", "fuser"), get_serving_parts(model), strict=True))
+    encoder, fuser = get_serving_parts(model)
     with publish(path) as folder:
         folder.mkdir()
-        given = _make_images(parts["encoder"], settings["image_size"])
-        for name, part in parts.items():
-            write_network(folder / f"{name}.onnx", part)
-            expected = {key: np.asarray(value) for key, value in part(given, training=False).items()}
-            check_network(folder / f"{name}.onnx", given, expected)
-            given = _windows(parts["fuser"], expected)
+        maps = _write_checked(folder / "encoder.onnx", encoder, _make_images(encoder, settings["image_size"]))
+        _write_checked(folder / "fuser.onnx", fuser, _windows(fuser, maps))
         (folder / "msst.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _write_checked(path: Path, network: keras.Model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Writes a network and compares the file with it; returns what both make of the inputs."""
+    write_network(path, network)
+    expected = {name: np.asarray(value) for name, value in network(inputs, training=False).items()}
+    check_network(path, inputs, expected)
+    return expected
 
 
 def write_network(path: Path, network: keras.Model) -> None:

@@ -129,7 +129,12 @@ class ClipOptions:
 class DeviceOptions:
     """Where it computes, and how precisely."""
 
-    precision: str = option("auto asks the hardware.", "auto", choices=PRECISIONS)
+    precision: str = option(
+        "auto times a step of the network in float32 and, where the hardware multiplies it, in bfloat16, and takes the "
+        "faster; a run that goes on keeps what it began with.",
+        "auto",
+        choices=PRECISIONS,
+    )
     deterministic: bool = option(
         "On GPUs: sum in a fixed order, slower, so that a run repeats to the bit as on CPUs.", False, remembered=False
     )

@@ -20,7 +20,7 @@ import keras
 from msst_keras.files import DifferentSettingsError, compare_settings, hash_file, publish, read_json, write_json
 from msst_keras.motion.settings import NETWORK, MotionSettings, PriorSettings
 from msst_keras.options import list_options, list_passed_over, remembered_values
-from msst_keras.training.options import TrainOptions
+from msst_keras.training.options import PRECISIONS, TrainOptions
 
 PRIOR_NAME = "prior.keras"
 _MEND = "train again into another --run_dir"
@@ -48,7 +48,8 @@ def write_run(run_dir: str | Path, settings: dict) -> None:
     Args:
       run_dir: of the run.
       settings: "model" (keyword arguments of `build_msst`), "motion" (`MotionSettings` of the records, or None),
-        "image_size", and where they are given "training" (of `describe_training`) and "records" (a hash).
+        "image_size", and where they are given "training" (of `describe_training`), "records" (a hash) and "precision"
+        (what --precision=auto chose).
 
     Raises:
       ValueError: the directory holds a run of another model, other records or other flags, which this one cannot
@@ -60,7 +61,7 @@ def write_run(run_dir: str | Path, settings: dict) -> None:
         write_json(path, settings)
         return
     found = read_json(path, _MEND)
-    unknown = [key for key in ("training", "records") if key in settings and key not in found]
+    unknown = [key for key in ("training", "records", "precision") if key in settings and key not in found]
     try:
         # Runs from before these were kept go on as what they are given first.
         compare_settings(path, settings, found | {key: json.loads(json.dumps(settings[key])) for key in unknown})
@@ -94,6 +95,20 @@ def read_run(run_dir: str | Path) -> dict:
         return settings | {"motion": MotionSettings.from_dict(settings["motion"])}
     except ValueError as error:
         raise ValueError(f"{path}: {error}; train again") from error
+
+
+def read_precision(run_dir: str | Path) -> str | None:
+    """The precision of a run that was begun; None where there is none, or one from before run.json held it.
+
+    Raises:
+      ValueError: its run.json is damaged.
+    """
+    if not (Path(run_dir) / "run.json").exists():
+        return None
+    precision = read_run(run_dir).get("precision")
+    if precision not in (None, *PRECISIONS[1:]):
+        raise ValueError(f"{run_dir}/run.json: expected {' or '.join(PRECISIONS[1:])}, found {precision!r}; {_MEND}")
+    return precision
 
 
 def keep_prior(run_dir: str | Path, prior: PriorSettings | None, prior_path: str | Path | None) -> None:

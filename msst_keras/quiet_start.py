@@ -7,6 +7,7 @@ descriptor leads to a temporary file while TensorFlow is imported, and everythin
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import glob
 import importlib.abc
 import importlib.machinery
@@ -23,7 +24,13 @@ _NOTES = (
     r".*\bCould not find cuda drivers on your machine\b",
     r".*\bThis TensorFlow binary is optimized to use available CPU instructions\b",
     r"To enable the following instructions:.*rebuild TensorFlow",
+    r".*\boneDNN supports DT_INT32 only on platforms with\b",
 )
+# The last of them comes once in a process, when integers are first worked on, and on every processor. It is an exported
+# function that writes it; called at the start, it has nothing left to write later.
+_INTEGER_NOTE = "_ZN10tensorflow26DataTypeUnsupportedWarningERKNS_8DataTypeE"
+_DT_INT32 = 3
+
 # Without an NVIDIA card these lines are no news. With one they say why the card is not used, and the user must see
 # them.
 _NO_CARD = (r".*\bfailed call to cuInit\b", r".*\bUNKNOWN ERROR \(303\)")
@@ -65,6 +72,15 @@ class _Loader(importlib.abc.Loader):
         with _without_notes():
             self._loader.exec_module(module)
             module.config.list_physical_devices()  # looks for GPUs, which writes more notes; it would come later anyway
+            _write_integer_note(module)
+
+
+def _write_integer_note(tensorflow: ModuleType) -> None:
+    """Writes the note on integers now. A TensorFlow that has no such function, or another, keeps its note."""
+    folder = os.path.dirname(tensorflow.__file__ or "")
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(os.path.join(folder, "libtensorflow_framework.so.2"), os.RTLD_NOLOAD)
+        getattr(library, _INTEGER_NOTE)(ctypes.byref(ctypes.c_int(_DT_INT32)))
 
 
 @contextlib.contextmanager

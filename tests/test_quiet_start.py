@@ -61,3 +61,12 @@ def test_a_card_that_cannot_be_used_is_news_where_there_is_one(has_card, monkeyp
     with quiet_start._without_notes():
         quiet_start.os.write(2, b"E0000 cuda_platform.cc:52] failed call to cuInit: CUDA_ERROR_NO_DEVICE\n")
     assert ("cuInit" in capfd.readouterr().err) == has_card
+
+
+def test_the_real_tensorflow_starts_and_works_on_integers_without_a_word():
+    program = PROGRAM.replace("print(", "tensorflow.transpose(tensorflow.constant([[1, 2]]))\nprint(")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    has_card = bool(quiet_start.glob.glob("/dev/nvidia[0-9]*"))
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == "after"
+    assert has_card or done.stderr == "after\n"

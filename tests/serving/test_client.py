@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -32,6 +33,13 @@ def server(exported_step):
         for _, inputs in filter(lambda request: request[0] == "step", warm_up.read(exported_step.path)):
             exported_step.cpp.run("step", inputs)  # as a server does before it takes requests
         running.exported = exported_step
+        yield running
+
+
+@pytest.fixture
+def own_server(exported_step):
+    """A server that counts and refuses requests."""
+    with contextlib.closing(model_server.ModelServer({"msst": {1: exported_step.cpp}})) as running:
         yield running
 
 
@@ -114,19 +122,22 @@ def test_predict_writes_the_maps_of_a_server(server, frames, tmp_path, capsys):
 def test_the_servers_sentence_reaches_the_caller(server):
     for address in (server.grpc_address, server.rest_address):
         model = RemoteModel(address)
-        before = server.requests
         with pytest.raises(ValueError, match=rf"{address}: frame_bytes must be a JPEG or PNG file$"):
             model.ask("step", {name: b"" for name in model.inputs})
-        assert server.requests == before + 1  # what is refused is not sent again
         with pytest.raises(FileNotFoundError, match="not found"):
             RemoteModel(address, "other")
         with pytest.raises(FileNotFoundError, match="not found"):
             RemoteModel(address, "msst/7")
 
 
-def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
+def test_what_a_server_refuses_is_not_sent_again_and_what_it_cannot_take_now_is(own_server):
+    server = own_server
     for address in (server.grpc_address, server.rest_address):
         model = RemoteModel(address)
+        before = server.requests
+        with pytest.raises(ValueError, match="must be a JPEG or PNG"):
+            model.ask("step", {name: b"" for name in model.inputs})
+        assert server.requests == before + 1
         server.refuse, before = 2, server.requests
         assert model.ask("describe", {"client_bytes": b""})
         assert server.requests == before + 3
@@ -138,6 +149,24 @@ def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
             short.ask("describe", {"client_bytes": b""})
         server.refuse = 0
         assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.slow
+def test_a_server_of_its_own_process_is_used_where_one_is_named(exported_step, frames, tmp_path, monkeypatch):
+    """The tests' own as a program: what a real one would be asked, when there is one."""
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{model_server.__file__}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("MSST_TF_SERVING", raising=False)
+    with model_server.serve({"msst": exported_step.folder}) as server:
+        assert not isinstance(server, model_server.ModelServer)
+        for address in (server.grpc_address, server.rest_address):
+            stream = RemoteStream(RemoteModel(address))
+            assert len(stream.push(frames[0]) + stream.push(frames[1])) == 1
+    program.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(RuntimeError, match="ended with status 3"), model_server.serve({"msst": exported_step.folder}):
+        pass
 
 
 def test_a_stream_keeps_the_version_that_began_it(exported_step, frames):

@@ -55,12 +55,14 @@ class CppModel:
     """A loaded SavedModel.
 
     Attributes:
+      path: of its folder.
       signatures: name -> {"inputs": {name: tensor}, "outputs": {name: tensor}}.
       ranks: name of a signature -> input -> its number of axes.
       dtypes: name of a signature -> input -> NumPy's type, object for strings.
     """
 
     def __init__(self, path, libraries):
+        self.path = path
         framework = ctypes.CDLL(str(Path(libraries) / "libtensorflow_framework.so.2"), ctypes.RTLD_GLOBAL)
         core = ctypes.CDLL(str(Path(libraries) / "libtensorflow_cc.so.2"), ctypes.RTLD_LOCAL)
         self._libraries = core, framework

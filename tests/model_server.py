@@ -1,10 +1,12 @@
 """Servers of TensorFlow Serving's two APIs, for tests: official messages in front, TensorFlow's C++ loader behind.
 
-A real `tensorflow_model_server` is used in their place where one is on PATH or at MSST_TF_SERVING.
+A real `tensorflow_model_server` is used in their place where one is on PATH or at MSST_TF_SERVING. As a program this
+file takes that server's flags: `python model_server.py --port=8500 --rest_api_port=8501 --model_base_path=FOLDER`.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import concurrent.futures
 import contextlib
@@ -13,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -31,6 +34,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from msst_keras.serving import warm_up
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HTTP = {grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503}
@@ -52,7 +57,7 @@ class ModelServer:
       refuse: how many of the next requests are answered with UNAVAILABLE.
     """
 
-    def __init__(self, models, labels=None, port=0, at_once=8):
+    def __init__(self, models, labels=None, port=0, rest_port=0, at_once=8):
         self.models, self.labels = models, labels or {}
         self._slots = threading.BoundedSemaphore(at_once)
         self.requests = self.refuse = 0
@@ -64,7 +69,7 @@ class ModelServer:
         self.grpc_address = f"grpc://127.0.0.1:{self._grpc.add_insecure_port(f'127.0.0.1:{port}')}"
         self._grpc.start()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", rest_port), handler)
         self._http.daemon_threads = True
         self.rest_address = f"http://127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
@@ -118,16 +123,18 @@ def serve(folders, labels=None, loaded=None, at_once=8):
         with _real_server(binary, folders) as server:
             yield server
         return
-    libraries = Path(tf.__file__).parent
-    models = loaded or {
-        name: {int(path.name): CppModel(path, libraries) for path in Path(folder).iterdir() if path.name.isdigit()}
-        for name, folder in folders.items()
-    }
+    models = loaded or {name: _load_versions(folder) for name, folder in folders.items()}
     server = ModelServer(models, labels, at_once=at_once)
     try:
         yield server
     finally:
         server.close()
+
+
+def _load_versions(folder):
+    """Version -> model, of a folder of versions."""
+    libraries = Path(tf.__file__).parent
+    return {int(path.name): CppModel(path, libraries) for path in Path(folder).iterdir() if path.name.isdigit()}
 
 
 class _RealServer:
@@ -149,15 +156,23 @@ def _real_server(binary, folders):
     )  # fmt: skip
     server = _RealServer(ports)
     try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{server.rest_address}/v1/models/{name}/metadata").read()
-                break
-            time.sleep(0.1)
+        _wait_until_it_serves(process, f"{server.rest_address}/v1/models/{name}/metadata")
         yield server
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _wait_until_it_serves(process, address):
+    """The metadata of a model are there when its version is, which is after its warm-up requests."""
+    for _ in range(1200):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(address).read()
+            return
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args[0]} ended with status {process.returncode}")
+        time.sleep(0.1)
+    raise RuntimeError(f"{process.args[0]} does not serve {address} after two minutes")
 
 
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -273,3 +288,22 @@ def _encode(name, value):
     if not isinstance(value, bytes):
         return value
     return {"b64": base64.b64encode(value).decode()} if name.endswith("_bytes") else value.decode()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=8500)
+    parser.add_argument("--rest_api_port", type=int, default=8501)
+    parser.add_argument("--model_name", default="msst")
+    parser.add_argument("--model_base_path", required=True)
+    flags = parser.parse_args()
+    models = {flags.model_name: _load_versions(flags.model_base_path)}
+    for model in models[flags.model_name].values():
+        for signature, inputs in warm_up.read(model.path):
+            model.run(signature, inputs)
+    with contextlib.closing(ModelServer(models, port=flags.port, rest_port=flags.rest_api_port)):
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -64,6 +65,7 @@ class RemoteModel:
           TimeoutError, ConnectionError: no server, or none that answers in time.
         """
         self._connection = connect(address)
+        self._end = weakref.finalize(self, self._connection.close)
         self._name, _, version = name.partition("/")
         self.version = int(version) if version.isdecimal() else version or None
         self._timeout, self.frame_quality = timeout, frame_quality
@@ -123,8 +125,8 @@ class RemoteModel:
         return RemoteMaps(self)
 
     def close(self) -> None:
-        """Ends the connection."""
-        self._connection.close()
+        """Ends the connection, which also ends when nobody has the model any more."""
+        self._end()
 
 
 class RemoteMaps:

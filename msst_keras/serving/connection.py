@@ -9,9 +9,9 @@ request now, and may later; OSError for the rest.
 from __future__ import annotations
 
 import base64
+import collections
 import json
 import re
-import threading
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
@@ -99,7 +99,7 @@ class GrpcConnection:
 
 
 class RestConnection:
-    """By REST, version 1; several threads may use it at once, each has a connection of its own that is kept."""
+    """By REST, version 1; several threads may use it at once: each request takes an idle connection, or a new one."""
 
     def __init__(self, host: str, port: int):
         import http.client  # here, because gRPC does without it, and without the encryption that it imports
@@ -107,7 +107,7 @@ class RestConnection:
         self._http = http.client
         self._host, self._port = host, port
         self.address = f"http://{host}:{port}"
-        self._local = threading.local()
+        self._idle: collections.deque[Any] = collections.deque()  # which threads may share
 
     def predict(
         self, name: str, version: int | str | None, signature: str, inputs: Mapping[str, bytes], timeout: float
@@ -130,15 +130,15 @@ class RestConnection:
             raise ValueError(f"{self.address}: no answer of a model of `msst export`: {str(answer)[:80]}") from error
 
     def close(self) -> None:
-        """Ends this thread's connection."""
-        if connection := getattr(self._local, "connection", None):
-            connection.close()
-            self._local.connection = None
+        """Ends the connections."""
+        while self._idle:
+            self._idle.pop().close()
 
     def _ask(self, method: str, path: str, body: str | None, timeout: float) -> dict:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._http.HTTPConnection(self._host, self._port)
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._http.HTTPConnection(self._host, self._port)
         connection.timeout = timeout
         if connection.sock is not None:
             connection.sock.settimeout(timeout)
@@ -147,11 +147,12 @@ class RestConnection:
             response = connection.getresponse()
             status, content = response.status, response.read()
         except TimeoutError:
-            self.close()
+            connection.close()
             raise TimeoutError(f"{self.address}: no answer within {timeout:.3g} s") from None
         except (OSError, self._http.HTTPException) as error:
-            self.close()
+            connection.close()
             raise Unavailable(f"{self.address}: {error or type(error).__name__}") from None
+        self._idle.append(connection)
         try:
             answer = json.loads(content)
         except ValueError:

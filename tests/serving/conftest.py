@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import os
 from pathlib import Path
 
 import keras
@@ -103,6 +105,13 @@ def settings_of(kind):
 def exported_step(request, tmp_path_factory):
     kind = request.param
     model, prior = build(kind)
-    folder = tmp_path_factory.mktemp("models") / kind
-    export_saved_model(folder / "1", model, prior, settings_of(kind))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # an export takes long, and the processes can share it
+        folder = folder.parent
+    folder = folder / "exported" / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f"{kind}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "1").exists():
+            export_saved_model(folder / "1", model, prior, settings_of(kind))
     return Exported(kind, folder, model, prior, CppModel(folder / "1", Path(tf.__file__).parent))

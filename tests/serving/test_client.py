@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -35,26 +36,40 @@ def server(exported_step):
         yield running
 
 
+@pytest.fixture
+def own_server(exported_step):
+    """A server that counts and refuses requests."""
+    with contextlib.closing(model_server.ModelServer({"msst": {1: exported_step.cpp}})) as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def frames(exported_step):
     """A video, smaller than the network in one case and larger in the other."""
     return list(exported_step.inputs(4)["frames"][:, 0])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("api", ["grpc", "rest"])
-def test_a_remote_stream_gives_the_maps_of_a_local_one(server, frames, api):
-    local = SaliencyStream(SaliencyModel(server.exported.path))
-    model = RemoteModel(getattr(server, f"{api}_address"), frame_quality=wire.LOSSLESS, timeout=300)
-    remote, expected, found = RemoteStream(model), [], []
+@pytest.fixture(scope="module")
+def local(exported_step, frames):
+    """A model here, and its maps of the frames."""
+    model = SaliencyModel(exported_step.path)
+    stream, maps = SaliencyStream(model), []
     for frame in frames:
-        expected += local.push(frame)
+        maps += stream.push(frame)
+    return model, maps + stream.close()
+
+
+@pytest.mark.parametrize("api", ["grpc", "rest"])
+def test_a_remote_stream_gives_the_maps_of_a_local_one(server, frames, local, api):
+    model = RemoteModel(getattr(server, f"{api}_address"), frame_quality=wire.LOSSLESS, timeout=300)
+    remote, found = RemoteStream(model), []
+    for frame in frames:
         found += remote.push(frame)
-    expected, found = expected + local.close(), found + remote.close()
+    found += remote.close()
     assert len(found) == len(frames) and model.version == 1
-    assert model.settings["fingerprint"] == SaliencyModel(server.exported.path).settings["fingerprint"]
-    assert np.abs(grey_levels(found) - grey_levels(expected)).max() <= 1
-    assert grey_levels(expected).std() > 3
+    assert model.settings["fingerprint"] == local[0].settings["fingerprint"]
+    assert np.abs(grey_levels(found) - grey_levels(local[1])).max() <= 1
+    assert grey_levels(found).std() > 3
     assert model.bytes_sent > 0 < model.bytes_received
     model.close()
 
@@ -84,7 +99,6 @@ def test_a_client_that_is_not_ours_gets_the_same_map(server, tmp_path):
         np.testing.assert_allclose(found[..., 0], server.exported.live(clips), atol=1e-5)
 
 
-@pytest.mark.slow
 def test_predict_writes_the_maps_of_a_server(server, frames, tmp_path, capsys):
     from msst_keras.data import images
     from msst_keras.inference.options import PredictOptions
@@ -97,31 +111,33 @@ def test_predict_writes_the_maps_of_a_server(server, frames, tmp_path, capsys):
     given = {"input": (f"{tmp_path}/frames/ball",)}
     predict(PredictOptions(server=server.rest_address, output_dir=f"{tmp_path}/a", frame_quality=100, **given))
     predict(PredictOptions(model=str(server.exported.folder), output_dir=f"{tmp_path}/b", **given))
-    for path in sorted((tmp_path / "b" / "ball").iterdir()):
+    for path in sorted((tmp_path / "b" / "ball").glob("*.png")):
         found = images.read_levels(tmp_path / "a" / "ball" / path.name).astype(int)
         assert np.abs(found - images.read_levels(path)).max() <= 1
+    assert len(list((tmp_path / "a" / "ball").glob("*.png"))) == len(frames)
     with pytest.raises(ValueError, match="give --model_name in place of --model"):
         PredictOptions(server="grpc://a:1", model="b", input=("c",))
 
 
-@pytest.mark.slow
 def test_the_servers_sentence_reaches_the_caller(server):
     for address in (server.grpc_address, server.rest_address):
         model = RemoteModel(address)
-        before = server.requests
         with pytest.raises(ValueError, match=rf"{address}: frame_bytes must be a JPEG or PNG file$"):
             model.ask("step", {name: b"" for name in model.inputs})
-        assert server.requests == before + 1  # what is refused is not sent again
         with pytest.raises(FileNotFoundError, match="not found"):
             RemoteModel(address, "other")
         with pytest.raises(FileNotFoundError, match="not found"):
             RemoteModel(address, "msst/7")
 
 
-@pytest.mark.slow
-def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
+def test_what_a_server_refuses_is_not_sent_again_and_what_it_cannot_take_now_is(own_server):
+    server = own_server
     for address in (server.grpc_address, server.rest_address):
         model = RemoteModel(address)
+        before = server.requests
+        with pytest.raises(ValueError, match="must be a JPEG or PNG"):
+            model.ask("step", {name: b"" for name in model.inputs})
+        assert server.requests == before + 1
         server.refuse, before = 2, server.requests
         assert model.ask("describe", {"client_bytes": b""})
         assert server.requests == before + 3
@@ -136,6 +152,23 @@ def test_what_a_server_cannot_take_now_is_sent_again(server, frames):
 
 
 @pytest.mark.slow
+def test_a_server_of_its_own_process_is_used_where_one_is_named(exported_step, frames, tmp_path, monkeypatch):
+    """The tests' own as a program: what a real one would be asked, when there is one."""
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{model_server.__file__}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("MSST_TF_SERVING", raising=False)
+    with model_server.serve({"msst": exported_step.folder}) as server:
+        assert not isinstance(server, model_server.ModelServer)
+        for address in (server.grpc_address, server.rest_address):
+            stream = RemoteStream(RemoteModel(address))
+            assert len(stream.push(frames[0]) + stream.push(frames[1])) == 1
+    program.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(RuntimeError, match="ended with status 3"), model_server.serve({"msst": exported_step.folder}):
+        pass
+
+
 def test_a_stream_keeps_the_version_that_began_it(exported_step, frames):
     labels = {("msst", "stable"): 1, ("msst", "canary"): 2}
     models = {"msst": dict.fromkeys((1, 2), exported_step.cpp)}
@@ -291,7 +324,6 @@ def test_sizes_change_as_they_do_in_the_graph():
         np.testing.assert_allclose(wire.resize(image, size), expected, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_grpc_server_that_went_away_is_found_again(exported_step):
     models = {"msst": {1: exported_step.cpp}}
     first = model_server.ModelServer(models)

@@ -1,11 +1,13 @@
 """Times the whole chain of `msst predict`, video file to PNGs, stage by stage and as a pipeline of threads.
 
   python benchmarks/stream.py [--model=saved_models/msst] [--video=FILE.mp4] [--num_frames=48] [--overlay]
+  python benchmarks/stream.py --backbone=mobilenetv2 [--precision=mixed_bfloat16]
 
 By default the model that is installed with the package and a generated video of 480x854 (H.264, a camera in motion
-over scikit-image's photographs and a patch that moves by itself). A run is serial first, its stages timed, then the
-pipeline; both write the same bytes, which is checked. The CPU time of a stage counts the threads that a library makes
-for it. On a machine where something else runs, the CPU time is the figure to trust.
+over scikit-image's photographs and a patch that moves by itself). With --backbone it is the paper's network over four
+frames at 320x320, and a prior's network of the same backbone, both with random weights. A run is serial first, its
+stages timed, then the pipeline; both write the same bytes, which is checked. The CPU time of a stage counts the threads
+that a library makes for it. On a machine where something else runs, the CPU time is the figure to trust.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from random_model import export_random_model
 from skimage import data
 
 from msst_keras.data import datasets
@@ -31,6 +34,7 @@ from msst_keras.jobs import predict as job
 from msst_keras.motion.flow import FlowEstimator
 
 SIZE = (480, 854)
+RANDOM_SIZE = (320, 320)  # of the network of --backbone
 
 
 class Stopwatch:
@@ -124,6 +128,8 @@ def print_stages(watch: Stopwatch, wall: float, cpu: float, num_frames: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(SHIPPED_MODEL), help="folder of a SavedModel")
+    parser.add_argument("--backbone", help="in place of a model: the paper's network of this backbone, random weights")
+    parser.add_argument("--precision", default="float32", choices=["float32", "mixed_bfloat16"], help="of --backbone")
     parser.add_argument("--video", help="a video file in place of the generated one")
     parser.add_argument("--num_frames", type=int, default=48, help="of the generated video")
     parser.add_argument("--overlay", action="store_true", help="write the overlay video too, as predict does")
@@ -133,6 +139,9 @@ def main() -> None:
         if not arguments.video:
             make_video(video, arguments.num_frames)
         sequence = datasets.find_sequences("video", video)[0]
+        if arguments.backbone:
+            arguments.model = str(Path(folder) / arguments.backbone / "1")
+            export_random_model(Path(arguments.model), arguments.backbone, RANDOM_SIZE, arguments.precision)
         model = streams.SaliencyModel(arguments.model)
         options = PredictOptions(
             input=(str(video),), output_dir=folder, overlay="auto" if arguments.overlay else "none"

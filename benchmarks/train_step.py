@@ -61,12 +61,7 @@ def make_keras_step(arguments, weights_path):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(arguments.precision)
     model = build_msst(num_frames=NUM_FRAMES, width=arguments.width)
-    encoder, fuser = get_parts(model)
-    layers = {f"{stream}.{layer.name}": layer for stream in STREAMS for layer in encoder.get_layer(stream).layers}
-    layers |= {layer.name: layer for part in (encoder, fuser) for layer in part.layers if layer.name not in STREAMS}
-    arrays = {name: layer.get_weights() for name, layer in layers.items() if layer.trainable_variables}
-    np.savez(weights_path, **{f"{name}:{index}": array for name, parts in arrays.items()
-                              for index, array in enumerate(parts)})  # fmt: skip
+    write_weights(weights_path, *get_parts(model))
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
     optimizer.build(model.trainable_variables)
     batch = {name: tf.constant(array) for name, array in make_batch(arguments.image_size).items()}
@@ -80,6 +75,15 @@ def make_keras_step(arguments, weights_path):
         return loss
 
     return lambda: float(step(batch)), sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+
+
+def write_weights(path, encoder, fuser) -> None:
+    """Writes the weights of a network's parts by the names that `build_torch_network` reads."""
+    layers = {f"{stream}.{layer.name}": layer for stream in STREAMS for layer in encoder.get_layer(stream).layers}
+    layers |= {layer.name: layer for part in (encoder, fuser) for layer in part.layers if layer.name not in STREAMS}
+    arrays = {name: layer.get_weights() for name, layer in layers.items() if layer.trainable_variables}
+    np.savez(path, **{f"{name}:{index}": array for name, parts in arrays.items()
+                      for index, array in enumerate(parts)})  # fmt: skip
 
 
 def make_torch_step(arguments, weights_path):

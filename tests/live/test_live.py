@@ -121,7 +121,7 @@ def test_pictures_are_painted_for_those_who_look():
     assert view.picture(0, 0.0) is None
     view.watchers += 1
     number, jpeg = view.picture(0, 5.0)
-    assert number == 1 and images.decode_frame(jpeg, "picture").shape == (*SIZE, 3)
+    assert number >= 1 and images.decode_frame(jpeg, "picture").shape == (*SIZE, 3)
     view.stop()
     assert view.picture(10**9, 5.0) is None  # at once: nothing comes any more
 
@@ -267,7 +267,10 @@ def test_what_is_no_live_source_is_one_sentence(address, error, message):
     ("options", "message"),
     [
         ({"input": ("0", "1")}, "--live has one source, and there are 2: 0, 1"),
-        ({"server": "grpc://localhost:8500"}, "--live shows maps as they come, and has no use for --server"),
+        (
+            {"input": ("0",), "server": "grpc://localhost:8500"},
+            "--live shows maps as they come, and has no use for --server",
+        ),
         ({"input": ("0",), "crf": True, "threshold": 0.5}, "and has no use for --crf, --threshold"),
     ],
 )

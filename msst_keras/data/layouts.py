@@ -294,6 +294,7 @@ def _prefer_ppm(paths: list[Path]) -> list[Path]:
 def list_videos(root: Path) -> list[Path]:
     """The video files in a folder, or the file itself."""
     if root.is_file():
+        check_name(root)
         return [root]
     return [path for path in _visible(root) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
 

@@ -16,6 +16,9 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+# What a spreadsheet would compute, with the apostrophes that a text itself may have before it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
 
 @contextlib.contextmanager
 def publish(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
@@ -262,3 +265,17 @@ def remember(path: str | Path, settings: dict, indent: int | None = None) -> Non
         write_json(path, settings, indent)
         return
     compare_settings(path, settings, read_json(path, "remove the folder or choose another"))
+
+
+def guard_cell(text: str) -> str:
+    """A text as a cell of a CSV file that a spreadsheet shows and never computes; `read_cell` gives the text back.
+
+    Spreadsheets take a cell that begins with = + - @, a tab or a carriage return for a formula, which may start
+    programs and open addresses, and a file's name may begin so. With an apostrophe before it, it is text to them.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def read_cell(cell: str) -> str:
+    """The text of a cell that `guard_cell` made."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

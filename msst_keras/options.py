@@ -12,7 +12,7 @@ import dataclasses
 import io
 import numbers
 import typing
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -168,6 +168,11 @@ def _write(value: object, kind: object) -> str:
         return str(value)
     if kind in (Size, tuple[Size, ...]):
         return ",".join(f"{height}x{width}" for height, width in ([value] if kind == Size else value))
+    return join_values(value)
+
+
+def join_values(values: Iterable[object]) -> str:
+    """Several values as one types them in a flag: with commas between them, and in quotes where one has a comma."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(map(str, value))
+    csv.writer(text, lineterminator="").writerow(map(str, values))
     return text.getvalue()

@@ -5,6 +5,7 @@ Every job is a process of its own, as a user runs it (two jobs may have flags of
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,39 @@ def test_flags_are_written_as_a_flagfile(tmp_path):
     second = msst(f"--flagfile={tmp_path}/flags.txt", program=("-c", program))
     assert second.stdout == first.stdout
     assert {"--records=a,b", "--noflip", "--image_sizes=33x44,55x66", "--seed=0"} <= set(first.stdout.splitlines())
+
+
+_SHOW_FLAGS = """
+import sys
+from absl import flags
+from msst_keras import cli
+from msst_keras.tools import predict
+cli.run(lambda: print(flags.FLAGS.input, flags.FLAGS.output_dir), ["predict", *sys.argv[1:]])
+"""
+
+
+def _read_flags(*arguments, **environment):
+    command = [sys.executable, "-c", _SHOW_FLAGS, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_flagfiles_of_windows_are_read(tmp_path, encoding):
+    path = tmp_path / "flags.txt"
+    path.write_bytes("--input=Zürich.mp4\r\n# a remark\r\n\r\n--output_dir=out\r\n".encode(encoding))
+    assert _read_flags(f"--flagfile={path}").stdout == "['Zürich.mp4'] out\n"
+
+
+def test_a_flagfile_that_is_no_text_is_one_sentence(tmp_path):
+    (tmp_path / "flags.txt").write_bytes(b"--input=\xff\xe9.mp4\n")
+    result = _read_flags(f"--flagfile={tmp_path}/flags.txt")
+    assert result.returncode == 2 and "Traceback" not in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_paths_in_flags_are_those_that_are_meant(tmp_path):
+    (tmp_path / "Paris, day 2.mp4").touch()
+    paths = f"--input={tmp_path}/Paris, day 2.mp4", "--output_dir=~/maps"
+    assert _read_flags(*paths, HOME=str(tmp_path)).stdout == f"['{tmp_path}/Paris, day 2.mp4'] {tmp_path}/maps\n"
+    texts = _read_flags("--input=~/Paris, day 2.mp4", "--output_dir=a~b", HOME=str(tmp_path))
+    assert texts.stdout == f"['{tmp_path}/Paris, day 2.mp4'] a~b\n"
+    assert _read_flags('--input=~/a.mp4,b.mp4,"c,d"', HOME="/h").stdout == "['/h/a.mp4', 'b.mp4', 'c,d'] maps\n"

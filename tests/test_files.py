@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msst_keras.files import DifferentSettingsError, publish, remember
+from msst_keras.files import DifferentSettingsError, guard_cell, publish, read_cell, remember
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -61,3 +61,10 @@ def test_a_damaged_memory_is_said(tmp_path, content):
     (tmp_path / "settings.json").write_text(content)
     with pytest.raises(ValueError, match="settings.json: damaged .*; remove the folder or choose another"):
         remember(tmp_path / "settings.json", {"size": 3})
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-2", "@SUM(A1)", "\tx", "'=1", "''-1", "'quoted", "bear", "", "a=b"])
+def test_a_cell_is_text_to_a_spreadsheet_and_comes_back(name):
+    cell = guard_cell(name)
+    assert not cell.startswith(tuple("=+-@\t\r")) and read_cell(cell) == name
+    assert cell == name or cell == f"'{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -64,6 +65,26 @@ class _SizesSerializer(flags.ArgumentSerializer):
         return ",".join(f"{height}x{width}" for height, width in sizes)
 
 
+class _TextParser(flags.ArgumentParser):
+    """A text, in which a ~ at the start is the home folder: after `=` a shell leaves it as it is."""
+
+    def parse(self, argument: str) -> str:
+        return _at_home(argument)
+
+
+class _TextsParser(flags.ListParser):
+    """Texts with commas between them; a path that is there is one, whatever commas it has."""
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        if isinstance(argument, str) and "," in argument and os.path.exists(_at_home(argument)):
+            return [_at_home(argument)]
+        return [_at_home(text) for text in super().parse(argument)]
+
+
+def _at_home(text: str) -> str:
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
 def define_flags(options: type[T]) -> Callable[[], T]:
     """Defines a flag for each option of a dataclass and of those that it holds, in their order.
 
@@ -109,11 +130,16 @@ def _define_flag(name: str, kind: object, default: Any, said: Mapping[str, Any])
     if kind in (Size, tuple[Size, ...]):
         parser = _SizeParser() if kind == Size else _SizesParser()
         return flags.DEFINE(parser, name, default, help, serializer=_SizesSerializer())
-    if kind in (tuple[str, ...], tuple[int, int]):
+    if kind == tuple[str, ...]:
+        texts = None if default is None else list(default)
+        return flags.DEFINE(_TextsParser(), name, texts, help, serializer=flags.CsvListSerializer(","))
+    if kind == tuple[int, int]:
         return flags.DEFINE_list(name, None if default is None else list(default), help)
     if choices:  # texts, or a few numbers
         return flags.DEFINE_enum(name, None if default is None else str(default), list(map(str, choices)), help)
-    return flags.DEFINE_string(name, default, help)  # also for a number that may be a word
+    return flags.DEFINE(
+        _TextParser(), name, default, help, serializer=flags.ArgumentSerializer()
+    )  # also for a number that may be a word
 
 
 def _read_pair(name: str, syntax: str | None) -> Callable[[list[str]], tuple[int, int]]:

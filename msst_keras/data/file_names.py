@@ -34,6 +34,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 def list_videos(root: Path) -> list[Path]:
     """The video files in a folder, or the file itself."""
     if root.is_file():
+        check_name(root)
         return [root]
     return [path for path in _visible(root) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
 

@@ -13,7 +13,7 @@ from typing import Any
 from msst_keras.evaluation.protocols import SCALARS
 from msst_keras.evaluation.published import PublishedRow
 from msst_keras.evaluation.scores import HEADLINE, SCORES
-from msst_keras.files import publish
+from msst_keras.files import guard_cell, publish, read_cell
 
 
 def write_results(result: Mapping[str, Any], output_dir: str | os.PathLike, method: str = "") -> None:
@@ -36,7 +36,7 @@ def write_results(result: Mapping[str, Any], output_dir: str | os.PathLike, meth
     with publish(stem.with_name(f"{stem.name}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["sequence", *SCALARS], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({"sequence": name, **scalars} for name, scalars in result["sequences"].items())
+        writer.writerows({"sequence": guard_cell(name), **scalars} for name, scalars in result["sequences"].items())
         writer.writerow({**result, "sequence": "dataset"})
 
 
@@ -54,7 +54,7 @@ def write_frames(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["sequence", "frame", *SCALARS])
         yield lambda sequence, frame, scalars: writer.writerow(
-            [sequence, frame, *(scalars.get(name) for name in SCALARS)]
+            [guard_cell(sequence), guard_cell(frame), *(scalars.get(name) for name in SCALARS)]
         )
 
 
@@ -63,7 +63,9 @@ def read_frames(output_dir: str | os.PathLike, method: str = "") -> dict[tuple[s
     path = Path(output_dir) / f"frames{_suffix(method)}.csv"
     with open(path, newline="", encoding="utf-8") as file:
         return {
-            (row["sequence"], row["frame"]): {name: float(row[name]) if row[name] else None for name in SCALARS}
+            (read_cell(row["sequence"]), read_cell(row["frame"])): {
+                name: float(row[name]) if row[name] else None for name in SCALARS
+            }
             for row in csv.DictReader(file)
         }
 

@@ -13,9 +13,10 @@ from msst_keras.evaluation.figures import Method, write_ablation
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
 from msst_keras.evaluation.report import format_table
 from msst_keras.evaluation.seeds import mean_and_spread, mean_result
-from msst_keras.files import publish, read_json, write_json
+from msst_keras.files import guard_cell, publish, read_json, write_json
 from msst_keras.jobs.options import AblateOptions
 from msst_keras.locks import hold_folder
+from msst_keras.options import join_values
 from msst_keras.outputs import check_apart
 from msst_keras.processes import run_job
 
@@ -138,7 +139,7 @@ def _keep_plan(options: AblateOptions, variants: dict, sequences: list[str]) -> 
 def _make_maps(out: Path, name: str, train_args: list[str], sequences: list[FileSequence]) -> int:
     """Trains and exports a run and predicts the maps of the test sequences; returns the status of what failed, or 0."""
     run_dir, model, maps = out / "runs" / name, out / "models" / name, out / "maps" / name
-    folders = ",".join(str(sequence.frame_paths[0].parent) for sequence in sequences)
+    folders = join_values(sequence.frame_paths[0].parent for sequence in sequences)
     stages = (
         (run_dir / "result.json", ["train", *train_args, f"--run_dir={run_dir}"]),
         (model / "1", ["export", f"--run_dir={run_dir}", f"--output_dir={model}", "--version=1"]),
@@ -172,9 +173,9 @@ def _evaluate(options: AblateOptions, names: list[str]) -> int:
         f"--output_dir={out}/results/{own}",
     ]  # fmt: skip
     if options.sequences:
-        arguments.append(f"--sequences={','.join(options.sequences)}")
+        arguments.append(f"--sequences={join_values(options.sequences)}")
     if others:
-        arguments.append("--compare=" + ",".join(f"{name}:{out}/maps/{name}" for name in others))
+        arguments.append("--compare=" + join_values(f"{name}:{out}/maps/{name}" for name in others))
     return run_job("evaluate", *arguments)
 
 
@@ -194,7 +195,7 @@ def _report(options: AblateOptions, methods: dict[str, list[str]]) -> None:
         writer.writerow(["variant", "num_seeds", *(f"{name}{part}" for name in SCALARS for part in ("", "_spread"))])
         for variant, names in methods.items():
             cells = [cell for key in SCALARS for cell in mean_and_spread([results[name][key] for name in names])]
-            writer.writerow([variant, len(names), *cells])
+            writer.writerow([guard_cell(variant), len(names), *cells])
     means = {variant: mean_result([results[name] for name in names]) for variant, names in methods.items()}
     num_seeds = len(options.seeds)
     title = f"Variants, protocol {options.protocol}" + (f", means of {num_seeds} seeds" if num_seeds > 1 else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from msst_keras.data import images
-from msst_keras.files import publish
+from msst_keras.files import guard_cell, publish, read_cell
 
 FRAMES_CSV = "frames.csv"  # in the folder of labels: a row per frame, the most doubtful first
 
@@ -52,7 +52,8 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
     with publish(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({key: guard_cell(cell) if isinstance(cell, str) else cell for key, cell in row.items()})
 
 
 def read_order(labels_dir: str | Path) -> list[tuple[str, str]]:
@@ -68,4 +69,4 @@ def read_order(labels_dir: str | Path) -> list[tuple[str, str]]:
         reader = csv.DictReader(file)
         if not {"sequence", "frame"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{path}: expected columns sequence and frame, found {reader.fieldnames}; make it again")
-        return [(row["sequence"], row["frame"]) for row in reader]
+        return [(read_cell(row["sequence"]), read_cell(row["frame"])) for row in reader]

@@ -121,3 +121,11 @@ def test_lists_that_are_none_are_refused(tmp_path, content, message):
     (tmp_path / "ImageSets" / "480p" / "train.txt").write_bytes(content)
     with pytest.raises(ValueError, match=f"train.txt: expected .*{message}"):
         layouts.davis(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["a\nb.mp4", "\u202eabc.mp4", "\x1b[2J.mp4"])
+def test_a_video_by_itself_has_a_name_that_can_be_shown(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="this name holds control characters") as e:
+        file_names.list_videos(tmp_path / name)
+    assert str(e.value).isprintable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -121,6 +122,18 @@ def test_times_of_a_variable_rate_are_kept(tmp_path, name):
     np.testing.assert_allclose(read(path)[1], times, atol=0.001)
     facts = videos.probe_video(path)
     assert facts.num_frames == 6 and facts.frame_rate == pytest.approx(5 / 3, rel=0.001)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    path = write_video(tmp_path / "long.mp4", pictures(10_000), options={"preset": "ultrafast"})
+    resident, count = {}, 0
+    for count, _ in enumerate(videos.read_video(path), 1):  # noqa: B007
+        if count in (1000, 10_000):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident[count] = pages * os.sysconf("SC_PAGE_SIZE")
+    assert count == 10_000
+    assert resident[10_000] - resident[1000] < 10 << 20
 
 
 def test_longer_sound_is_no_damage(tmp_path):

@@ -24,6 +24,18 @@ def _result(protocol="paper", level=255):
     return evaluator.result()
 
 
+def test_names_that_begin_like_a_formula_are_text_in_the_tables(tmp_path):
+    evaluator = Evaluator(PROTOCOLS["paper"])
+    evaluator.add("=cmd|' /C calc'!A0", "-1", MASK * np.uint8(255), MASK)
+    write_results(evaluator.result(), tmp_path)
+    with write_frames(tmp_path) as write:
+        write("=cmd|' /C calc'!A0", "-1", {"mae": 0.5})
+    for name in ("metrics.csv", "frames.csv"):
+        with open(tmp_path / name, newline="") as file:
+            assert next(csv.DictReader(file))["sequence"] == "'=cmd|' /C calc'!A0"
+    assert list(read_frames(tmp_path)) == [("=cmd|' /C calc'!A0", "-1")]
+
+
 def test_json_holds_the_result(tmp_path):
     result = _result()
     write_results(result, tmp_path / "new" / "folder")

@@ -70,7 +70,7 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
         sys.exit(0)
     try:
         rest = flags.FLAGS(_read_marked_flagfiles(argv))[1:]
-    except (flags.Error, UnicodeDecodeError) as error:
+    except (flags.Error, UnicodeDecodeError, OSError) as error:
         _fail(program, error, 2)
     if rest:
         _fail(program, f"unexpected argument '{rest[0]}'; every input is a flag (--name=value)", 2)

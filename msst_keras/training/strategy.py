@@ -78,7 +78,7 @@ def make_devices(name: str, batch_size: int) -> Devices:
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not '{name}'")
-    cluster = _find_cluster()
+    cluster = _find_cluster(name) if name in ("auto", "multi_worker") else None
     gpus = [] if cluster else tf.config.list_logical_devices("GPU")
     if name == "auto":
         name = "multi_worker" if cluster else "mirrored" if len(gpus) > 1 else "one"
@@ -107,15 +107,17 @@ def make_devices(name: str, batch_size: int) -> Devices:
     return devices
 
 
-def _find_cluster() -> Callable[[], tf.distribute.cluster_resolver.ClusterResolver] | None:
+def _find_cluster(name: str) -> Callable[[], tf.distribute.cluster_resolver.ClusterResolver] | None:
     """Finds the function that resolves the cluster in the environment; None if that names no other process."""
     resolvers = tf.distribute.cluster_resolver
     if "TF_CONFIG" in os.environ:
         try:
             config = json.loads(os.environ["TF_CONFIG"])
+            if name == "auto" and sum(map(len, config.get("cluster", {}).values())) <= 1:  # a cloud's job on one host
+                return None
             addresses, task = config["cluster"]["worker"], config["task"]
             valid = task["type"] == "worker" and addresses[task["index"]] and set(config["cluster"]) == {"worker"}
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             valid = False
         if not valid:
             raise ValueError(

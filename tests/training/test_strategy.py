@@ -43,7 +43,7 @@ def test_slurm_gives_each_task_its_number_and_every_job_its_ports(monkeypatch):
                         "STEP_TASKS_PER_NODE": "2,1"}.items():  # fmt: skip
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    resolver = strategy._find_cluster()()
+    resolver = strategy._find_cluster("auto")()
     assert resolver.cluster_spec().as_dict() == {"worker": ["n1:27110", "n1:27111", "n2:27110"]}
     assert (resolver.task_type, resolver.task_id) == ("worker", 2)
     assert resolver.num_accelerators() == {"GPU": 0}
@@ -59,12 +59,23 @@ def test_an_unknown_strategy_and_workers_without_addresses_are_refused(monkeypat
 
 @pytest.mark.parametrize(
     "config",
-    ["", "{", "[]", '{"cluster": {"worker": ["a:1"]}}',
-     json.dumps({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}),
+    ["", "{", "[]", '{"cluster": {"worker": ["a:1", "b:1"]}}',
+     json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}),
      json.dumps({"cluster": {"ps": ["a:1"], "worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}),
-     json.dumps({"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}})],
+     json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}})],
 )  # fmt: skip
 def test_a_damaged_tf_config_is_refused(monkeypatch, config):
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match="TF_CONFIG must be"):
         make_devices("auto", 1)
+
+
+@pytest.mark.parametrize("name, cluster", [
+    ("auto", {"workerpool0": ["127.0.0.1:23456"]}), ("auto", {"chief": ["a:1"]}), ("auto", {}), ("auto", None),
+    ("one", {"worker": ["a:1", "b:1"]}), ("one", {"chief": ["a:1"], "worker": ["b:1"]}),
+])  # fmt: skip
+def test_a_cluster_of_nobody_else_is_one_device(monkeypatch, name, cluster):
+    config = {"environment": "cloud"} | ({} if cluster is None else {"cluster": cluster})
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    assert make_devices(name, 2).num_replicas == 1

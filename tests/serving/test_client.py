@@ -207,7 +207,8 @@ def slow_rest_server(seconds):
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            with contextlib.suppress(BrokenPipeError):  # the client's deadline has passed
+                self.wfile.write(content)
 
         def do_GET(self):  # noqa: N802
             self.answer({"model_spec": {"version": "3"}})

@@ -120,6 +120,7 @@ def _end_by_signals() -> None:
     """Makes SIGTERM (of schedulers, `timeout`, `docker stop`) and SIGHUP raise; a second one kills."""
 
     def end(number: int, _: FrameType | None) -> NoReturn:
+        """Raises `_Ended` with the exit status of the signal."""
         signal.signal(number, signal.SIG_DFL)
         raise _Ended(128 + number)
 

@@ -137,9 +137,8 @@ def _define_flag(name: str, kind: object, default: Any, said: Mapping[str, Any])
         return flags.DEFINE_list(name, None if default is None else list(default), help)
     if choices:  # texts, or a few numbers
         return flags.DEFINE_enum(name, None if default is None else str(default), list(map(str, choices)), help)
-    return flags.DEFINE(
-        _TextParser(), name, default, help, serializer=flags.ArgumentSerializer()
-    )  # also for a number that may be a word
+    # A text, also for a number that may be a word.
+    return flags.DEFINE(_TextParser(), name, default, help, serializer=flags.ArgumentSerializer())
 
 
 def _read_pair(name: str, syntax: str | None) -> Callable[[list[str]], tuple[int, int]]:

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from msst_keras.app.job import Job, Limits, frame_size
-from msst_keras.data import layouts
+from msst_keras.data import file_names
 from msst_keras.web.server import Refused, make_app
 
 
@@ -38,6 +38,7 @@ class AppPage:
 
         @contextlib.asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            """Cancels the job when the server ends."""
             yield
             if self._job:
                 self._job.cancel()
@@ -55,10 +56,11 @@ class AppPage:
 
     async def _describe(self, request: Request) -> Response:
         def describe() -> dict[str, Any]:
+            """What the page shows, as JSON values."""
             job, limits = self._job, self._limits
             answer: dict[str, Any] = {"state": "idle", "model": Path(self._model).name, "number": self._number}
             answer |= {"max_megabytes": limits.num_bytes >> 20, "max_frames": limits.num_frames}
-            answer |= {"suffixes": ",".join(layouts.VIDEO_SUFFIXES)}
+            answer |= {"suffixes": ",".join(file_names.VIDEO_SUFFIXES)}
             if job is None:
                 return answer
             answer |= {"state": job.state, "title": job.title, "error": job.error, "num_done": job.num_done()}

@@ -13,11 +13,7 @@ from msst_keras.data.image_files import EIGHT_BIT_MODES, decode_image, drop_alph
 # cut in the middle, see `_is_soft`. "half": grey > 128 (SegTrackV2, DUTS: 0/255 with grey edges; PySODMetrics and
 # DAVSOD's program cut there). "fbms": see `read_mask`.
 MASK_RULES = ("nonzero", "half", "fbms")
-
-
 _MIDDLE = 128  # what is above it is object where a mask is cut in the middle
-
-
 _MAX_OBJECTS = 64  # levels of grey in a mask that can be told apart as objects
 
 

@@ -100,7 +100,7 @@ class FileSequence:
     def frame_names(self) -> tuple[str, ...]:
         """The name of each frame: its file's stem, or for a video "00000" and so on."""
         if self.video_path:
-            return tuple(f"{index:05d}" for index in range(self.video_length))
+            return number_names(self.video_length)
         return tuple(path.stem for path in self.frame_paths)
 
     def read_frames(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
@@ -181,6 +181,11 @@ class FileSequence:
                     "the frames of a sequence must be of one size"
                 )
             yield path.stem, encoded if not keep or images.is_plain(encoded) else images.encode_png(frame), frame
+
+
+def number_names(num_frames: int) -> tuple[str, ...]:
+    """The names of frames that have none of their own: 00000, 00001 and so on."""
+    return tuple(f"{index:05d}" for index in range(num_frames))
 
 
 def hash_labels(paths: Mapping[int, tuple[Path, ...]]) -> dict[int, list[list[str]]]:

@@ -106,6 +106,7 @@ class _Clock:
         self._last = -self._step
 
     def tell(self, frame: av.VideoFrame) -> float:
+        """The time of the next frame in seconds, later than that of the frame before."""
         expected, time = self._last + self._step, frame.time
         if time is None:
             self._last = expected
@@ -128,6 +129,11 @@ class _Painter:
         self._ready: collections.deque[VideoFrame] = collections.deque()
 
     def push(self, frame: av.VideoFrame, seconds: float) -> None:
+        """Takes the next decoded frame and its time.
+
+        Raises:
+          ValueError: it is too large, or a frame before it cannot be converted.
+        """
         image_files.check_size(frame.width, frame.height, str(self._path))
         is_interlaced = frame.interlaced_frame or bool(self._key and self._key[-1])  # the filter looks at each itself
         key = (frame.format.name, frame.width, frame.height, is_interlaced)
@@ -141,9 +147,11 @@ class _Painter:
         self._pull(self._graph)
 
     def end(self) -> None:
+        """Converts what still waits. Raises ValueError if a frame cannot be converted."""
         self._drain()
 
     def ready(self) -> Iterator[VideoFrame]:
+        """Yields the frames that are converted, uint8 (H, W, 3) RGB with their times in seconds, once and in order."""
         while self._ready:
             yield self._ready.popleft()
 

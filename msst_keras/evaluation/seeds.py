@@ -20,6 +20,7 @@ def mean_result(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = results[0]
 
     def mean(key: str) -> Any:
+        """The mean of one entry over the results."""
         values = [result[key] for result in results]
         if isinstance(first[key], list):
             return [None if None in column else statistics.fmean(column) for column in zip(*values, strict=True)]

@@ -166,6 +166,7 @@ def _prepare_numpy(frame: np.ndarray, options: CrfOptions) -> Callable[[np.ndarr
     bilateral = _Kernel(np.concatenate([_positions(height, width, options.bilateral_sxy), colours]))
 
     def infer(energies: np.ndarray) -> np.ndarray:
+        """(2, H*W) float32 unary energies -> (H*W,) float32 Q1 in 0..1."""
         unary = energies[0] - energies[1]
         difference = np.tanh(unary / 2)
         for _ in range(options.iterations):
@@ -217,6 +218,7 @@ def _prepare_pydensecrf(frame: np.ndarray, options: CrfOptions) -> Callable[[np.
                              rgbim=np.ascontiguousarray(frame), compat=options.bilateral_compat)  # fmt: skip
 
     def infer(energies: np.ndarray) -> np.ndarray:
+        """(2, H*W) float32 unary energies -> (H*W,) float32 Q1 in 0..1."""
         crf.setUnaryEnergy(energies)
         return np.array(crf.inference(options.iterations))[1]
 

@@ -78,14 +78,14 @@ class _Reader(Generic[T]):
 
     def __init__(self, items: Iterable[T], num_ahead: int):
         self._items, self._stopped = items, False
-        self._made: queue.SimpleQueue[tuple[bool, Any]] = (
-            queue.SimpleQueue()
-        )  # (True, item); last (False, error or None)
+        # (True, item); last (False, error or None)
+        self._made: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
         self._room = threading.Semaphore(num_ahead)
         self._thread = threading.Thread(target=self._work, name="read_ahead", daemon=True)
         self.start = self._thread.start
 
     def take(self) -> Iterator[T]:
+        """Yields the items in order; raises what making them raised."""
         while (made := self._made.get())[0]:
             self._room.release()
             yield made[1]

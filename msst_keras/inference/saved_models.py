@@ -129,6 +129,7 @@ def read_settings(path: Path) -> tuple[dict, MotionSettings | None]:
     settings = read_json(path, "export the model again")
 
     def require(is_right: object, what: str, key: str) -> None:
+        """Raises ValueError, which names the file, unless the setting is right."""
         if not is_right:
             found = str(settings.get(key, "nothing"))[:80]
             raise ValueError(f"{path}: damaged (expected {what} in {key}, found {found}); export the model again")

@@ -15,6 +15,7 @@ import tensorflow as tf
 from msst_keras.files import publish
 from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst, fold_model
+from msst_keras.model.options import POLICIES
 from msst_keras.motion.flow_pictures import flow_to_color
 from msst_keras.motion.settings import FLOW
 from msst_keras.options import plain_values, write_flags
@@ -26,7 +27,7 @@ from msst_keras.records.manifest import read_manifest
 from msst_keras.training import loop, run_dir
 from msst_keras.training.checkpoints import load_model
 from msst_keras.training.optimizer import note_loaded
-from msst_keras.training.options import PRECISIONS, DeviceOptions, TrainOptions
+from msst_keras.training.options import AUTO, DeviceOptions, TrainOptions
 from msst_keras.training.precision import choose_precision, time_step
 from msst_keras.training.strategy import Devices, make_devices
 from msst_keras.training.validation import make_drawing, make_validation
@@ -155,7 +156,7 @@ def _index_validation(
 
 def _choose_precision(options: TrainOptions, devices: Devices) -> str:
     """The Keras dtype policy; of "auto" the one that the run began with, or else what the chief measures to be fast."""
-    if options.devices.precision != "auto":
+    if options.devices.precision != AUTO:
         return options.devices.precision
     arguments, number = options.model.arguments() | {"weights": "none"}, 0
 
@@ -164,8 +165,8 @@ def _choose_precision(options: TrainOptions, devices: Devices) -> str:
         return time_step(policy, lambda: build_msst(**arguments), size, options.training.step)
 
     if devices.is_chief:
-        number = PRECISIONS.index(run_dir.read_precision(options.run_dir) or choose_precision(measure))
-    return PRECISIONS[devices.gather_number(number)[0]]
+        number = POLICIES.index(run_dir.read_precision(options.run_dir) or choose_precision(measure))
+    return POLICIES[devices.gather_number(number)[0]]
 
 
 def _build(options: TrainOptions, devices: Devices, precision: str) -> keras.Model:

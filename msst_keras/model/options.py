@@ -9,6 +9,8 @@ from msst_keras.model.backbones import BACKBONES, OUTPUT_STRIDES
 from msst_keras.options import check_options, option
 
 VARIANTS = ("os", "st", "msst")
+# The Keras dtype policies that a network can compute in.
+FLOAT32, BFLOAT16 = POLICIES = ("float32", "mixed_bfloat16")
 # What the temporal stream sees. "prior": the frame and the motion prior, RGBM, as in the paper. "flow": flow itself, as
 # as an image of three channels (`motion.flow_image`). It needs neither superpixels nor a prior network, which saves
 # time, and a pre-trained first convolution fits it.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from msst_keras.model.options import FLOAT32, POLICIES
 from msst_keras.options import Size, check_options, option
 
-PRECISIONS = ("float32", "mixed_bfloat16")
 CHECKPOINTS = ("last", "best")
 SAVED_MODEL, ONNX = FORMATS = ("saved_model", "onnx")
 
@@ -21,8 +21,8 @@ class ExportOptions:
     version: int | None = option("Number of the version; by default one more than there is.", None, low=1)
     precision: str = option(
         "What the network computes in. float32 runs well everywhere; bfloat16 only where the hardware multiplies it.",
-        "float32",
-        choices=PRECISIONS,
+        FLOAT32,
+        choices=POLICIES,
     )
     format: str = option(
         "saved_model: what predict and TF Serving use. onnx: encoder and fuser alone, as ONNX files for other programs "

@@ -25,8 +25,6 @@ class Stepper:
 
     Attributes:
       inputs: the names of what clients send.
-      wire: the same for clients: "inputs"; "frame_size", what a larger frame may be reduced to before it is
-        sent, because the model sees no more of it (None: nothing).
       state: the format of states.
     """
 
@@ -43,10 +41,14 @@ class Stepper:
         self._motion_size, self._superpixels = motion_size, superpixels
         inputs = ["frame_bytes"] + ["flow_bytes"] * bool(motion_size) + ["superpixels_bytes"] * bool(superpixels)
         self.inputs = [*inputs, _STATE]
-        self.wire: dict[str, list | None] = {
-            "inputs": self.inputs,
-            "frame_size": None if model.needs_frames else list(model.image_size),
-        }
+
+    @property
+    def wire(self) -> dict[str, list | None]:
+        """What clients are told: "inputs", and "frame_size", what a larger frame may be reduced to before it is sent.
+
+        The model sees no more of a frame than that; None where it sees all of it.
+        """
+        return {"inputs": self.inputs, "frame_size": None if self._model.needs_frames else list(self.image_size)}
 
     @property
     def image_size(self) -> tuple[int, int]:

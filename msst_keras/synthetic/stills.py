@@ -33,7 +33,7 @@ import numpy as np
 
 from msst_keras.data import flow_files, images
 from msst_keras.data.masks import read_mask
-from msst_keras.data.sequences import FileSequence, hash_labels
+from msst_keras.data.sequences import FileSequence, hash_labels, number_names
 from msst_keras.files import hash_file
 from msst_keras.synthetic import distractors
 from msst_keras.synthetic.affine import compose
@@ -93,7 +93,7 @@ class MovingStill:
     @property
     def frame_names(self) -> tuple[str, ...]:
         """The names of the frames: 00000, 00001, ..."""
-        return tuple(f"{index:05d}" for index in range(self.num_frames))
+        return number_names(self.num_frames)
 
     def read_frames(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
         """Yields (name, encoded, frame): JPEG of quality 95, as a video's frames, and uint8 (H, W, 3) RGB.

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from msst_keras.data import flow_files, images
+from msst_keras.data.sequences import number_names
 from msst_keras.files import publish
 from msst_keras.synthetic.affine import compose, invert
 from msst_keras.synthetic.scene_options import SceneOptions
@@ -51,7 +52,7 @@ class GeneratedSequence:
     @property
     def frame_names(self) -> tuple[str, ...]:
         """The names of the frames: 00000, 00001, ..."""
-        return tuple(f"{index:05d}" for index in range(len(self)))
+        return number_names(len(self))
 
     def read_frames(self) -> Iterator[tuple[str, bytes, np.ndarray]]:
         """Yields (name, encoded, frame): JPEG of quality 95, and what that decodes to, uint8 (H, W, 3) RGB."""

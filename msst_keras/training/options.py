@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from msst_keras.model.options import DEFAULT_MIN_SHARE, DEFAULT_SIDE_WEIGHT, ModelOptions
+from msst_keras.model.options import DEFAULT_MIN_SHARE, DEFAULT_SIDE_WEIGHT, POLICIES, ModelOptions
 from msst_keras.options import Size, check_options, option, options_of
 from msst_keras.pipeline.options import Augmentation
 
 SCHEDULES = ("constant", "cosine", "polynomial")
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+AUTO = "auto"
+PRECISIONS = (AUTO, *POLICIES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ class DeviceOptions:
     precision: str = option(
         "auto times a step of the network in float32 and, where the hardware multiplies it, in bfloat16, and takes the "
         "faster; a run that goes on keeps what it began with.",
-        "auto",
+        AUTO,
         choices=PRECISIONS,
     )
     deterministic: bool = option(

@@ -12,12 +12,12 @@ from typing import cast
 import keras
 import tensorflow as tf
 
+from msst_keras.model.options import BFLOAT16, FLOAT32, POLICIES
 from msst_keras.training.optimizer import Update
 from msst_keras.training.options import StepOptions
 from msst_keras.training.step import make_step
 from msst_keras.training.strategy import Devices
 
-FLOAT32, BFLOAT16 = POLICIES = ("float32", "mixed_bfloat16")
 LEAST_GAIN = 1.1  # float32 is the more exact of the two: bfloat16 has to earn its place, and not by a whim of the clock
 _NUM_STEPS = 2  # timed, after the one that traces the graph
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import keras
 
 from msst_keras.files import DifferentSettingsError, compare_settings, hash_file, publish, read_json, write_json
+from msst_keras.model.options import POLICIES
 from msst_keras.motion.settings import NETWORK, MotionSettings, PriorSettings
 from msst_keras.options import list_options, list_passed_over, remembered_values
-from msst_keras.training.options import PRECISIONS, TrainOptions
+from msst_keras.training.options import TrainOptions
 
 PRIOR_NAME = "prior.keras"
 _MEND = "train again into another --run_dir"
@@ -106,8 +107,8 @@ def read_precision(run_dir: str | Path) -> str | None:
     if not (Path(run_dir) / "run.json").exists():
         return None
     precision = read_run(run_dir).get("precision")
-    if precision not in (None, *PRECISIONS[1:]):
-        raise ValueError(f"{run_dir}/run.json: expected {' or '.join(PRECISIONS[1:])}, found {precision!r}; {_MEND}")
+    if precision not in (None, *POLICIES):
+        raise ValueError(f"{run_dir}/run.json: expected {' or '.join(POLICIES)}, found {precision!r}; {_MEND}")
     return precision
 
 

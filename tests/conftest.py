@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# A shell lets what it starts in the background ignore Ctrl-C, and the processes that tests interrupt would do so too.
+# A shell lets what it starts in the background ignore Ctrl-C, and `nohup` what it starts a hangup. The processes that
+# tests interrupt would do so too: they inherit what is ignored, but no handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

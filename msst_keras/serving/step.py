@@ -88,7 +88,8 @@ class Stepper:
 
     def _decoded_specs(self) -> dict[str, tf.TensorSpec]:
         specs = {"frame": tf.TensorSpec((*self._model.image_size, 3), tf.float32)}
-        if (size := self._motion_size) is None:
+        size = self._motion_size
+        if size is None:
             return specs
         if self._model.needs_frames:
             specs["prior_frame"] = tf.TensorSpec((*size, 3), tf.float32)
@@ -101,7 +102,8 @@ class Stepper:
         """One row, reduced to what the model sees: rows of frames of any sizes then fit together."""
         frame = decoding.decode_frame(files["frame_bytes"])[None]
         decoded = {"frame": self._model.resize(frame, self._model.image_size)[0]}
-        if (size := self._motion_size) is None:
+        size = self._motion_size  # not by :=, which AutoGraph cannot transform
+        if size is None:
             return decoded
         if self._model.needs_frames:
             decoded["prior_frame"] = self._model.resize(frame, size)[0]

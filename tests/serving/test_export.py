@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 
 import keras
 import numpy as np
@@ -64,8 +66,27 @@ def exported(request, tmp_path_factory):
     model = lively(build_msst(variant, num_frames=NUM_FRAMES, width=0.0625))
     prior = make_prior(request.param)
     path = tmp_path_factory.mktemp("models") / "net" / "1"
-    export_saved_model(path, model, prior, make_settings(request.param))
+    with record_log(LOGGED.setdefault(path, [])):
+        export_saved_model(path, model, prior, make_settings(request.param))
     return path, model, prior
+
+
+LOGGED = {}  # path of an export -> what TensorFlow logged
+
+
+@contextlib.contextmanager
+def record_log(messages):
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    tf.get_logger().addHandler(handler)
+    try:
+        yield
+    finally:
+        tf.get_logger().removeHandler(handler)
+
+
+def test_tensorflow_has_no_complaint(exported):
+    assert LOGGED[exported[0]] == []  # for example of what AutoGraph cannot transform
 
 
 def expected_maps(frames, model, prior):

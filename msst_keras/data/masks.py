@@ -84,7 +84,7 @@ def _is_soft(grey: np.ndarray) -> bool:
     kernel = np.ones((3, 3), np.uint8)
     is_inside = cv2.erode(grey, kernel) == cv2.dilate(grey, kernel)
     with_inside = np.bincount(grey[is_inside], minlength=256)[between] > 0
-    return between.size > _MAX_OBJECTS or with_inside.mean() < 0.5
+    return between.size > _MAX_OBJECTS or bool(with_inside.mean() < 0.5)
 
 
 def _count_colours(values: np.ndarray) -> int:

@@ -23,7 +23,7 @@ def read_label(path: str | Path) -> np.ndarray:
       ValueError: the file cannot be read, or is no label: a label's values are 0 and 255 (or 0 and 1).
     """
     levels = np.rint(images.read_map(path) * 255).astype(np.uint8)
-    object_level = levels.max()
+    object_level = int(levels.max())
     if object_level not in (0, 1, 255) or not np.isin(levels, (0, object_level)).all():
         raise ValueError(
             f"{path}: a label holds 0 and 255 alone, found {len(np.unique(levels))} grey levels up to {object_level}; "

@@ -102,7 +102,7 @@ def find_place(
     for _ in range(_NUM_PLACES):
         centre = middle + half * rng.uniform(-0.85, 0.85, 2)
         place = np.round(centre - (np.array(patch.shape[::-1]) - 1) / 2)
-        hidden = _overlap(patch, object_mask, *place.astype(int)) / patch.sum()
+        hidden = float(_overlap(patch, object_mask, *place.astype(int)) / patch.sum())
         if hidden < least:
             best, least = place, hidden
         if hidden < 0.2:

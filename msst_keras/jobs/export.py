@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from msst_keras import __version__
@@ -28,7 +30,7 @@ def export(options: ExportOptions) -> Path:
     Raises:
       FileNotFoundError: no run, or none with a checkpoint.
       FileExistsError: the version is there already.
-      ValueError: a run whose prior is not that of its records, or came from files.
+      ValueError: a run whose prior is not that of its records, or came from files; runs of different networks.
     """
     settings = run_dir.read_run(options.run_dir)
     motion = settings["motion"]
@@ -38,7 +40,7 @@ def export(options: ExportOptions) -> Path:
             "prior of `msst train_prior` to export"
         )
     keras.config.set_dtype_policy(options.precision)
-    model = fold_model(load_model(options.run_dir, options.checkpoint), settings["model"])
+    model = fold_model(_load_mean([options.run_dir, *options.average_with], options.checkpoint), settings["model"])
     keras.config.set_dtype_policy("float32")
     output_dir = Path(options.output_dir)
     versions = [int(path.name) for path in output_dir.glob("*") if path.name.isdigit()]
@@ -49,7 +51,8 @@ def export(options: ExportOptions) -> Path:
         "motion": motion.to_dict() if motion else None,
         "model": settings["model"],
         "precision": options.precision,
-        "run": Path(options.run_dir).resolve().name,
+        "run": " and ".join(Path(run).resolve().name for run in (options.run_dir, *options.average_with)),
+        "logit_shift": options.logit_shift,
         "versions": {
             "msst_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__,
             "python": platform.python_version(),
@@ -61,6 +64,29 @@ def export(options: ExportOptions) -> Path:
         export_saved_model(path, model, _load_prior(options.run_dir, motion), asset)
     print(path)
     return path
+
+
+def _load_mean(runs: list[str], checkpoint: str) -> keras.Model:
+    """The model of the first run, with the mean of the weights of all."""
+    first, *others = (_describe_network(run) for run in runs)
+    for run, network in zip(runs[1:], others, strict=True):
+        differing = sorted(name for name in first.keys() | network.keys() if first.get(name) != network.get(name))
+        if differing:
+            raise ValueError(
+                f"{run}: its network is not that of {runs[0]}: another {', '.join(differing)}; weights of different "
+                "networks have no mean"
+            )
+    models = [load_model(run, checkpoint) for run in runs]
+    for weights in zip(*(model.weights for model in models), strict=True):
+        weights[0].assign(sum(np.asarray(weight) / len(models) for weight in weights))
+    return models[0]
+
+
+def _describe_network(run: str) -> dict[str, Any]:
+    """What makes a run's network, and the maps it sees; not where its weights began."""
+    settings = run_dir.read_run(run)
+    network = {name: value for name, value in settings["model"].items() if name not in ("weights", "frozen_stride")}
+    return network | {"motion": settings["motion"]}
 
 
 def _load_prior(folder: str, motion: MotionSettings | None) -> keras.Model | None:

@@ -189,8 +189,12 @@ def fold_model(model: keras.Model, settings: dict[str, Any]) -> keras.Model:
     return folded
 
 
-def get_serving_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+def get_serving_parts(model: keras.Model, logit_shift: float = 0.0) -> tuple[keras.Model, keras.Model]:
     """`get_parts` without what only training needs: the fuser gives "fused", the encoder what that is made of.
+
+    Args:
+        model: A model of `build_msst`.
+        logit_shift: What is added to the logits "fused".
 
     Returns:
         encoder, fuser; they share the weights of `model`. The inputs of the fuser with five axes are windows of T
@@ -201,7 +205,10 @@ def get_serving_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     if topdown.has_memory(fuser):
         topdown.cut_at_memory(outputs, used, fuser)
     used.pop("temporal", None)
-    fuser = keras.Model(used, {"fused": fuser.output["fused"]}, name="fuser")
+    fused = fuser.output["fused"]
+    if logit_shift:
+        fused = keras.layers.Rescaling(1.0, logit_shift, dtype="float32", name="logit_shift")(fused)
+    fuser = keras.Model(used, {"fused": fused}, name="fuser")
     return keras.Model(encoder.input, {name: outputs[name] for name in used}, name="encoder"), fuser
 
 

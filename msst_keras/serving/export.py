@@ -49,7 +49,8 @@ def export_saved_model(path: str | Path, model: keras.Model, prior: keras.Model 
       model: of `build_msst`.
       prior: of `msst_keras.motion.prior`; None for a model without a temporal stream.
       settings: the asset: "num_frames" (T), "image_size" (the network's), "motion" (of the records; None for `os`), and
-        whatever tells where the model came from. "fingerprint" and "step", what clients send, are added.
+        whatever tells where the model came from. "logit_shift", where there is one, is added to the logits of all maps.
+        "fingerprint" and "step", what clients send, are added here.
 
     Raises:
       ValueError: a temporal stream without a prior or a prior without one.

@@ -41,7 +41,7 @@ def export_onnx(path: str | Path, model: keras.Model, settings: dict) -> None:
     """
     if Path(path).exists():
         raise FileExistsError(f"{path} exists already; choose another --version")
-    encoder, fuser = get_serving_parts(model)
+    encoder, fuser = get_serving_parts(model, settings.get("logit_shift", 0.0))
     with publish(path) as folder:
         folder.mkdir()
         maps = _write_checked(folder / "encoder.onnx", encoder, _make_images(encoder, settings["image_size"]))

@@ -30,6 +30,19 @@ class ExportOptions:
         SAVED_MODEL,
         choices=FORMATS,
     )
+    average_with: tuple[str, ...] = option(
+        "Folders of more runs of the same network, comma-separated: the mean of all their weights is exported. Runs "
+        "that continue one another lie close enough together for that, and their mean often does better on new video "
+        "than each of them (Wortsman et al. 2022, Model soups).",
+        (),
+    )
+    logit_shift: float = option(
+        "Added to the logits of all maps: below 0 makes them darker. A network that has learnt from stills, whose "
+        "objects are large, paints too much in video. Choose it on sequences that were held out from training.",
+        0.0,
+        low=-10.0,
+        high=10.0,
+    )
     checkpoint: str = option("Of the run; best: of its validations, by S-measure.", "last", choices=CHECKPOINTS)
 
     def __post_init__(self) -> None:

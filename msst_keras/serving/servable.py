@@ -22,7 +22,7 @@ class Servable(tf.Module):
         super().__init__()
         # Keras variables wrap TensorFlow's, which a SavedModel tracks. The models themselves are hidden in an
         # object that it does not look into: it would store each weight again under their names.
-        encoder, fuser = get_serving_parts(model)
+        encoder, fuser = get_serving_parts(model, settings.get("logit_shift", 0.0))
         weights = {id(weight): weight.value for part in (encoder, fuser, prior) if part for weight in part.weights}
         self._weights = list(weights.values())
         self._models = _Untracked(encoder, fuser, prior)

@@ -1,0 +1,79 @@
+"""`msst export` of runs: the mean of several, and maps that are made darker."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from msst_keras.jobs.export import export
+from msst_keras.model.msst import build_msst, get_serving_parts
+from msst_keras.serving.options import ExportOptions
+
+NETWORK = {"variant": "os", "width": 0.0625, "num_frames": 1}
+SIZE = (49, 64)
+SHIFT = -0.75
+
+
+def make_run(folder, seed, **changes):
+    """A run directory with one checkpoint, and the model in it; its maps are no constants."""
+    keras.utils.set_random_seed(seed)
+    model = build_msst(**NETWORK | changes)
+    generator = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        if weight.path.endswith("_map/kernel"):
+            weight.assign(generator.normal(size=weight.shape))
+    (folder / "checkpoints").mkdir(parents=True)
+    run = {"model": NETWORK | changes | {"weights": "imagenet"}, "motion": None, "image_size": SIZE}
+    (folder / "run.json").write_text(json.dumps(run))
+    tf.train.Checkpoint(model=model).write(str(folder / "checkpoints" / "ckpt-1"))
+    return model
+
+
+def test_the_mean_of_two_runs_is_exported_and_its_logits_are_shifted(tmp_path):
+    first, second = (make_run(tmp_path / str(seed), seed) for seed in (1, 2))
+    path = export(
+        ExportOptions(
+            run_dir=str(tmp_path / "1"),
+            average_with=(str(tmp_path / "2"),),
+            logit_shift=SHIFT,
+            output_dir=str(tmp_path / "model"),
+        )
+    )
+    asset = json.loads((path / "assets" / "msst.json").read_text())
+    assert asset["run"] == "1 and 2" and asset["logit_shift"] == SHIFT
+    frames = np.random.default_rng(0).integers(0, 256, (1, 1, *SIZE, 3), np.uint8)
+    loaded = tf.saved_model.load(str(path))
+    found = loaded.signatures["serving_default"](frames=tf.constant(frames))["saliency"].numpy()
+    for weight, other in zip(first.weights, second.weights, strict=True):
+        weight.assign((np.asarray(weight) + np.asarray(other)) / 2)
+    logits = first({"frames": frames.astype(np.float32)})["fused"]
+    np.testing.assert_allclose(found, tf.sigmoid(logits + SHIFT), atol=1e-5)
+    assert np.abs(found - tf.sigmoid(logits)).max() > 0.1
+
+
+@pytest.mark.parametrize("variant", ["os", "msst"])
+def test_only_the_logits_of_the_map_are_shifted(variant):
+    model = build_msst(variant, num_frames=2, width=0.0625)
+    encoder, fuser = get_serving_parts(model)
+    _, darker = get_serving_parts(model, SHIFT)
+    maps = {
+        name: np.random.default_rng(0).normal(size=(1, *(4 if side is None else side for side in value.shape[1:])))
+        for name, value in fuser.input.items()
+    }
+    np.testing.assert_allclose(darker(maps)["fused"], fuser(maps)["fused"] + SHIFT, atol=1e-6)
+    assert {id(weight) for weight in darker.weights} == {id(weight) for weight in fuser.weights} and encoder.weights
+
+
+def test_runs_of_other_networks_have_no_mean(tmp_path):
+    make_run(tmp_path / "1", 1)
+    make_run(tmp_path / "2", 2, width=0.125)
+    options = ExportOptions(
+        run_dir=str(tmp_path / "1"), average_with=(str(tmp_path / "2"),), output_dir=str(tmp_path / "model")
+    )
+    with pytest.raises(ValueError, match="2: its network is not that of .*1: another width; weights of different"):
+        export(options)
+    assert not (tmp_path / "model").exists()

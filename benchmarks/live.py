@@ -85,7 +85,7 @@ def _encode(rate: int) -> list[bytes]:
 
 
 def _watch(port: int, process: subprocess.Popen, seconds: float) -> Iterator[dict]:
-    """The page's state once a second, from the twentieth map on; with it the seconds, and the process's memory in MB."""
+    """The page's state once a second, from the twentieth map on, with the seconds and the memory in MB."""
     start = None
     while start is None or time.monotonic() < start + seconds:
         if process.poll() is not None:

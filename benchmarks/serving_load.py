@@ -4,8 +4,8 @@
   python benchmarks/serving_load.py --model=saved_models/msst --clients=8 --seconds=60
 
 With --model the tests' server is started in this process (tests/model_server.py: the official messages), and behind it
-TensorFlow's own scheduler with the parameters of --batching, as TensorFlow Serving has it. Frames are of --frame_size, a
-photograph that moves. The first tenth of the time is not counted.
+TensorFlow's own scheduler with the parameters of --batching, as TensorFlow Serving has it. Frames are of --frame_size:
+a photograph that moves. The first tenth of the time is not counted.
 Exit status 1 when there was an error or the 99th percentile of the latency is 3 times the median or more.
 """
 

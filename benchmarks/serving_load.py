@@ -3,8 +3,9 @@
   python benchmarks/serving_load.py --server=grpc://localhost:8500 --model_name=msst --clients=8 --seconds=600
   python benchmarks/serving_load.py --model=saved_models/msst --clients=8 --seconds=60
 
-With --model the tests' server is started in this process (tests/model_server.py: TensorFlow's C++ loader behind the
-official messages). Frames are of --frame_size, a photograph that moves. The first tenth of the time is not counted.
+With --model the tests' server is started in this process (tests/model_server.py: the official messages), and behind it
+TensorFlow's own scheduler with the parameters of --batching, as TensorFlow Serving has it. Frames are of --frame_size:
+a photograph that moves. The first tenth of the time is not counted.
 Exit status 1 when there was an error or the 99th percentile of the latency is 3 times the median or more.
 """
 
@@ -24,6 +25,9 @@ import skimage.data
 
 from msst_keras.serving.client import RemoteModel, RemoteStream
 
+_ROOT = Path(__file__).parents[1]
+_BATCHING = _ROOT / "serving" / "batching.cpu.config"
+
 
 def main() -> int:
     """Runs the clients and prints what they saw."""
@@ -34,19 +38,28 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--frame_size", default="480x854")
-    parser.add_argument("--at_once", type=int, default=8, help="of --model: requests that the server computes at once")
+    parser.add_argument("--batching", default=str(_BATCHING), help="of --model: the server's batching_parameters_file")
     arguments = parser.parse_args()
     size = tuple(map(int, arguments.frame_size.split("x")))
     with contextlib.ExitStack() as stack:
-        address = arguments.server or stack.enter_context(_serve(arguments.model, arguments.at_once)).grpc_address
+        address = arguments.server or stack.enter_context(_serve(arguments.model, arguments.batching)).grpc_address
         return _load(address, arguments.model_name, arguments.clients, arguments.seconds, size)
 
 
-def _serve(folder: str, at_once: int):
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+def _serve(folder: str, batching: str):
+    sys.path.insert(0, str(_ROOT / "tests"))
     import model_server
+    from scheduled_model import ScheduledModel
 
-    return model_server.serve({"msst": folder}, at_once=at_once)
+    from msst_keras.serving import warm_up
+
+    versions = {
+        int(path.name): ScheduledModel(path, batching) for path in Path(folder).iterdir() if path.name.isdigit()
+    }
+    for model in versions.values():
+        for signature, inputs in warm_up.read(model.path):
+            model.run(signature, inputs)
+    return model_server.serve({"msst": folder}, loaded={"msst": versions})
 
 
 def _load(address: str, name: str, num_clients: int, seconds: float, size: tuple[int, int]) -> int:

@@ -88,9 +88,12 @@ def build(kind):
         )  # fmt: skip
         prior = FlowImage(FLOW)
     generator = np.random.default_rng(1)
+    # With kernels of 1, the light network's maps are 2e-5 away from those of its twin in float64: there float32 itself
+    # is less exact than what the tests ask of two programs.
+    scale = {"paper": 1.0, "light": 0.3}[kind]
     for weight in model.trainable_weights:
         if weight.path.endswith(("_map/kernel", "map/kernel", "remembered/kernel")):
-            weight.assign(generator.normal(size=weight.shape))
+            weight.assign(scale * generator.normal(size=weight.shape))
     return model, prior
 
 

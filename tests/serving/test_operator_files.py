@@ -8,28 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 from google.protobuf import text_format
+from operator_messages import MESSAGES
 from tensorflow_serving.config import model_server_config_pb2
 
 from msst_keras.serving.checks import MAX_BATCH
-from msst_keras.serving.messages import build_messages
 
 FOLDER = Path(__file__).parents[2] / "serving"
-# Copies of tensorflow_serving/servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto: the
-# API's package lacks them.
-_MESSAGES = build_messages(
-    {
-        "Number": [("value", 1, "int64")],
-        "Text": [("value", 1, "string")],
-        "BatchingParameters": [
-            ("max_batch_size", 1, "Number"), ("batch_timeout_micros", 2, "Number"),
-            ("max_enqueued_batches", 3, "Number"), ("num_batch_threads", 4, "Number"),
-            ("thread_pool_name", 5, "Text"), ("allowed_batch_sizes", 6, "*int64"),
-            ("pad_variable_length_inputs", 7, "bool"),
-        ],
-        "PrometheusConfig": [("enable", 1, "bool"), ("path", 2, "string")],
-        "MonitoringConfig": [("prometheus_config", 1, "PrometheusConfig")],
-    }
-)  # fmt: skip
 IMAGE = re.compile(r"tensorflow/serving:2\.20\.0(-gpu)?")
 
 
@@ -59,22 +43,35 @@ def test_the_canary_of_the_comment_is_right_too():
     assert list(config.model_version_policy.specific.versions) == [1, 2]
 
 
+def read_batching(name):
+    return text_format.Parse((FOLDER / name).read_text(), MESSAGES["BatchingParameters"]())
+
+
 def test_batches_are_what_the_model_takes():
-    batching = text_format.Parse((FOLDER / "batching.config").read_text(), _MESSAGES["BatchingParameters"]())
+    batching = read_batching("batching.gpu.config")
     sizes = list(batching.allowed_batch_sizes)
     # The server refuses a list that does not rise to the largest batch.
     assert sizes == sorted(set(sizes)) and sizes[-1] == batching.max_batch_size.value <= MAX_BATCH
     assert batching.num_batch_threads.value > 0 and not batching.pad_variable_length_inputs
 
 
+def test_a_cpu_takes_what_the_model_takes_and_computes_it_in_turn():
+    batching = read_batching("batching.cpu.config")
+    assert batching.max_batch_size.value == MAX_BATCH and not batching.allowed_batch_sizes
+    assert batching.enable_large_batch_splitting.value and batching.max_execution_batch_size.value == 1
+    # Each row waits by itself, and the server refuses what finds the queue full.
+    assert batching.batch_timeout_micros.value == 0 and batching.max_enqueued_batches.value >= 8 * MAX_BATCH
+    assert batching.num_batch_threads.value > 0
+
+
 def test_monitoring_is_on():
-    monitoring = text_format.Parse((FOLDER / "monitoring.config").read_text(), _MESSAGES["MonitoringConfig"]())
+    monitoring = text_format.Parse((FOLDER / "monitoring.config").read_text(), MESSAGES["MonitoringConfig"]())
     assert monitoring.prometheus_config.enable and monitoring.prometheus_config.path == "/monitoring/metrics"
 
 
 def test_a_field_that_no_server_knows_is_seen():
     with pytest.raises(text_format.ParseError, match="max_batch"):
-        text_format.Parse("max_batch { value: 1 }", _MESSAGES["BatchingParameters"]())
+        text_format.Parse("max_batch { value: 1 }", MESSAGES["BatchingParameters"]())
 
 
 @pytest.mark.parametrize("names", [("compose.yaml",), ("compose.yaml", "compose.gpu.yaml")])
@@ -91,7 +88,8 @@ def test_the_compose_files_start_the_pinned_server_with_these_files(names):
     assert (FOLDER / mounted["/models"]).resolve() == FOLDER.parent / "saved_models"
     assert flags["rest_api_port"] == "8501" and flags["port"] == "8500"
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-    assert flags.get("enable_batching") == ("true" if len(names) == 2 else None)
+    assert flags["enable_batching"] == "true"
+    assert flags["batching_parameters_file"].endswith(".gpu.config" if len(names) == 2 else ".cpu.config")
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])

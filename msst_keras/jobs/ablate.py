@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from msst_keras.locks import hold_folder
 from msst_keras.options import join_values
 from msst_keras.outputs import check_apart
 from msst_keras.processes import run_job
+from msst_keras.training.options import AUTO
 
 _CRF_SUFFIX = "_crf"
 _REPORT = "report.html"  # what `msst evaluate` writes last
@@ -58,9 +60,11 @@ def _run_stages(options: AblateOptions, variants: dict, sequences: list[FileSequ
     """Makes the maps of all runs, evaluates and draws; returns the status of the job that failed, or 0."""
     out = Path(options.output_dir)
     methods = {}  # variant -> the names of its maps, one per seed
+    first = next(name for runs in variants.values() for name in runs)
     for variant, runs in variants.items():
         for name, train_args in runs.items():
-            if status := _make_maps(out, name, train_args, sequences):
+            precision = [] if name == first else share_precision(out / "runs" / first, out / "runs" / name, train_args)
+            if status := _make_maps(out, name, [*train_args, *precision], sequences):
                 return status
         methods[variant] = list(runs)
         if variant in options.crf or tuple(options.crf) == ("all",):
@@ -134,6 +138,26 @@ def _keep_plan(options: AblateOptions, variants: dict, sequences: list[str]) -> 
                 )
         runs = {**found["runs"], **runs}
     write_json(path, {"test": test, "runs": runs}, indent=2)
+
+
+def share_precision(first: Path, run_dir: Path, train_args: Sequence[str]) -> list[str]:
+    """The flag by which a run that is to measure its precision takes that of the first run instead.
+
+    Runs that measure, each by itself, may differ in what they choose, and then the table would compare that too.
+
+    Args:
+      first: the run directory that was trained first.
+      run_dir: the one to be trained.
+      train_args: its flags.
+
+    Returns:
+      --precision=...; nothing for a run that was begun already, or whose flags choose one.
+    """
+    values = re.findall("(?:^|\n)--?precision[=\n](.*)", "\n".join(train_args))
+    if (run_dir / "run.json").exists() or values and values[-1] != AUTO:
+        return []
+    precision = read_json(first / "run.json", _MEND).get("precision")
+    return [f"--precision={precision}"] if precision else []
 
 
 def _make_maps(out: Path, name: str, train_args: list[str], sequences: list[FileSequence]) -> int:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msst_keras.jobs.ablate import _plan_runs, ablate
+from msst_keras.jobs.ablate import _plan_runs, ablate, share_precision
 from msst_keras.jobs.options import AblateOptions
 from msst_keras.synthetic import videos
 
@@ -176,3 +176,26 @@ def test_sequences_of_two_folders_cannot_be_refined_at_once(tmp_path):
     with pytest.raises(ValueError, match=r"lie in several folders of .*give --split=train or --split=val"):
         ablate(options, {"os": []})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("train_args", "found"),
+    [
+        ([], ["--precision=mixed_bfloat16"]),
+        (["--steps=2", "--precision=float32", "--precision=auto"], ["--precision=mixed_bfloat16"]),
+        (["--precision=auto", "--precision=float32"], []),
+        (["--precision", "float32"], []),
+        (["--precision", "auto", "--seed=1"], ["--precision=mixed_bfloat16"]),
+    ],
+)
+def test_runs_that_measure_their_precision_take_that_of_the_first(tmp_path, train_args, found):
+    (tmp_path / "os-0").mkdir()
+    (tmp_path / "os-0" / "run.json").write_text('{"precision": "mixed_bfloat16"}')
+    assert share_precision(tmp_path / "os-0", tmp_path / "os-1", train_args) == found
+
+
+def test_a_run_that_was_begun_keeps_its_precision(tmp_path):
+    for name, precision in (("os-0", "mixed_bfloat16"), ("os-1", "float32")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(f'{{"precision": "{precision}"}}')
+    assert share_precision(tmp_path / "os-0", tmp_path / "os-1", []) == []

@@ -63,7 +63,12 @@ ALLOWED = {
         "msst_keras.data",
     },
     # The client makes the motion of the frames that it sends.
-    "msst_keras.serving.client": {"msst_keras.inference.motion_stream", "msst_keras.motion"},
+    "msst_keras.serving.client": {
+        "msst_keras.inference.motion_stream",
+        "msst_keras.inference.saliency_stream",
+        "msst_keras.inference.temporal_filter",
+        "msst_keras.motion",
+    },
     "msst_keras.training": {
         "msst_keras.pipeline",
         "msst_keras.model",

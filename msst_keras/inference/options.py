@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from msst_keras.inference.crf import BACKENDS, CRF_PRESETS, UNARIES, CrfOptions
+from msst_keras.motion.settings import MAX_TEMPORAL_SHARE
 from msst_keras.options import check_options, option, options_of
 
 
@@ -104,6 +105,14 @@ class PredictOptions:
         1,
         low=1,
         remembered=False,
+    )
+    temporal_filter: float | None = option(
+        "The share of each map that comes from the maps before it, carried along the optical flow to where their "
+        "points have moved; it makes maps steadier, and takes a few milliseconds a frame. 0 turns it off. By default "
+        "what the model's export says, which is 0.7 for the installed model.",
+        None,
+        low=0.0,
+        high=MAX_TEMPORAL_SHARE,
     )
     threshold: float | None = option("Write masks (0 and 255) of the maps above it.", None, low=0.0, high=1.0)
     flow_dir: str | None = option(

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from msst_keras.files import read_json
+from msst_keras.inference import temporal_filter
 from msst_keras.motion.settings import MotionSettings
 
 # What the signatures may be made of: arithmetic on tensors, its control flow, and pictures from and to bytes.
@@ -138,6 +139,10 @@ def read_settings(path: Path) -> tuple[dict, MotionSettings | None]:
     require(type(length) is int and 1 <= length <= _MAX_FRAMES, f"a whole number of 1 to {_MAX_FRAMES}", "num_frames")
     require(_is_size(size), f"height and width, up to {_MAX_SIDE}", "image_size")
     require("motion" in settings and isinstance(settings["motion"], dict | None), "motion settings, or null", "motion")
+    try:
+        temporal_filter.read_share(settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); export the model again") from error
     if settings["motion"] is None:
         return settings, None
     try:

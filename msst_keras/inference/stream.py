@@ -22,8 +22,10 @@ import tensorflow as tf
 from msst_keras.files import hash_folder
 from msst_keras.inference import SHIPPED_MODEL, saved_models
 from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
-from msst_keras.inference.motion_stream import MapModel, MotionStream, MovingFrame, SaliencyStream
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame
 from msst_keras.inference.parallel import read_ahead
+from msst_keras.inference.saliency_stream import MapModel, SaliencyStream, open_filter
+from msst_keras.inference.temporal_filter import TemporalFilter
 
 __all__ = ["MapStream", "SaliencyModel", "SaliencyStream", "stream_maps"]
 
@@ -100,6 +102,7 @@ def stream_maps(
     flows: Iterable[np.ndarray] | None = None,
     num_ahead: int = 2,
     mirror: bool = False,
+    temporal_filter: float | None = None,
 ) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
     """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
@@ -113,15 +116,18 @@ def stream_maps(
       flows: the flow of each frame, for a model of flow from files.
       num_ahead: so many frames wait at most between two threads; 0 does everything in the caller's.
       mirror: whether each map is averaged with that of the mirror image, which takes twice the time (see `mirror`).
+      temporal_filter: the share of each map that comes from those before it (see `temporal_filter`); None for what the
+        model's settings say.
 
     Raises:
-      ValueError: see `SaliencyStream.push`.
+      ValueError: see `SaliencyStream.push` and `saliency_stream.open_filter`.
       Whatever `frames` and `flows` raise, behind the maps of the frames before.
     """
     motion = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
     maps = MirroredMaps(model) if mirror else model.open_maps()  # a model on a server has maps of its own kind
     moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
-    return read_ahead(_add_maps(maps, moving), num_ahead)
+    made = read_ahead(_add_maps(maps, moving), num_ahead)
+    return read_ahead(_filter_maps(open_filter(model, temporal_filter), made), num_ahead)
 
 
 def _add_motion(
@@ -142,10 +148,20 @@ def _add_motion(
 
 def _add_maps(
     maps: Any, moving_frames: Generator[tuple[Name, np.ndarray, Any], None, None]
-) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
+) -> Generator[tuple[Name, np.ndarray, MovingFrame, np.ndarray], None, None]:
     with contextlib.closing(moving_frames):
         for name, frame, moving in moving_frames:
-            yield name, frame, maps.push(moving)
+            plain = moving if isinstance(moving, MovingFrame) else moving[0]
+            yield name, frame, plain, maps.push(moving)
+
+
+def _filter_maps(
+    temporal_filter: TemporalFilter | None,
+    made: Generator[tuple[Name, np.ndarray, MovingFrame, np.ndarray], None, None],
+) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
+    with contextlib.closing(made):
+        for name, frame, moving, saliency in made:
+            yield name, frame, temporal_filter.push(moving, saliency) if temporal_filter else saliency
 
 
 def _find_version(path: Path) -> Path:

@@ -53,6 +53,7 @@ def export(options: ExportOptions) -> Path:
         "precision": options.precision,
         "run": " and ".join(Path(run).resolve().name for run in (options.run_dir, *options.average_with)),
         "logit_shift": options.logit_shift,
+        "temporal_filter": options.temporal_filter,
         "versions": {
             "msst_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__,
             "python": platform.python_version(),

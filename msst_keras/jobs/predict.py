@@ -13,7 +13,7 @@ from msst_keras.data import datasets, images
 from msst_keras.data.flow_files import read_flows
 from msst_keras.data.sequences import FileSequence
 from msst_keras.files import hash_files, hash_folder
-from msst_keras.inference import SHIPPED_MODEL, crf
+from msst_keras.inference import SHIPPED_MODEL, crf, temporal_filter
 from msst_keras.inference import overlay as overlays
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.parallel import map_in_order
@@ -140,15 +140,16 @@ def _describe(options: PredictOptions, model: Model, sequence: FileSequence) -> 
 
 
 def _find_start(model: Model, num_done: int) -> int:
-    """The frame to start at when so many maps are there: a map depends on its T frames and their flow."""
+    """The frame to start at when so many maps are there: a map depends on its T frames, their flow, and maps before."""
     margin = model.settings["num_frames"] - 1 + (model.motion.flow_settings.stride if model.motion else 0)
+    margin += temporal_filter.NUM_FRAMES - 1
     return max(0, num_done - margin)
 
 
 def _make_maps(
     options: PredictOptions, model: Model, sequence: FileSequence, start: int
 ) -> Generator[Made, None, None]:
-    """Yields ((name, seconds), frame, map) from frame `start` on; maps of the first T - 1 + `stride` need start 0.
+    """Yields ((name, seconds), frame, map) from frame `start` on; `_find_start` says which maps are right.
 
     Threads read ahead, so whoever stops before the end closes this generator.
     """
@@ -158,7 +159,7 @@ def _make_maps(
     if options.flow_dir:
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)
         flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
-    maps = stream_maps(model, frames, flows, mirror=options.mirror)
+    maps = stream_maps(model, frames, flows, mirror=options.mirror, temporal_filter=options.temporal_filter)
     if not options.crf:
         return maps
     settings, backend = options.dense_crf.settings(), options.dense_crf.backend

@@ -134,6 +134,30 @@ class FlowSettings:
         return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
 
 
+def reduce_frame(frame: np.ndarray, motion_size: tuple[int, int]) -> np.ndarray:
+    """Reduces a frame to the grey image that flow is computed on.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        motion_size: (h, w).
+
+    Returns:
+        (h, w) uint8 grey. The frame is made grey and then resized: by means over areas (INTER_AREA) if neither side
+        grows, by bilinear interpolation otherwise. The aspect ratio is not kept; flow is in pixels of the reduced
+        frame.
+
+    Raises:
+        ValueError: The array is not such a frame.
+    """
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ValueError(f"A frame must be a uint8 (H, W, 3) RGB array, found {found}.")
+    height, width = motion_size
+    shrinks = height <= frame.shape[0] and width <= frame.shape[1]
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
 class FlowEstimator:
     """The flow of a sequence, frame by frame: `flows`, or `push` and `close` for a live stream.
 
@@ -156,28 +180,6 @@ class FlowEstimator:
         self._frame_shape: tuple[int, ...] | None = None
         self._num_frames = 0
 
-    def resize(self, frame: np.ndarray) -> np.ndarray:
-        """Reduces a frame to the grey image that flow is computed on.
-
-        Args:
-            frame: (H, W, 3) uint8 RGB.
-
-        Returns:
-            (h, w) uint8 grey at `motion_size`. The frame is made grey and then resized: by means over areas
-            (INTER_AREA) if neither side grows, by bilinear interpolation otherwise. The aspect ratio is not kept; flow
-            is in pixels of the reduced frame.
-
-        Raises:
-            ValueError: The array is not such a frame.
-        """
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise ValueError(f"A frame must be a uint8 (H, W, 3) RGB array, found {found}.")
-        height, width = self.settings.motion_size
-        shrinks = height <= frame.shape[0] and width <= frame.shape[1]
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
     def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """The flow from one frame to another, which need not be neighbours.
 
@@ -191,7 +193,7 @@ class FlowEstimator:
         Raises:
             ValueError: An array is not such a frame, the sizes differ, or 16 bits cannot hold the flow.
         """
-        first_grey, second_grey = self.resize(first), self.resize(second)
+        first_grey, second_grey = (reduce_frame(frame, self.settings.motion_size) for frame in (first, second))
         if first.shape != second.shape:
             raise ValueError(f"Frames of one sequence must have one size, found {first.shape} and {second.shape}.")
         return self._measure(first_grey, second_grey)
@@ -228,7 +230,7 @@ class FlowEstimator:
         Raises:
             ValueError: See `between`; or a time that is not later than that of the frame before.
         """
-        grey = self.resize(frame)
+        grey = reduce_frame(frame, self.settings.motion_size)
         if self._num_frames and frame.shape != self._frame_shape:
             raise ValueError(
                 f"Frames of one sequence must have one size, found {self._frame_shape}, then {frame.shape} "

@@ -19,6 +19,8 @@ from msst_keras.motion.superpixels import SuperpixelSettings
 NO_PRIOR, MAGNITUDE, FLOW, NETWORK, FILES = "none", "magnitude", "flow", "network", "files"
 UNTRAINED = (MAGNITUDE, FLOW)
 _CHANNELS = {FLOW: 3}  # the others have 1
+# The largest share of a map that may come from the maps before it; with more a map would hardly change.
+MAX_TEMPORAL_SHARE = 0.9
 # Of the levels 0 to 255 of flow as an image: the level of no motion, and the number of levels from there to full scale.
 ZERO_LEVEL, LEVELS = 128, 127
 

@@ -18,7 +18,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from msst_keras.inference.motion_stream import MovingFrame, SaliencyStream
+from msst_keras.inference.motion_stream import MovingFrame
+from msst_keras.inference.saliency_stream import SaliencyStream
+from msst_keras.inference.temporal_filter import read_share
 from msst_keras.motion.settings import MotionSettings
 from msst_keras.serving import wire
 from msst_keras.serving.connection import Unavailable, connect
@@ -77,6 +79,7 @@ class RemoteModel:
             (text,) = answer.values()
             self.settings = json.loads(text)
             self.motion = MotionSettings.from_dict(self.settings["motion"]) if self.settings["motion"] else None
+            read_share(self.settings)
             self.inputs, size = self.settings["step"]["inputs"], self.settings["step"]["frame_size"]
             self.frame_size = tuple(size) if size else None
         except (ValueError, KeyError, TypeError) as error:

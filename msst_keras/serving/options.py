@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from msst_keras.model.options import FLOAT32, POLICIES
+from msst_keras.motion.settings import MAX_TEMPORAL_SHARE
 from msst_keras.options import Size, check_options, option
 
 CHECKPOINTS = ("last", "best")
@@ -42,6 +43,14 @@ class ExportOptions:
         0.0,
         low=-10.0,
         high=10.0,
+    )
+    temporal_filter: float = option(
+        "The share of each map that `msst predict` and other clients take from the maps before it, carried along the "
+        "optical flow. A network without ConvLSTM gains by it, most where it is in doubt (.7 in the installed model, "
+        "chosen on held-out sequences). The paper has no such filter.",
+        0.0,
+        low=0.0,
+        high=MAX_TEMPORAL_SHARE,
     )
     checkpoint: str = option("Of the run; best: of its validations, by S-measure.", "last", choices=CHECKPOINTS)
 

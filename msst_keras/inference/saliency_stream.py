@@ -1,0 +1,93 @@
+"""The saliency maps of a video, pushed frame by frame, by whatever model. Nothing here is TensorFlow's."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.inference.temporal_filter import TemporalFilter, read_share
+from msst_keras.motion.settings import MotionSettings
+
+
+class MapSource(Protocol):
+    """The maps of one video, frame by frame: a `stream.MapStream`, or a `serving.client.RemoteMaps`."""
+
+    def push(self, moving: MovingFrame) -> np.ndarray:
+        """Returns the frame's map, float32 (H, W) in 0..1."""
+
+
+class MapModel(Protocol):
+    """A model that makes maps, here or on a server.
+
+    Attributes:
+      motion: how the motion of its frames is to be made; None for a model that sees none.
+      settings: the asset of `msst export`.
+    """
+
+    motion: MotionSettings | None
+    settings: dict[str, Any]
+
+    def open_maps(self) -> MapSource:
+        """Starts a video."""
+
+
+class SaliencyStream:
+    """The saliency maps of one video, pushed frame by frame; filtered over time where the model's settings say so.
+
+    Attributes:
+      takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
+    """
+
+    def __init__(self, model: MapModel) -> None:
+        """Takes a `stream.SaliencyModel`, or a `serving.client.RemoteModel` on a server."""
+        self._motion, self._maps, self._filter = MotionStream(model.motion), model.open_maps(), open_filter(model)
+        self.takes_flow = self._motion.takes_flow
+
+    def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
+        """Takes the next frame and returns the maps that are ready, in order, float32 (H, W) in 0..1.
+
+        Without motion, with given or with backward flow that is this frame's map (backward: none for the first frame
+        and two for the second); with forward flow that of the frame `stride` before.
+
+        Args:
+          frame: uint8 (H, W, 3) RGB.
+          flow: float32 (h, w, 2) at the model's motion size, for a model of flow from files alone (`takes_flow`).
+          time: of the frame, counted in frames, for a live video that misses some: flow is divided by the time that it
+            spans. None for a video whose frames are all pushed.
+
+        Raises:
+          ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
+            to a model that computes it; the time is not later than that of the frame before.
+        """
+        return [self._make_map(moving) for moving in self._motion.push(frame, flow, time)]
+
+    def close(self) -> list[np.ndarray]:
+        """Ends the video and returns the maps that were still to come, in order."""
+        return [self._make_map(moving) for moving in self._motion.close()]
+
+    def _make_map(self, moving: MovingFrame) -> np.ndarray:
+        saliency = self._maps.push(moving)
+        return self._filter.push(moving, saliency) if self._filter else saliency
+
+
+def open_filter(model: MapModel, share: float | None = None) -> TemporalFilter | None:
+    """The temporal filter of one video of a model.
+
+    Args:
+      model: whose motion and settings it needs.
+      share: see `temporal_filter`; None for what the model's settings say.
+
+    Returns:
+      None where the share is 0.
+
+    Raises:
+      ValueError: a share above 0 for a model that sees no motion, or settings that say no share.
+    """
+    share = read_share(model.settings) if share is None else share
+    if not share:
+        return None
+    if model.motion is None:
+        raise ValueError("this model sees no motion, along which maps could be carried; set --temporal_filter=0")
+    return TemporalFilter(share, model.motion.flow_settings)

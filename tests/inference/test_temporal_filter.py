@@ -1,0 +1,141 @@
+"""The temporal filter: it follows what moves, forgets what is uncovered, and knows no more than its last frames."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from msst_keras.inference import saved_models
+from msst_keras.inference.motion_stream import MovingFrame
+from msst_keras.inference.saliency_stream import SaliencyStream, open_filter
+from msst_keras.inference.temporal_filter import NUM_FRAMES, TemporalFilter
+from msst_keras.motion.flow import FlowEstimator, FlowSettings
+from msst_keras.motion.settings import MotionSettings, PriorSettings
+
+SIZE = (48, 64)
+FLOW = FlowSettings(motion_size=SIZE)
+SHARE = 0.7
+
+
+def scene(num_frames=12, speed=2):
+    """A texture that moves to the right, frames uint8 and exact flow from each to the next."""
+    texture = np.random.default_rng(0).integers(0, 128, (12, 40, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    frames = [np.ascontiguousarray(texture[:, 64 - speed * t : 128 - speed * t]) for t in range(num_frames)]
+    return frames, np.full((*SIZE, 2), (speed, 0), np.float32)
+
+
+def run(maps, frames, flows, share=SHARE, settings=FLOW, times=None):
+    """The filtered maps."""
+    filtering = TemporalFilter(share, settings)
+    times = times or [None] * len(frames)
+    steps = zip(frames, flows, times, maps, strict=True)
+    return [filtering.push(MovingFrame(frame, flow, time=time), saliency) for frame, flow, time, saliency in steps]
+
+
+def map_of(value, columns=slice(None)):
+    saliency = np.full(SIZE, 0.05, np.float32)
+    saliency[:, columns] = value
+    return saliency
+
+
+def test_doubt_is_settled_by_what_was_seen_of_the_same_points():
+    frames, flow = scene()
+    # An object 16 pixels wide that moves with the texture; in the last frame the network is in doubt about it.
+    maps = [map_of(0.95, slice(10 + 2 * t, 26 + 2 * t)) for t in range(11)] + [map_of(0.4, slice(32, 48))]
+    filtered = run(maps, frames, [flow] * 12)
+    assert filtered[-1][:, 34:46].min() > 0.7 > 0.4
+    assert filtered[-1][:, :30].max() < 0.1 and filtered[-1][:, 50:].max() < 0.1
+    misled = run(maps, frames, [-flow] * 12)  # with a wrong flow hardly any points are alike
+    assert np.median(misled[-1][:, 34:46]) < 0.55 < 0.85 < np.median(filtered[-1][:, 34:46])
+
+
+def test_the_first_map_is_as_it_was_and_a_new_scene_forgets_the_old_one():
+    frames, flow = scene()
+    others = [frame + 128 for frame in frames]
+    maps = [map_of(0.95)] * 6 + [map_of(0.2)] * 2
+    filtered = run(maps, [*frames[:6], *others[6:8]], [flow] * 8)
+    np.testing.assert_array_equal(filtered[0], maps[0])
+    assert np.abs(filtered[6] - 0.2).mean() < 0.02
+
+
+def test_what_comes_in_at_the_edge_has_no_past():
+    frames, flow = scene(speed=8)
+    maps = [map_of(0.95)] * 5 + [map_of(0.2)]
+    last = run(maps, frames[:6], [flow] * 6)[-1]
+    np.testing.assert_allclose(last[:, :8], 0.2, atol=1e-6)
+    assert last[4:-4, 20:-4].min() > 0.5
+
+
+def test_only_the_last_frames_count():
+    frames, flow = scene(NUM_FRAMES + 4)
+    maps = list(np.random.default_rng(1).random((NUM_FRAMES + 4, *SIZE)).astype(np.float32))
+    whole = run(maps, frames, [flow] * len(maps))
+    later = run(maps[4:], frames[4:], [flow] * NUM_FRAMES)
+    np.testing.assert_array_equal(later[-1], whole[-1])
+    assert np.abs(later[-2] - whole[-2]).max() > 0
+
+
+def test_backward_flow_and_missing_frames_give_the_same():
+    frames, flow = scene()
+    maps = list(np.random.default_rng(1).random((6, *SIZE)).astype(np.float32))
+    expected = run(maps, frames[:6], [flow] * 6)
+    backward = FlowSettings(motion_size=SIZE, direction="backward")
+    np.testing.assert_allclose(run(maps, frames[:6], [-flow] * 6, settings=backward), expected, atol=1e-5)
+    # Every second frame of a video that is half as fast: the flow in pixels per frame is half, the time between is 2.
+    times = [2.0 * t for t in range(6)]
+    np.testing.assert_allclose(run(maps, frames[:6], [flow / 2] * 6, times=times), expected, atol=1e-5)
+
+
+def test_maps_stay_maps_at_any_size():
+    frames, flow = scene()
+    frames = [frame.repeat(2, 0).repeat(3, 1) for frame in frames]
+    maps = [np.random.default_rng(t).integers(0, 2, (96, 192)).astype(np.float32) for t in range(12)]
+    for saliency in run(maps, frames, [flow] * 12):
+        assert saliency.shape == (96, 192) and saliency.dtype == np.float32
+        assert saliency.min() >= 0 and saliency.max() <= 1
+
+
+class Model:
+    """A model whose maps are what it is given; no network."""
+
+    def __init__(self, maps, settings, has_motion=True):
+        self.maps, self.settings = maps, settings
+        self.motion = MotionSettings(FLOW.to_dict(), None, PriorSettings("flow")) if has_motion else None
+
+    def open_maps(self):
+        maps = iter(self.maps)
+        return types.SimpleNamespace(push=lambda moving: next(maps))
+
+
+def test_a_stream_filters_as_its_model_says():
+    frames, _ = scene()
+    maps = list(np.random.default_rng(1).random((12, *SIZE)).astype(np.float32))
+
+    def stream(settings):
+        stream = SaliencyStream(Model(maps, settings))
+        return np.stack([saliency for frame in frames for saliency in stream.push(frame)] + stream.close())
+
+    np.testing.assert_array_equal(stream({}), maps)
+    flows = list(FlowEstimator(FLOW).flows(frames))
+    np.testing.assert_array_equal(stream({"temporal_filter": SHARE}), run(maps, frames, flows))
+
+
+def test_what_cannot_be_filtered_is_said():
+    assert open_filter(Model([], {}, has_motion=False)) is None
+    assert open_filter(Model([], {"temporal_filter": SHARE}, has_motion=False), 0.0) is None
+    with pytest.raises(ValueError, match="sees no motion, along which maps could be carried; set --temporal_filter=0"):
+        open_filter(Model([], {}, has_motion=False), SHARE)
+
+
+@pytest.mark.parametrize("share", ["0.7", -0.1, 0.95, float("nan"), None, [0.7], True])
+def test_a_damaged_share_is_refused(tmp_path, share):
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    (folder / "msst.json").write_text(
+        json.dumps({"num_frames": 1, "image_size": [32, 32], "motion": None, "temporal_filter": share})
+    )
+    with pytest.raises(ValueError, match="msst.json: damaged .expected a number of 0 to 0.9 in temporal_filter"):
+        saved_models.read_settings(tmp_path)

@@ -159,6 +159,17 @@ def test_killed_in_its_middle_it_goes_on_there_with_the_same_maps(work, whole, t
     assert [path.name for path in tmp_path.iterdir()] == ["ball"]
 
 
+def test_filtered_maps_go_on_in_their_middle(work, whole, tmp_path):
+    filtered = {"temporal_filter": 0.7}
+    predict.predict(make_options(work, tmp_path / "whole", **filtered))
+    partial = tmp_path / "half" / ".partial-ball"
+    shutil.copytree(tmp_path / "whole" / "ball", partial)
+    for path in sorted(partial.glob("[!.]*.png"))[13:]:
+        path.unlink()
+    predict.predict(make_options(work, tmp_path / "half", **filtered))
+    assert read_maps(tmp_path / "half") == read_maps(tmp_path / "whole") != whole
+
+
 def make_options(work, output_dir, **changes):
     given = {"model": f"{work}/model", "input": (f"{work}/frames/ball",), "output_dir": str(output_dir)}
     return PredictOptions(**{**given, **changes})

@@ -3,8 +3,8 @@
   python benchmarks/live.py --seconds=600 --rate=30
 
 A photograph that moves, 480x854, comes as H.264 over TCP at --rate frames a second, as a network camera sends it. The
-page's state is read once a second. Exit status 1 when the frames do not add up, or when the newest map is ever older
-than twice what it was at most in the first fifth of the time: then the program falls behind.
+page's state is read once a second. Exit status 1 when the frames do not add up, or when in a later fifth of the time the
+newest map's median age is above twice that of the first fifth: then the program falls behind.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import io
 import json
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading

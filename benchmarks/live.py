@@ -3,8 +3,8 @@
   python benchmarks/live.py --seconds=600 --rate=30
 
 A photograph that moves, 480x854, comes as H.264 over TCP at --rate frames a second, as a network camera sends it. The
-page's state is read once a second. Exit status 1 when the frames do not add up, or when in a later fifth of the time the
-newest map's median age is above twice that of the first fifth: then the program falls behind.
+page's state is read once a second. Exit status 1 when the frames do not add up, or when in a later fifth of the time
+the newest map's median age is above twice that of the first fifth: then the program falls behind.
 """
 
 from __future__ import annotations
@@ -114,13 +114,11 @@ def _report(rows: list[dict]) -> int:
         f"{last['maps']} shown, {last['dropped']} dropped, {waiting} under way"
     )
     fifths = [rows[index * len(rows) // 5 : (index + 1) * len(rows) // 5] for index in range(5)]
-    oldest = [max(row["lag"] for row in fifth) for fifth in fifths]
-    for number, fifth in enumerate(fifths):
-        median = sorted(row["lag"] for row in fifth)[len(fifth) // 2]
-        print(
-            f"fifth {number + 1}: newest map {median:.2f} s old, {oldest[number]:.2f} at most; {fifth[-1]['memory']} MB"
-        )
-    return int(not 0 <= waiting <= 16 or max(oldest) > 2 * oldest[0])
+    medians = [statistics.median(row["lag"] for row in fifth) for fifth in fifths]
+    for number, (fifth, median) in enumerate(zip(fifths, medians, strict=True)):
+        oldest = max(row["lag"] for row in fifth)
+        print(f"fifth {number + 1}: newest map {median:.2f} s old, {oldest:.2f} at most; {fifth[-1]['memory']} MB")
+    return int(not 0 <= waiting <= 16 or max(medians) > 2 * medians[0])
 
 
 def _free_port() -> int:

@@ -5,6 +5,7 @@ Every job is a process of its own, as a user runs it (two jobs may have flags of
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -107,22 +108,35 @@ cli.run(lambda: print(flags.FLAGS.input, flags.FLAGS.output_dir), ["predict", *s
 """
 
 
-def _read_flags(*arguments, **environment):
+def _read_flags(*arguments, cwd=None, **environment):
     command = [sys.executable, "-c", _SHOW_FLAGS, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, cwd=cwd)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_flagfiles_of_windows_are_read(tmp_path, encoding):
-    path = tmp_path / "flags.txt"
-    path.write_bytes("--input=Zürich.mp4\r\n# a remark\r\n\r\n--output_dir=out\r\n".encode(encoding))
-    assert _read_flags(f"--flagfile={path}").stdout == "['Zürich.mp4'] out\n"
+    path, other = tmp_path / "flags.txt", tmp_path / "other flags.txt"
+    path.write_bytes(f"--input=Zürich.mp4\r\n# a remark\r\n\r\n--flagfile={other}\r\n".encode(encoding))
+    other.write_bytes("--output_dir=out\u3000\r\n".encode(encoding))
+    for arguments in ([f"--flagfile={path}"], ["--flagfile", path], ["--output_dir=no", "-flagfile", path]):
+        assert _read_flags(*arguments).stdout == "['Zürich.mp4'] out\u3000\n"
+    assert _read_flags(f"--flagfile={path}", "--output_dir=mine").stdout == "['Zürich.mp4'] mine\n"
 
 
-def test_a_flagfile_that_is_no_text_is_one_sentence(tmp_path):
-    (tmp_path / "flags.txt").write_bytes(b"--input=\xff\xe9.mp4\n")
-    result = _read_flags(f"--flagfile={tmp_path}/flags.txt")
-    assert result.returncode == 2 and "Traceback" not in result.stderr and result.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"--input=\xff\xe9.mp4\n", "flags.txt: expected a text in UTF-8, or one with a byte order mark"),
+        (b"--flagfile=flags.txt\n", "flags.txt: this flagfile names itself"),
+        (b"--flagfile=\n", "--flagfile wants the name of a file"),
+        (b"--flagfile=~nobody-/gone.txt\n", "~nobody-/gone.txt: no such file"),
+        (b"--input=a.mp4\nhello\n", "unexpected argument 'hello'"),
+    ],
+)
+def test_a_bad_flagfile_is_one_sentence(tmp_path, content, message):
+    (tmp_path / "flags.txt").write_bytes(content)
+    result = _read_flags("--flagfile=flags.txt", cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_paths_in_flags_are_those_that_are_meant(tmp_path):
@@ -132,3 +146,30 @@ def test_paths_in_flags_are_those_that_are_meant(tmp_path):
     texts = _read_flags("--input=~/Paris, day 2.mp4", "--output_dir=a~b", HOME=str(tmp_path))
     assert texts.stdout == f"['{tmp_path}/Paris, day 2.mp4'] a~b\n"
     assert _read_flags('--input=~/a.mp4,b.mp4,"c,d"', HOME="/h").stdout == "['/h/a.mp4', 'b.mp4', 'c,d'] maps\n"
+
+
+_PARSE_TEXTS = """
+import sys
+from msst_keras.options import PAIR, SHARE
+from msst_keras.tools._flags import _TextsParser
+syntax = {"PAIR": PAIR, "SHARE": SHARE}[sys.argv[1]]
+print([_TextsParser(syntax).parse(text) for text in sys.argv[2:]])
+"""
+
+
+def test_paths_that_have_a_name_or_a_share_are_those_that_are_meant(tmp_path):
+    def parse(syntax, *texts):
+        command = [sys.executable, "-c", _PARSE_TEXTS, syntax, *texts]
+        environment = os.environ | {"HOME": str(tmp_path)}
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+        return ast.literal_eval(result.stdout)
+
+    for name in ("a, b", "12:30, late"):
+        (tmp_path / name).mkdir()
+    home = str(tmp_path)
+    assert parse("PAIR", "x:~/a, b", "x:~/a,y:b", '"x:a, b",y:~', "x:12:30, late", "x,y:a, b") == [
+        [f"x:{home}/a, b"], [f"x:{home}/a", "y:b"], ["x:a, b", f"y:{home}"], ["x:12:30, late"], ["x", "y:a", "b"]
+    ]  # fmt: skip
+    assert parse("SHARE", "~/a, b:3", "~/a, b", "12:30, late:2", "~/a:2,~/b:1", "~/a:b") == [
+        [f"{home}/a, b:3"], [f"{home}/a, b"], ["12:30, late:2"], [f"{home}/a:2", f"{home}/b:1"], [f"{home}/a:b"]
+    ]  # fmt: skip

@@ -50,14 +50,16 @@ class ClipIndex:
 
 
 def find_record_folders(patterns: Sequence[str]) -> list[str]:
-    """The record folders that the glob patterns name, each once, in order.
+    """The record folders that the glob patterns name, each once, in order; a folder that is there is no pattern.
 
     Raises:
       FileNotFoundError: a pattern matches no folder.
     """
     folders: list[str] = []
     for pattern in patterns:
-        matches = sorted(path for path in tf.io.gfile.glob(pattern.rstrip("/")) if tf.io.gfile.isdir(path))
+        name = pattern.rstrip("/")
+        is_folder = tf.io.gfile.isdir(name)
+        matches = [name] if is_folder else sorted(path for path in tf.io.gfile.glob(name) if tf.io.gfile.isdir(path))
         if not matches:
             raise FileNotFoundError(f"{pattern}: no record folder matches; `msst make_records` writes one")
         folders += [path for path in matches if path not in folders]
@@ -93,6 +95,8 @@ def find_record_groups(patterns: Sequence[str]) -> dict[tuple[str, ...], int]:
 def _split_share(pattern: str) -> tuple[str, str | None]:
     """A pattern and its share; None if it has none."""
     pattern_alone, colon, share = pattern.rpartition(":")
+    if tf.io.gfile.isdir(pattern):  # such as "2024-05-01 12:30"
+        return pattern, None
     return (pattern_alone, share) if colon and share.isdecimal() else (pattern, None)
 
 

@@ -124,6 +124,26 @@ def test_what_a_command_cannot_mean_is_said_at_once(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (("os", "a:b"), "a method must have a name of letters, .* not 'a:b'; rename it"),
+        (("..",), "not '..'; rename it"),
+        (("x" * 100,), "of at most 100 bytes, not 'xxx"),  # with _crf it is longer
+        (("a b", "a-b"), "methods must have different names, but 'a-b' is there already"),
+        (("os", "os_crf"), "methods must have different names, but 'os_crf' is there already"),
+        (("all black",), "methods must have different names, but 'all black' is there already"),
+    ],
+)
+def test_names_that_would_be_refused_after_training_are_refused_before_it(tmp_path, names, message):
+    options = AblateOptions(
+        configs=tuple(f"{name}.cfg" for name in names), ground_truth="davis", output_dir=str(tmp_path / "out")
+    )
+    with pytest.raises(ValueError, match=message):
+        ablate(options, {name: [] for name in names})
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_job_that_fails_ends_it_with_its_status(folder, tmp_path):
     (tmp_path / "bad.cfg").write_text("--variant=gan\n")
     arguments = [f"--configs={tmp_path}/bad.cfg", "--ground_truth=davis", f"--output_dir={tmp_path}/out"]

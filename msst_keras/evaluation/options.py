@@ -76,10 +76,10 @@ def check_method_names(names: Iterable[str], taken: Iterable[str] = ()) -> None:
         if not re.fullmatch(r"\w[\w .,+-]*", name) or len(name.encode()) > _LONGEST_METHOD:
             raise ValueError(
                 f"a method must have a name of letters, digits, spaces and .,+-_, of at most {_LONGEST_METHOD} bytes, "
-                f"not '{name}'; rename it"
+                f"not {name!r}; rename it"
             )
         if _in_file_names(name) in used:
-            raise ValueError(f"methods must have different names, but '{name}' is there already; rename one")
+            raise ValueError(f"methods must have different names, but {name!r} is there already; rename one")
         used.add(_in_file_names(name))
 
 

@@ -18,6 +18,7 @@ from msst_keras.motion.superpixels import SuperpixelSettings
 # and NETWORK is a file of `msst train_prior`. FILES are maps that another method made.
 NO_PRIOR, MAGNITUDE, FLOW, NETWORK, FILES = "none", "magnitude", "flow", "network", "files"
 UNTRAINED = (MAGNITUDE, FLOW)
+_KINDS = (NO_PRIOR, *UNTRAINED, NETWORK, FILES)
 _CHANNELS = {FLOW: 3}  # the others have 1
 # Of the levels 0 to 255 of flow as an image: the level of no motion, and the number of levels from there to full scale.
 ZERO_LEVEL, LEVELS = 128, 127
@@ -76,19 +77,20 @@ class MotionSettings:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: A setting is missing or of the wrong type.
+            ValueError: A setting is missing or of the wrong type, or there is no such prior.
         """
         if not (
             isinstance(settings, dict)
             and isinstance(settings.get("flow"), dict)
             and isinstance(settings.get("superpixels", ""), dict | None)
             and isinstance(settings.get("prior"), dict)
-            and isinstance(settings["prior"].get("kind"), str)
+            and settings["prior"].get("kind") in _KINDS
             and isinstance(settings["prior"].get("sha256"), str | None)
             and isinstance(settings.get("flow_stored"), bool | None)
         ):
             raise ValueError(
-                f"expected motion settings (flow, superpixels, prior, flow_stored), found {str(settings)[:80]!r}"
+                f"expected motion settings (flow, superpixels, prior of the kind {' or '.join(_KINDS)}, flow_stored), "
+                f"found {_shorten(settings)}"
             )
         prior = PriorSettings(settings["prior"]["kind"], settings["prior"].get("sha256"))
         return cls(settings["flow"], settings["superpixels"], prior, settings.get("flow_stored"))
@@ -172,6 +174,13 @@ class MotionOptions:
     def to_dict(self) -> dict[str, Any]:
         """The manifest's "motion"."""
         return self.settings().to_dict()
+
+
+def _shorten(settings: object) -> str:
+    """What was found, in a line: of settings the prior, which may be what is wrong, comes first."""
+    if isinstance(settings, dict) and "prior" in settings:
+        settings = {"prior": settings["prior"], **settings}
+    return repr(str(settings)[:80])
 
 
 def _word(value: object) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from msst_keras.model.backbones import BACKBONES, OUTPUT_STRIDES
+from msst_keras.model.backbones import BACKBONES, MAX_WIDTH, OUTPUT_STRIDES
 from msst_keras.options import check_options, option
 
 VARIANTS = ("os", "st", "msst")
@@ -67,7 +67,7 @@ class ModelOptions:
         16,
         choices=OUTPUT_STRIDES[::-1],
     )
-    width: float = option("A factor for every number of channels.", 1.0, low=0.01, high=4)
+    width: float = option("A factor for every number of channels.", 1.0, low=0.01, high=MAX_WIDTH)
     motion_input: str = option(
         "What the temporal stream sees: the frame and the motion prior, as in the paper, or the flow itself as an "
         "image (records made with --prior=flow), which needs no superpixels and no prior network.",

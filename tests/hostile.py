@@ -219,7 +219,7 @@ def one_sentence_and_nothing_else(folder, capfd):
     children = list_children()
     forget_peak_memory()
     with pytest.raises(Exception) as caught:
-        yield
+        yield caught
     sentence = cli.describe_error(caught.value)
     assert sentence is not None, repr(caught.value)  # None: a traceback would be printed
     assert 10 < len(sentence) < 900 and " ".join(sentence.split()).isprintable(), sentence

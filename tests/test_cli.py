@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from msst_keras import cli
+from msst_keras.__main__ import main
 
 JOBS = (
     "ablate", "app", "demo", "evaluate", "export", "fuse_labels", "inspect_records", "make_records", "predict", "query",
@@ -76,6 +77,16 @@ def test_an_input_at_fault_is_one_sentence_and_1(tmp_path):
     assert result.returncode == 1 and "Traceback" in result.stderr
 
 
+def test_ctrl_c_while_the_program_is_being_loaded_is_a_sentence(monkeypatch, capsys):
+    def interrupt(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(["msst", "train"])
+    assert (ended.value.code, *capsys.readouterr()) == (130, "", "msst: interrupted\n")
+
+
 def test_a_program_is_the_job():
     path = Path(cli.__file__).parent.parent / "tools" / "evaluate.py"
     if not path.exists():
@@ -103,6 +114,7 @@ _SHOW_FLAGS = """
 import sys
 from absl import flags
 from msst_keras import cli
+from msst_keras.__main__ import main
 from msst_keras.tools import predict
 cli.run(lambda: print(flags.FLAGS.input, flags.FLAGS.output_dir), ["predict", *sys.argv[1:]])
 """

@@ -27,6 +27,7 @@ from hostile import (
 )  # fmt: skip
 from made_videos import pictures, write_video
 
+from msst_keras import locks
 from msst_keras.conversion import workers
 from msst_keras.conversion.options import FlowOptions, MakeRecordsOptions
 from msst_keras.evaluation.options import EvaluateOptions
@@ -238,3 +239,21 @@ def test_one_sentence_and_nothing_else(job, spoil, sound, tmp_path, monkeypatch,
         job(options)
     made = [path.name for path in (folder / "out").rglob("*") if path.is_file()] if (folder / "out").is_dir() else []
     assert not {"manifest.json", "metrics.json", "report.html"}.intersection(made)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "job, make_options, place",
+    [
+        (make_records, lambda folder: run_make_records(folder, "davis", folder / "davis"), "records"),
+        (evaluate, run_evaluate, "scores"),
+        (refine, run_refine, "refined"),
+    ],
+)
+def test_the_second_of_two_says_so(job, make_options, place, sound, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(locks, "_ORPHANS_SECONDS", 0.1)
+    shutil.copytree(sound, tmp_path / "tree")
+    with locks.hold_folder(tmp_path / "tree/out" / place):
+        with one_sentence_and_nothing_else(tmp_path, capfd) as caught:
+            job(make_options(tmp_path / "tree"))
+    assert f"{tmp_path}/tree/out/{place}: another process is writing here" in str(caught.value)

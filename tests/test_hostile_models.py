@@ -37,6 +37,7 @@ from hostile import (
 from made_videos import pictures, write_video
 from tensorflow.core.protobuf import saved_model_pb2
 
+from msst_keras import locks
 from msst_keras.data import flow_files
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.stream import SaliencyModel
@@ -58,6 +59,7 @@ from msst_keras.motion.settings import MotionSettings
 from msst_keras.records.example import FrameRecord
 from msst_keras.records.manifest import build_manifest, write_manifest
 from msst_keras.records.shard_files import shard_path, write_shard
+from msst_keras.serving import export as serving_export
 from msst_keras.serving.options import ExportOptions
 from msst_keras.training import run_dir
 from msst_keras.training.options import ClipOptions, DeviceOptions, TrainingOptions, TrainOptions
@@ -499,7 +501,9 @@ def sound(tmp_path_factory):
     run_dir.write_run(folder / "run", settings)
     (folder / "run/checkpoints").mkdir()
     tf.train.Checkpoint(model=build_msst(**MODEL)).write(f"{folder}/run/checkpoints/ckpt-1")
-    export(run_export(folder, f"{folder}/model"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving_export.warm_up, "write", lambda *_: None)  # seconds for what no row reads
+        export(run_export(folder, f"{folder}/model"))
     SOUND["folder"] = folder
     return folder
 
@@ -527,7 +531,7 @@ def test_one_sentence_and_nothing_else(job, spoil, sound, tmp_path, monkeypatch,
     monkeypatch.chdir(folder)
     options = spoil(folder)
     with one_sentence_and_nothing_else(tmp_path, capfd):
-        job(options, {"st": []}) if job is ablate and options.configs == ("st.cfg",) else run(job, options)
+        run(job, options)
     made = {path.name for path in (folder / "out").rglob("*") if os.path.isfile(path)}
     assert not made & {"result.json", "saved_model.pb", "ablation.csv", "weights.csv", "prior.keras", "clip.mp4"}
     assert not (folder / "out/maps/ball").exists()
@@ -537,3 +541,24 @@ def run(job, options):
     if job is not ablate:
         return job(options)
     return job(options, {path.removesuffix(".cfg"): [] for path in options.configs})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "job, make_options, place",
+    [
+        (predict, run_predict, "out/maps/.partial-ball"),
+        (train, run_train, "out/run"),
+        (train_prior, run_train_prior, "out/.training-prior.keras"),
+        (ablate, run_ablate, "out/ablation"),
+        (fuse_labels, run_fuse_labels, "out"),
+    ],
+)
+def test_the_second_of_two_says_so(job, make_options, place, sound, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(locks, "_ORPHANS_SECONDS", 0.1)
+    shutil.copytree(sound, tmp_path / "tree")
+    options = make_options(tmp_path / "tree")
+    with locks.hold_folder(tmp_path / "tree" / place):
+        with one_sentence_and_nothing_else(tmp_path, capfd) as caught:
+            run(job, options)
+    assert f"{tmp_path}/tree/{place}: another process is writing here" in str(caught.value)

@@ -7,6 +7,8 @@ used. Nothing is removed for being damaged, and what cannot be read, on a disk t
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import sys
@@ -160,6 +162,7 @@ class Checkpoints:
             before = next(iter(_list_steps(folder)), None)
             stays = f"ckpt-{before} is intact" if before is not None else "there was none before it"
             reason = getattr(error, "message", str(error)).splitlines()[0]
+            reason = "the disk is full" if os.strerror(errno.ENOSPC) in reason else reason
             raise OSError(
                 f"{folder}: ckpt-{step} could not be written ({reason}); {stays}; "
                 "make room and run the same command to go on"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import errno
 import importlib
+import io
 import logging
 import os
 import signal
@@ -49,7 +50,7 @@ def find_jobs() -> dict[str, str]:
     """The name of each job and the first line of its program's docstring, without importing the programs."""
     tools = importlib.import_module("msst_keras.tools")
     paths = sorted(path for folder in tools.__path__ for path in Path(folder).glob("[a-z]*.py"))
-    docs = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in paths}
+    docs = {path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "" for path in paths}
     return {name: doc.partition("\n")[0] for name, doc in docs.items()}
 
 
@@ -75,6 +76,8 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes of TensorFlow while it works, after its start
     quiet_tensorflow()
     _end_by_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without a name's letters is no error; stderr knows that
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(job_main() or 0)
     except Exception as error:

@@ -83,6 +83,10 @@ def check_options(options: DataclassInstance) -> None:
             continue
         if wrong := _find_type_error(value, _without_none(hints[field.name])):
             raise ValueError(f"{field.name} must be {wrong}, not {value!r}")
+        if field.default is dataclasses.MISSING and value in ("", (), []):  # of a variable of the shell that is not set
+            raise ValueError(f"{field.name} is empty; give a value")
+        if isinstance(value, tuple | list) and "" in value:  # as a path that would be the current folder
+            raise ValueError(f"{field.name} has an empty part ({', '.join(map(repr, value))}); take it out")
         if said["choices"] and not isinstance(value, tuple) and value not in said["choices"]:
             raise ValueError(f"{field.name} must be one of {', '.join(map(str, said['choices']))}, not {value!r}")
         if said["low"] is not None and not value >= said["low"]:

@@ -185,3 +185,8 @@ def test_paths_that_have_a_name_or_a_share_are_those_that_are_meant(tmp_path):
     assert parse("SHARE", "~/a, b:3", "~/a, b", "12:30, late:2", "~/a:2,~/b:1", "~/a:b") == [
         [f"{home}/a, b:3"], [f"{home}/a, b"], ["12:30, late:2"], [f"{home}/a:2", f"{home}/b:1"], [f"{home}/a:b"]
     ]  # fmt: skip
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_is_escaped():
+    result = _read_flags("--input=\u904b\u52d5.mp4", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stdout) == (0, r"['\u904b\u52d5.mp4'] maps" + "\n"), result.stderr

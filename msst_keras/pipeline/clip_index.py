@@ -33,6 +33,7 @@ class ClipIndex:
       motion: how the motion of all clips was made; None if clips have no prior.
       flow_stored: whether all of their records hold flow.
       groups: for each group of clips, in order, how many clips it has, and its share of every batch.
+      motion_size: (h, w) of all stored flow and priors; None where records do not say it, or not the same.
     """
 
     paths: tuple[str, ...]
@@ -44,6 +45,7 @@ class ClipIndex:
     motion: MotionSettings | None
     flow_stored: bool
     groups: tuple[tuple[int, int], ...]
+    motion_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -201,8 +203,11 @@ def _index(
         raise ValueError(f"{', '.join(manifests)}: no frame has a {wanted}label, so there is nothing to learn from")
     path_ids, offsets, counts = np.ascontiguousarray(np.asarray(places, np.int64).T)
     flow_stored = all(manifest["motion"].get("flow_stored", False) for manifest in manifests.values())
-    groups = ((len(names), 1),)
-    return ClipIndex(tuple(paths), path_ids, offsets, counts, tuple(names), tuple(kinds), motion, flow_stored, groups)
+    sizes = {tuple(manifest["motion"].get("flow", {}).get("motion_size", ())) for manifest in manifests.values()}
+    return ClipIndex(
+        tuple(paths), path_ids, offsets, counts, tuple(names), tuple(kinds), motion, flow_stored, ((len(names), 1),),
+        next(iter(sizes)) if len(sizes) == 1 and () not in sizes else None,
+    )  # fmt: skip
 
 
 def _find_common(manifests: dict[str, dict[str, Any]], parts: tuple[str, ...]) -> MotionSettings:

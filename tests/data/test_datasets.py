@@ -57,6 +57,16 @@ def test_davis_splits_are_the_official_lists(tmp_path):
     assert not set(lists["train"].split()) & set(lists["val"].split())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_names_in_a_list_are_those_of_the_folders(tmp_path, encoding, end):
+    names = ["day 2, Z\u00fcrich", "\u904b\u52d5\u4f1a\u3000\u4e8c"]
+    make_davis(tmp_path, [*names, "other"], num_frames=1)
+    (tmp_path / "ImageSets/480p").mkdir(parents=True)
+    (tmp_path / "ImageSets/480p/train.txt").write_bytes(end.join([*names, ""]).encode(encoding))
+    assert [sequence.name for sequence in datasets.find_sequences("davis", tmp_path, "train")] == names
+
+
 def test_davis_splits_of_the_tree_come_first(tmp_path):
     make_davis(tmp_path, names=("bear", "camel", "mine"), num_frames=1)
     lists = tmp_path / "ImageSets/480p"

@@ -431,7 +431,7 @@ def test_options_of_a_training_weigh_its_clips_by_the_kind_of_their_labels(tmp_p
 
     def weights(**given):
         options = TrainOptions(
-            records=(folder,), run_dir="", model=ModelOptions(variant="os"),
+            records=(folder,), run_dir="run", model=ModelOptions(variant="os"),
             clips=ClipOptions(image_sizes=((16, 24),), batch_size=4, **given), training=TrainingOptions(steps=2),
         )  # fmt: skip
         index = _index_training(options, {(folder,): 1})

@@ -170,7 +170,7 @@ assert mean_result(results) == {
 
 def test_flags_of_a_config_come_behind_those_of_all_runs_and_so_win():
     options = AblateOptions(
-        configs=("os.cfg", "st.cfg"), train_args="--steps=2 --alpha=0.3", ground_truth="", output_dir="out",
+        configs=("os.cfg", "st.cfg"), train_args="--steps=2 --alpha=0.3", ground_truth="davis", output_dir="out",
         seeds=("4", "5"),
     )  # fmt: skip
     runs = _plan_runs(options, {"os": ["--steps=30"], "st": ["--init_from=os", "--steps=40"]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -99,9 +100,11 @@ def test_killed_and_interrupted_it_ends_with_a_table_figures_and_a_report(folder
         assert cv2.imread(str(out / f"{name}.png")).std() > 10 and (out / f"{name}.svg").stat().st_size > 1000
     assert "st_crf" in output.splitlines()[-3]
 
-    # Once more: nothing is started, the table is the same.
+    # Once more: only the evaluation is asked, which knows that all is scored already; the table is the same.
     status, again, errors = finish(folder, *arguments)
-    assert status == 0 and "$ msst" not in again and again.splitlines()[-8:] == output.splitlines()[-8:]
+    assert status == 0 and re.findall(r"^\$ msst (\w+)", again, re.MULTILINE) == ["evaluate"]
+    assert f"{out}/results/st-1_crf: there already\n" in again
+    assert again.splitlines()[-8:] == output.splitlines()[-8:]
     # Other flags are another ablation.
     status, _, errors = finish(folder, *arguments, f"--train_args=--records={records} {SMALL} --alpha=0.3")
     assert status == 1 and "out was begun with other flags for the run os-0 (" in errors.splitlines()[-1]

@@ -73,9 +73,9 @@ def check_method_names(names: Iterable[str], taken: Iterable[str] = ()) -> None:
     """
     used = {_in_file_names(name) for name in taken}
     for name in names:
-        if not re.fullmatch(r"\w[\w .,+-]*", name) or len(name.encode()) > _LONGEST_METHOD:
+        if not re.fullmatch(r"\w[\w .,+()\[\]-]*", name) or len(name.encode()) > _LONGEST_METHOD:
             raise ValueError(
-                f"a method must have a name of letters, digits, spaces and .,+-_, of at most {_LONGEST_METHOD} bytes, "
+                f"a method must have a name of letters, digits, spaces and .,+-_()[], of at most {_LONGEST_METHOD} bytes, "
                 f"not {name!r}; rename it"
             )
         if _in_file_names(name) in used:

@@ -15,6 +15,7 @@ import pytest
 
 from msst_keras import cli
 from msst_keras.__main__ import main
+from msst_keras.flagfiles import expand_flagfiles
 
 JOBS = (
     "ablate", "app", "demo", "evaluate", "export", "fuse_labels", "inspect_records", "make_records", "predict", "query",
@@ -115,6 +116,7 @@ import sys
 from absl import flags
 from msst_keras import cli
 from msst_keras.__main__ import main
+from msst_keras.flagfiles import expand_flagfiles
 from msst_keras.tools import predict
 cli.run(lambda: print(flags.FLAGS.input, flags.FLAGS.output_dir), ["predict", *sys.argv[1:]])
 """
@@ -130,9 +132,11 @@ def test_flagfiles_of_windows_are_read(tmp_path, encoding):
     path, other = tmp_path / "flags.txt", tmp_path / "other flags.txt"
     path.write_bytes(f"--input=Zürich.mp4\r\n# a remark\r\n\r\n--flagfile={other}\r\n".encode(encoding))
     other.write_bytes("--output_dir=out\u3000\r\n".encode(encoding))
-    for arguments in ([f"--flagfile={path}"], ["--flagfile", path], ["--output_dir=no", "-flagfile", path]):
-        assert _read_flags(*arguments).stdout == "['Zürich.mp4'] out\u3000\n"
-    assert _read_flags(f"--flagfile={path}", "--output_dir=mine").stdout == "['Zürich.mp4'] mine\n"
+    assert _read_flags("--output_dir=no", f"--flagfile={path}").stdout == "['Zürich.mp4'] out\u3000\n"
+    flags = ["--input=Zürich.mp4", "--output_dir=out\u3000"]
+    for arguments in ([f"--flagfile={path}"], ["--flagfile", str(path)], ["-flagfile", str(path)]):
+        assert expand_flagfiles(["--a", *arguments, "b"]) == ["--a", *flags, "b"]
+    assert expand_flagfiles(["--", f"--flagfile={path}"]) == ["--", f"--flagfile={path}"]
 
 
 @pytest.mark.parametrize(

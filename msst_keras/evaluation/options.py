@@ -71,19 +71,20 @@ def check_method_names(names: Iterable[str], taken: Iterable[str] = ()) -> None:
     Raises:
       ValueError: names the first of them.
     """
-    used = {_in_file_names(name) for name in taken}
+    used = {in_file_names(name) for name in taken}
     for name in names:
         if not re.fullmatch(r"\w[\w .,+()\[\]-]*", name) or len(name.encode()) > _LONGEST_METHOD:
             raise ValueError(
-                f"a method must have a name of letters, digits, spaces and .,+-_()[], of at most {_LONGEST_METHOD} bytes, "
-                f"not {name!r}; rename it"
+                f"a method must have a name of letters, digits, spaces and .,+-_()[], at most {_LONGEST_METHOD} bytes "
+                f"long, not {name!r}; rename it"
             )
-        if _in_file_names(name) in used:
+        if in_file_names(name) in used:
             raise ValueError(f"methods must have different names, but {name!r} is there already; rename one")
-        used.add(_in_file_names(name))
+        used.add(in_file_names(name))
 
 
-def _in_file_names(name: str) -> str:
+def in_file_names(name: str) -> str:
+    """A method's name as names of files have it: their parts have no spaces."""
     return name.replace(" ", "-")
 
 

@@ -12,7 +12,7 @@ from msst_keras.data.sequences import FileSequence
 from msst_keras.evaluation.figures import Method, write_ablation
 from msst_keras.evaluation.options import check_method_names
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
-from msst_keras.evaluation.report import format_table
+from msst_keras.evaluation.report import format_table, metrics_path
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.seeds import mean_and_spread, mean_result
 from msst_keras.files import guard_cell, publish, read_json, write_json
@@ -187,7 +187,7 @@ def _evaluate(options: AblateOptions, names: list[str]) -> int:
 def _result_paths(out: Path, names: list[str]) -> dict[str, Path]:
     *others, own = names
     folder = out / "results" / own
-    return {**{name: folder / f"metrics-{name}.json" for name in others}, own: folder / "metrics.json"}
+    return {**{name: metrics_path(folder, name) for name in others}, own: metrics_path(folder)}
 
 
 def _report(options: AblateOptions, methods: dict[str, list[str]]) -> None:

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from msst_keras.jobs.ablate import _plan_runs, ablate
+from msst_keras.evaluation.report import write_results
+from msst_keras.jobs.ablate import _plan_runs, _result_paths, ablate
 from msst_keras.jobs.options import AblateOptions
 from msst_keras.synthetic import videos
 
@@ -132,7 +133,7 @@ def test_what_a_command_cannot_mean_is_said_at_once(folder, tmp_path):
     [
         (("os", "a:b"), "a method must have a name of letters, .* not 'a:b'; rename it"),
         (("..",), "not '..'; rename it"),
-        (("x" * 100,), "of at most 100 bytes, not 'xxx"),  # with _crf it is longer
+        (("x" * 100,), "at most 100 bytes long, not 'xxx"),  # with _crf it is longer
         (("a b", "a-b"), "methods must have different names, but 'a-b' is there already"),
         (("os", "os_crf"), "methods must have different names, but 'os_crf' is there already"),
         (("all black",), "methods must have different names, but 'all black' is there already"),
@@ -145,6 +146,14 @@ def test_names_that_would_be_refused_after_training_are_refused_before_it(tmp_pa
     with pytest.raises(ValueError, match=message):
         ablate(options, {name: [] for name in names})
     assert not (tmp_path / "out").exists()
+
+
+def test_results_are_looked_for_where_the_evaluation_writes_them(tmp_path):
+    names = ["os, small", "st (2) [b]", "own run"]
+    paths = _result_paths(tmp_path, names)
+    for name in names:
+        write_results({"sequences": {}}, tmp_path / "results" / "own run", "" if name == "own run" else name)
+        assert paths[name].is_file()
 
 
 def test_a_job_that_fails_ends_it_with_its_status(folder, tmp_path):

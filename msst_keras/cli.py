@@ -8,12 +8,11 @@ which then has removed its temporary files. (absl's own runner exits 1 for help 
 from __future__ import annotations
 
 import ast
-import codecs
 import errno
 import importlib
+import io
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,13 +22,12 @@ from typing import Any, NoReturn, cast
 
 from absl import flags
 
+from msst_keras.flagfiles import expand_flagfiles
 from msst_keras.quiet_start import quiet_tensorflow
 
 INTERRUPTED = 75
 _headings: dict[str, str] = {}  # flag's name -> its heading in help
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error instead of its one sentence.")
-
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,7 +50,7 @@ def find_jobs() -> dict[str, str]:
     """The name of each job and the first line of its program's docstring, without importing the programs."""
     tools = importlib.import_module("msst_keras.tools")
     paths = sorted(path for folder in tools.__path__ for path in Path(folder).glob("[a-z]*.py"))
-    docs = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in paths}
+    docs = {path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "" for path in paths}
     return {name: doc.partition("\n")[0] for name, doc in docs.items()}
 
 
@@ -69,15 +67,17 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
         _show(_help(job_main))
         sys.exit(0)
     try:
-        rest = flags.FLAGS(_read_marked_flagfiles(argv))[1:]
-    except (flags.Error, UnicodeDecodeError, OSError) as error:
-        _fail(program, error, 2)
+        rest = flags.FLAGS([argv[0], *expand_flagfiles(argv[1:])])[1:]
+    except (flags.Error, ValueError, OSError) as error:
+        _fail(program, describe_error(error) or error, 2)
     if rest:
         _fail(program, f"unexpected argument '{rest[0]}'; every input is a flag (--name=value)", 2)
     logging.getLogger("absl").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes of TensorFlow while it works, after its start
     quiet_tensorflow()
     _end_by_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without a name's letters is no error; stderr knows that
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(job_main() or 0)
     except Exception as error:
@@ -89,25 +89,6 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
         _fail(program, "interrupted", 130)
     except _Ended as ended:
         _fail(program, f"ended by {signal.Signals(ended.code - 128).name}", ended.code)
-
-
-def _read_marked_flagfiles(argv: Sequence[str]) -> list[str]:
-    """Puts the lines of flagfiles that begin with a byte order mark, as Windows writes them, in place of their names.
-
-    absl reads all others, and takes such a mark for a part of the first flag.
-    """
-    arguments: list[str] = []
-    for argument in argv:
-        match = re.fullmatch("--?flagfile=(.+)", argument, re.DOTALL)
-        path = Path(match[1]).expanduser() if match else None
-        content = path.read_bytes() if path and path.is_file() else b""
-        encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
-        if encoding is None:
-            arguments.append(argument)
-            continue
-        lines = [line.strip() for line in content.decode(encoding).splitlines()]
-        arguments += [line for line in lines if line and not line.startswith(("#", "//"))]
-    return arguments
 
 
 class _Ended(SystemExit):

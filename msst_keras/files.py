@@ -6,6 +6,7 @@ Nothing appears under its final name before it is complete and on the disk. Ever
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -76,6 +77,8 @@ def name_errors(path: Path, temporary: Path) -> Iterator[None]:
         message = getattr(error, "message", None)
         if not isinstance(message, str) or str(temporary) not in message:
             raise
+        if os.strerror(errno.ENOSPC) in message:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise OSError(f"{path}: {message.splitlines()[0].replace(str(temporary), str(path))}") from error
 
 

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import numbers
+import re
 import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -19,6 +20,9 @@ if typing.TYPE_CHECKING:
 
 # An image size, (height, width), which is typed as HEIGHTxWIDTH in a flag.
 Size = typing.Annotated[tuple[int, int], "HEIGHTxWIDTH"]
+
+# Texts that are a path and more; see `path_in`.
+PAIR, SHARE = "NAME:DIR", "FOLDER:SHARE"
 
 # Types, what a value of each must be an instance of, and the same in words.
 _SIMPLE_TYPES = (
@@ -46,7 +50,7 @@ def option(
       default: its value if none is given. An option without a default must be given.
       choices: the values that it, or each part of a tuple, may have.
       low, high: the range of a number, both ends included.
-      syntax: how a pair of numbers is typed, with an example.
+      syntax: how a pair of numbers is typed, with an example; of texts with a path in them PAIR or SHARE.
       remembered: whether a result folder remembers the value, see `remembered_values`. False where no result depends
         on it, and where the content of what it names is remembered in its place.
     """
@@ -79,6 +83,10 @@ def check_options(options: DataclassInstance) -> None:
             continue
         if wrong := _find_type_error(value, _without_none(hints[field.name])):
             raise ValueError(f"{field.name} must be {wrong}, not {value!r}")
+        if field.default is dataclasses.MISSING and value in ("", (), []):  # of a variable of the shell that is not set
+            raise ValueError(f"{field.name} is empty; give a value")
+        if isinstance(value, tuple | list) and "" in value:  # as a path that would be the current folder
+            raise ValueError(f"{field.name} has an empty part ({', '.join(map(repr, value))}); take it out")
         if said["choices"] and not isinstance(value, tuple) and value not in said["choices"]:
             raise ValueError(f"{field.name} must be one of {', '.join(map(str, said['choices']))}, not {value!r}")
         if said["low"] is not None and not value >= said["low"]:
@@ -98,6 +106,15 @@ def _find_type_error(value: object, kind: object) -> str:
             right = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
             return "" if right else words
     return ""
+
+
+def path_in(text: str, syntax: str | None) -> tuple[str, str, str]:
+    """Splits a text of an option into what stands before its path, the path, and what stands behind it."""
+    if syntax == PAIR:
+        name, colon, path = text.partition(":")
+        return name + colon, path, ""
+    match = re.fullmatch(r"(.+)(:[0-9.e+-]+)", text, re.DOTALL) if syntax == SHARE else None
+    return ("", match[1], match[2]) if match else ("", text, "")
 
 
 def list_options(

@@ -5,6 +5,7 @@ Every job is a process of its own, as a user runs it (two jobs may have flags of
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from msst_keras import cli
+from msst_keras.__main__ import main
+from msst_keras.flagfiles import expand_flagfiles
 
 JOBS = (
     "ablate", "app", "demo", "evaluate", "export", "fuse_labels", "inspect_records", "make_records", "predict", "query",
@@ -75,6 +78,16 @@ def test_an_input_at_fault_is_one_sentence_and_1(tmp_path):
     assert result.returncode == 1 and "Traceback" in result.stderr
 
 
+def test_ctrl_c_while_the_program_is_being_loaded_is_a_sentence(monkeypatch, capsys):
+    def interrupt(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(["msst", "train"])
+    assert (ended.value.code, *capsys.readouterr()) == (130, "", "msst: interrupted\n")
+
+
 def test_a_program_is_the_job():
     path = Path(cli.__file__).parent.parent / "tools" / "evaluate.py"
     if not path.exists():
@@ -102,27 +115,44 @@ _SHOW_FLAGS = """
 import sys
 from absl import flags
 from msst_keras import cli
+from msst_keras.__main__ import main
+from msst_keras.flagfiles import expand_flagfiles
 from msst_keras.tools import predict
 cli.run(lambda: print(flags.FLAGS.input, flags.FLAGS.output_dir), ["predict", *sys.argv[1:]])
 """
 
 
-def _read_flags(*arguments, **environment):
+def _read_flags(*arguments, cwd=None, **environment):
     command = [sys.executable, "-c", _SHOW_FLAGS, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, cwd=cwd)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_flagfiles_of_windows_are_read(tmp_path, encoding):
-    path = tmp_path / "flags.txt"
-    path.write_bytes("--input=Zürich.mp4\r\n# a remark\r\n\r\n--output_dir=out\r\n".encode(encoding))
-    assert _read_flags(f"--flagfile={path}").stdout == "['Zürich.mp4'] out\n"
+    path, other = tmp_path / "flags.txt", tmp_path / "other flags.txt"
+    path.write_bytes(f"--input=Zürich.mp4\r\n# a remark\r\n\r\n--flagfile={other}\r\n".encode(encoding))
+    other.write_bytes("--output_dir=out\u3000\r\n".encode(encoding))
+    assert _read_flags("--output_dir=no", f"--flagfile={path}").stdout == "['Zürich.mp4'] out\u3000\n"
+    flags = ["--input=Zürich.mp4", "--output_dir=out\u3000"]
+    for arguments in ([f"--flagfile={path}"], ["--flagfile", str(path)], ["-flagfile", str(path)]):
+        assert expand_flagfiles(["--a", *arguments, "b"]) == ["--a", *flags, "b"]
+    assert expand_flagfiles(["--", f"--flagfile={path}"]) == ["--", f"--flagfile={path}"]
 
 
-def test_a_flagfile_that_is_no_text_is_one_sentence(tmp_path):
-    (tmp_path / "flags.txt").write_bytes(b"--input=\xff\xe9.mp4\n")
-    result = _read_flags(f"--flagfile={tmp_path}/flags.txt")
-    assert result.returncode == 2 and "Traceback" not in result.stderr and result.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"--input=\xff\xe9.mp4\n", "flags.txt: expected a text in UTF-8, or one with a byte order mark"),
+        (b"--flagfile=flags.txt\n", "flags.txt: this flagfile names itself"),
+        (b"--flagfile=\n", "--flagfile wants the name of a file"),
+        (b"--flagfile=~nobody-/gone.txt\n", "~nobody-/gone.txt: no such file"),
+        (b"--input=a.mp4\nhello\n", "unexpected argument 'hello'"),
+    ],
+)
+def test_a_bad_flagfile_is_one_sentence(tmp_path, content, message):
+    (tmp_path / "flags.txt").write_bytes(content)
+    result = _read_flags("--flagfile=flags.txt", cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_paths_in_flags_are_those_that_are_meant(tmp_path):
@@ -132,3 +162,35 @@ def test_paths_in_flags_are_those_that_are_meant(tmp_path):
     texts = _read_flags("--input=~/Paris, day 2.mp4", "--output_dir=a~b", HOME=str(tmp_path))
     assert texts.stdout == f"['{tmp_path}/Paris, day 2.mp4'] a~b\n"
     assert _read_flags('--input=~/a.mp4,b.mp4,"c,d"', HOME="/h").stdout == "['/h/a.mp4', 'b.mp4', 'c,d'] maps\n"
+
+
+_PARSE_TEXTS = """
+import sys
+from msst_keras.options import PAIR, SHARE
+from msst_keras.tools._flags import _TextsParser
+syntax = {"PAIR": PAIR, "SHARE": SHARE}[sys.argv[1]]
+print([_TextsParser(syntax).parse(text) for text in sys.argv[2:]])
+"""
+
+
+def test_paths_that_have_a_name_or_a_share_are_those_that_are_meant(tmp_path):
+    def parse(syntax, *texts):
+        command = [sys.executable, "-c", _PARSE_TEXTS, syntax, *texts]
+        environment = os.environ | {"HOME": str(tmp_path)}
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+        return ast.literal_eval(result.stdout)
+
+    for name in ("a, b", "12:30, late"):
+        (tmp_path / name).mkdir()
+    home = str(tmp_path)
+    assert parse("PAIR", "x:~/a, b", "x:~/a,y:b", '"x:a, b",y:~', "x:12:30, late", "x,y:a, b") == [
+        [f"x:{home}/a, b"], [f"x:{home}/a", "y:b"], ["x:a, b", f"y:{home}"], ["x:12:30, late"], ["x", "y:a", "b"]
+    ]  # fmt: skip
+    assert parse("SHARE", "~/a, b:3", "~/a, b", "12:30, late:2", "~/a:2,~/b:1", "~/a:b") == [
+        [f"{home}/a, b:3"], [f"{home}/a, b"], ["12:30, late:2"], [f"{home}/a:2", f"{home}/b:1"], [f"{home}/a:b"]
+    ]  # fmt: skip
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_is_escaped():
+    result = _read_flags("--input=\u904b\u52d5.mp4", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stdout) == (0, r"['\u904b\u52d5.mp4'] maps" + "\n"), result.stderr

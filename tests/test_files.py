@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from msst_keras.files import DifferentSettingsError, guard_cell, publish, read_cell, remember
@@ -68,3 +70,19 @@ def test_a_cell_is_text_to_a_spreadsheet_and_comes_back(name):
     cell = guard_cell(name)
     assert not cell.startswith(tuple("=+-@\t\r")) and read_cell(cell) == name
     assert cell == name or cell == f"'{name}"
+
+
+def test_what_is_published_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: done.append(os.readlink(f"/proc/self/fd/{descriptor}")) or fsync(descriptor)
+    )
+    monkeypatch.setattr(os, "replace", lambda source, target: done.append("named") or replace(source, target))
+    with publish(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert done == [str(temporary), "named", str(tmp_path)]  # and the name is on the disk, too
+    done.clear()
+    with publish(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "b.txt").write_text("whole")
+    assert set(done[: done.index("named")]) == {str(temporary), str(temporary / "b.txt")} and done[-1] == str(tmp_path)

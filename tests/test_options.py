@@ -78,7 +78,7 @@ def test_options_are_written_as_one_types_them():
     assert write_flags(whole, leave_out=("count",)) == (
         '--amount=0.5\n--names=a,"b,c"\n--part_share=0.25\n--noquick\n--size=5x6\n--sizes=1x2,3x4\n--window=7,8\n'
     )
-    assert write_flags(Whole(names=())) == "--amount=much\n--count=2\n--names=\n--quick\n--size=3x4\n"
+    assert write_flags(Whole(names=("x",))) == "--amount=much\n--count=2\n--names=x\n--quick\n--size=3x4\n"
     assert plain_values(whole) == {
         "amount": "0.5", "count": "1", "names": 'a,"b,c"', "part_share": 0.25, "quick": False, "size": "5x6",
         "sizes": "1x2,3x4", "window": "7,8",
@@ -87,11 +87,11 @@ def test_options_are_written_as_one_types_them():
 
 def test_what_a_field_says_holds_in_python():
     for make, message in (
-        (lambda: Whole(names=(), count=3), "count must be one of 1, 2, not 3"),
+        (lambda: Whole(names=("x",), count=3), "count must be one of 1, 2, not 3"),
         (lambda: Whole(names="a"), "names must be a tuple of texts, not 'a'"),
-        (lambda: Whole(names=(), size=3), "size must be a tuple of values, not 3"),
+        (lambda: Whole(names=("x",), size=3), "size must be a tuple of values, not 3"),
         (lambda: Whole(names=(Path("a"),)), r"names must be a tuple of texts, not \(PosixPath"),
-        (lambda: Whole(names=(), quick=1), "quick must be True or False, not 1"),
+        (lambda: Whole(names=("x",), quick=1), "quick must be True or False, not 1"),
         (lambda: DemoOptions(steps=2.5), "steps must be a whole number, not 2.5"),
         (lambda: DemoOptions(output_dir=Path("demo")), "output_dir must be a text, not PosixPath"),
         (lambda: check_options(Part(share="x")), "share must be a number, not 'x'"),
@@ -106,6 +106,21 @@ def test_what_a_field_says_holds_in_python():
             make()
     with pytest.raises(TypeError, match="names"):
         Whole()
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"input": ()}, "input is empty; give a value"),
+        ({"input": ("clip.mp4", "")}, r"input has an empty part \('clip.mp4', ''\); take it out"),
+    ],
+)
+def test_nothing_does_not_mean_the_current_folder(given, message):
+    """As when a variable of the shell is not set, or a list ends with a comma."""
+    with pytest.raises(ValueError, match=message):
+        PredictOptions(**given)
+    with pytest.raises(ValueError, match="output_dir is empty"):
+        EvaluateOptions(predictions="maps", ground_truth="DAVIS", output_dir="")
 
 
 def test_settings_of_the_crf_stand_in_place_of_the_presets():

@@ -151,8 +151,11 @@ def test_errors_name_the_file(tmp_path):
         def __init__(self, message):
             self.message = message
 
-    with pytest.raises(OSError, match=f"^{path}: {path}; No space left on device$"), publish(path) as temporary:
+    with pytest.raises(OSError) as caught, publish(path) as temporary:
         raise ResourceExhaustedError(f"{temporary}; No space left on device\nmore")
+    assert cli.describe_error(caught.value) == f"{path}: the disk is full; make room and run the same command again"
+    with pytest.raises(OSError, match=f"^{path}: {path}; Input/output error$"), publish(path) as temporary:
+        raise ResourceExhaustedError(f"{temporary}; Input/output error\nmore")
     with pytest.raises(ResourceExhaustedError), publish(path):
         raise ResourceExhaustedError("of memory, which is another matter")
     assert not list(tmp_path.iterdir())

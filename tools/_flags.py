@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from msst_keras import cli
-from msst_keras.options import Size, list_options
+from msst_keras.options import Size, list_options, path_in
 
 flags.disclaim_key_flags()  # a flag defined here belongs to the job that asks for it
 
@@ -73,12 +73,26 @@ class _TextParser(flags.ArgumentParser):
 
 
 class _TextsParser(flags.ListParser):
-    """Texts with commas between them; a path that is there is one, whatever commas it has."""
+    """Texts with commas between them; a path that is there is one, whatever commas it has.
+
+    Args:
+      syntax: of one text, which may hold more than a path; see `msst_keras.options.path_in`.
+    """
+
+    def __init__(self, syntax: str | None = None):
+        super().__init__()
+        self._syntax = syntax
 
     def parse(self, argument: str | list[str]) -> list[str]:
-        if isinstance(argument, str) and "," in argument and os.path.exists(_at_home(argument)):
-            return [_at_home(argument)]
-        return [_at_home(text) for text in super().parse(argument)]
+        if isinstance(argument, str) and "," in argument:
+            before, path, _ = path_in(argument, self._syntax)
+            if "," not in before and any(os.path.exists(_at_home(each)) for each in (argument, path) if each):
+                return [self._read(argument)]
+        return [self._read(text) for text in super().parse(argument)]
+
+    def _read(self, text: str) -> str:
+        before, path, behind = path_in(text, self._syntax)
+        return before + _at_home(path) + behind
 
 
 def _at_home(text: str) -> str:
@@ -132,7 +146,7 @@ def _define_flag(name: str, kind: object, default: Any, said: Mapping[str, Any])
         return flags.DEFINE(parser, name, default, help, serializer=_SizesSerializer())
     if kind == tuple[str, ...]:
         texts = None if default is None else list(default)
-        return flags.DEFINE(_TextsParser(), name, texts, help, serializer=flags.CsvListSerializer(","))
+        return flags.DEFINE(_TextsParser(said["syntax"]), name, texts, help, serializer=flags.CsvListSerializer(","))
     if kind == tuple[int, int]:
         return flags.DEFINE_list(name, None if default is None else list(default), help)
     if choices:  # texts, or a few numbers

@@ -12,9 +12,8 @@ runs. OUTPUT_DIR then holds runs/, models/, maps/, results/ (of `msst evaluate`)
 
 from __future__ import annotations
 
-from absl import flags
-
 from msst_keras import cli
+from msst_keras.flagfiles import read_flagfile
 from msst_keras.jobs.options import AblateOptions
 from msst_keras.tools._flags import define_flags
 
@@ -27,8 +26,7 @@ def main() -> int:
     from msst_keras.jobs.ablate import ablate, name_configs
 
     paths = name_configs(options)
-    configs = {name: flags.FLAGS.read_flags_from_files([f"--flagfile={path}"]) for name, path in paths.items()}
-    return ablate(options, configs)
+    return ablate(options, {name: read_flagfile(path) for name, path in paths.items()})
 
 
 if __name__ == "__main__":

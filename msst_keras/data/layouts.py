@@ -26,6 +26,7 @@ A dataset of videos is added here: its tree above, a function that finds its seq
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,10 +94,10 @@ def _read_davis_list(path: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        firsts = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in re.split("[\r\n]+", path.read_text(encoding="utf-8-sig"))]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected a name a line, found no text ({error}); fetch the list again") from error
-    names = sorted({Path(first).parent.name if "/" in first else first for first in firsts})
+    names = sorted({Path(line.split()[0]).parent.name if "/" in line else line for line in lines if line})
     if not {"", ".", ".."}.isdisjoint(names):
         raise ValueError(f"{path}: expected a sequence name a line, found '{names[0]}'; fetch the list again")
     return names

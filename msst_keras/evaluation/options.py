@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable
 
 from msst_keras.data.layouts import NAMED_DATASETS, SPLITS
 from msst_keras.evaluation.protocols import PROTOCOLS
-from msst_keras.options import check_options, option
+from msst_keras.options import PAIR, check_options, option
 
 PROTOCOL_NAMES = tuple(PROTOCOLS)
+_LONGEST_METHOD = 100  # bytes of a name, which becomes a part of names of files
 FLAT = "flat"  # a layout: one folder of masks, which are one sequence without frames
 
 
@@ -36,7 +39,7 @@ class EvaluateOptions:
         "Score anew what --output_dir holds of other maps, masks or flags.", False, remembered=False
     )
     compare: tuple[str, ...] = option(
-        "NAME:DIR,... of other methods' maps, which are scored too.", (), remembered=False
+        "NAME:DIR,... of other methods' maps, which are scored too.", (), syntax=PAIR, remembered=False
     )
     baselines: bool = option("Score an all-black map and the magnitude of flow too.", True)
     temporal_stability: bool = option(
@@ -60,6 +63,29 @@ class EvaluateOptions:
     def protocols(self) -> tuple[str, ...]:
         """The names of the protocols, each once."""
         return PROTOCOL_NAMES if tuple(self.protocol) == ("all",) else tuple(dict.fromkeys(self.protocol))
+
+
+def check_method_names(names: Iterable[str], taken: Iterable[str] = ()) -> None:
+    """Refuses names of methods that files, tables and flags cannot have; `taken` are those that others have already.
+
+    Raises:
+      ValueError: names the first of them.
+    """
+    used = {in_file_names(name) for name in taken}
+    for name in names:
+        if not re.fullmatch(r"\w[\w .,+()\[\]-]*", name) or len(name.encode()) > _LONGEST_METHOD:
+            raise ValueError(
+                f"a method must have a name of letters, digits, spaces and .,+-_()[], at most {_LONGEST_METHOD} bytes "
+                f"long, not {name!r}; rename it"
+            )
+        if in_file_names(name) in used:
+            raise ValueError(f"methods must have different names, but {name!r} is there already; rename one")
+        used.add(in_file_names(name))
+
+
+def in_file_names(name: str) -> str:
+    """A method's name as names of files have it: their parts have no spaces."""
+    return name.replace(" ", "-")
 
 
 def are_protocols(names: tuple[str, ...]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msst_keras.evaluation.options import in_file_names
 from msst_keras.evaluation.protocols import SCALARS
 from msst_keras.evaluation.published import PublishedRow
 from msst_keras.evaluation.scores import HEADLINE, SCORES
@@ -30,10 +31,10 @@ def write_results(result: Mapping[str, Any], output_dir: str | os.PathLike, meth
     Raises:
       ValueError: a number is NaN or infinite, which JSON cannot hold.
     """
-    stem = Path(output_dir) / f"metrics{_suffix(method)}"
-    with publish(stem.with_name(f"{stem.name}.json")) as path:
+    with publish(metrics_path(output_dir, method)) as path:
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with publish(stem.with_name(f"{stem.name}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
+    table = Path(output_dir) / f"metrics{_suffix(method)}.csv"
+    with publish(table) as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["sequence", *SCALARS], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({"sequence": guard_cell(name), **scalars} for name, scalars in result["sequences"].items())
@@ -70,8 +71,13 @@ def read_frames(output_dir: str | os.PathLike, method: str = "") -> dict[tuple[s
         }
 
 
+def metrics_path(output_dir: str | os.PathLike, method: str = "") -> Path:
+    """Where `write_results` writes a method's numbers."""
+    return Path(output_dir) / f"metrics{_suffix(method)}.json"
+
+
 def _suffix(method: str) -> str:
-    return f"-{method.replace(' ', '-')}" if method else ""
+    return f"-{in_file_names(method)}" if method else ""
 
 
 def format_published(rows: Sequence[PublishedRow]) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 from msst_keras.data import datasets
 from msst_keras.data.sequences import FileSequence
 from msst_keras.evaluation.figures import Method, write_ablation
+from msst_keras.evaluation.options import check_method_names
 from msst_keras.evaluation.protocols import PROTOCOLS, SCALARS
-from msst_keras.evaluation.report import format_table
+from msst_keras.evaluation.report import format_table, metrics_path
+from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.seeds import mean_and_spread, mean_result
 from msst_keras.files import guard_cell, publish, read_json, write_json
 from msst_keras.jobs.options import AblateOptions
@@ -44,6 +46,9 @@ def ablate(options: AblateOptions, configs: Mapping[str, Sequence[str]]) -> int:
         raise ValueError(f"--protocol must be one of {', '.join(PROTOCOLS)}, not '{options.protocol}'")
     out = Path(options.output_dir)
     variants = _plan_runs(options, configs)
+    runs = [name for members in variants.values() for name in members]
+    # What `msst evaluate` would refuse is refused before the first training.
+    check_method_names([*runs, *(name + _CRF_SUFFIX for name in runs)], [ALL_BLACK, FLOW_MAGNITUDE])
     sequences = datasets.find_sequences(options.layout, options.ground_truth, options.split, options.sequences)
     if options.crf and len({sequence.frame_paths[0].parent.parent for sequence in sequences}) > 1:
         raise ValueError(
@@ -206,7 +211,7 @@ def _evaluate(options: AblateOptions, names: list[str]) -> int:
 def _result_paths(out: Path, names: list[str]) -> dict[str, Path]:
     *others, own = names
     folder = out / "results" / own
-    return {**{name: folder / f"metrics-{name}.json" for name in others}, own: folder / "metrics.json"}
+    return {**{name: metrics_path(folder, name) for name in others}, own: metrics_path(folder)}
 
 
 def _report(options: AblateOptions, methods: dict[str, list[str]]) -> None:

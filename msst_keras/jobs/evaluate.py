@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from msst_keras.evaluation.evaluator import to_levels
 from msst_keras.evaluation.figures import Method
 from msst_keras.evaluation.html_report import write_report
 from msst_keras.evaluation.map_reader import MapReader, forget_files
-from msst_keras.evaluation.options import FLAT, EvaluateOptions
+from msst_keras.evaluation.options import FLAT, EvaluateOptions, check_method_names
 from msst_keras.evaluation.protocols import PROTOCOLS, Protocol
 from msst_keras.evaluation.published import published_rows
 from msst_keras.evaluation.report import format_published, format_table, read_frames, write_frames, write_results
@@ -126,10 +125,9 @@ def _read_compare(options: EvaluateOptions) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for entry in options.compare:
         name, colon, folder = entry.partition(":")
-        if not colon or not re.fullmatch(r"\w[\w .+-]*", name) or not folder:
-            raise ValueError(f"--compare wants NAME:DIR,... with names of letters, digits and .+-_, not '{entry}'")
-        if name.replace(" ", "-") in {other.replace(" ", "-") for other in (*taken, *folders)}:
-            raise ValueError(f"--compare wants different names, but '{name}' is there already; rename one")
+        if not (name and colon and folder):
+            raise ValueError(f"--compare wants NAME:DIR,..., not '{entry}'")
+        check_method_names([name], [*taken, *folders])
         folders[name] = Path(folder)
     return folders
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from msst_keras.data import datasets, label_folders
 from msst_keras.data.sequences import FileSequence
+from msst_keras.files import DifferentSettingsError, hash_files, hash_folder
+from msst_keras.inference import SHIPPED_MODEL
 from msst_keras.labels import fuse
 from msst_keras.labels.options import FuseLabelsOptions
 from msst_keras.labels.sources import DEFAULTS, has_shipped_model, make_source
 from msst_keras.locks import hold_folder
-from msst_keras.outputs import check_apart
+from msst_keras.outputs import Memory, check_apart
 
 
 def fuse_labels(options: FuseLabelsOptions) -> fuse.Fusion:
@@ -22,7 +24,7 @@ def fuse_labels(options: FuseLabelsOptions) -> fuse.Fusion:
 
     Raises:
       FileExistsError: `output_dir` has labels already.
-      FileNotFoundError, ValueError: an input or an option at fault.
+      FileNotFoundError, ValueError: an input or an option at fault, or a folder that was begun with other inputs.
     """
     output_dir = Path(options.output_dir)
     maps_dirs, sources = _find_methods(options)
@@ -45,6 +47,7 @@ def _fuse(
     if labels_dir.exists():
         raise FileExistsError(f"{labels_dir}: labels are here already; choose another --output_dir")
     fuse.clear_partial(output_dir)
+    _begin(options, output_dir, sequences, uses_model="model" in makers)
     sequences = [fuse.extract_frames(sequence, output_dir / "frames") for sequence in sequences]
     if options.ground_truth:
         sequences = label_folders.add_masks(sequences, options.ground_truth)
@@ -55,6 +58,27 @@ def _fuse(
     fusion = fuse.fuse_labels(sequences, maps_dirs, labels_dir, options.free_offset)
     _report(fusion, labels_dir)
     return fusion
+
+
+def _begin(options: FuseLabelsOptions, output_dir: Path, sequences: Sequence[FileSequence], uses_model: bool) -> None:
+    """Refuses frames and maps that an interrupted run has left of other inputs or of another model."""
+    files: dict[str, Path] = {}
+    for sequence in sequences:
+        paths = [sequence.video_path] if sequence.video_path else sequence.frame_paths
+        files |= {f"{sequence.name}/{number}/{path.name}": path for number, path in enumerate(paths)}
+    made_from = {"input": hash_files(files)}
+    if uses_model:
+        made_from["model"] = hash_folder(options.model or SHIPPED_MODEL)
+    memory = Memory(output_dir, "fuse_labels", made_from)
+    try:
+        if memory.compare() is None:
+            memory.refuse_strangers(name for name in ("frames", "sources") if (output_dir / name).exists())
+    except DifferentSettingsError as error:
+        raise ValueError(
+            f"{output_dir} holds maps that were made from something else: {error.difference}; choose another "
+            "--output_dir, or remove that folder"
+        ) from None
+    memory.write()
 
 
 def _find_methods(options: FuseLabelsOptions) -> tuple[dict[str, Path], list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msst_keras.evaluation.map_reader import MapReader
 from msst_keras.evaluation.options import EvaluateOptions
+from msst_keras.evaluation.report import metrics_path
 from msst_keras.files import DifferentSettingsError, hash_files, read_json, remove
 from msst_keras.options import remembered_values
 from msst_keras.outputs import MEMORY, Memory
@@ -35,7 +36,7 @@ class Results:
     def read(self) -> dict[tuple[str, str], dict] | None:
         """(method, protocol) -> the content of metrics.json, where all is there."""
         paths = {
-            (method, protocol): folder / ("metrics" + (f"-{stem.replace(' ', '-')}" if stem else "") + ".json")
+            (method, protocol): metrics_path(folder, stem)
             for protocol, folder in self.folders.items()
             for method, stem in self.stems.items()
         }

@@ -61,7 +61,7 @@ def train(options: TrainOptions) -> dict:
         if devices.is_chief:
             run_dir.write_run(folder, _describe_run(options, index, groups) | {"precision": precision})
             with publish(folder / "flags.txt") as temporary:
-                temporary.write_text(write_flags(options))
+                temporary.write_text(write_flags(options), encoding="utf-8")  # as flagfiles are read
         validate, draw = _make_views(options, model, index, val_index, devices)
         results = loop.train(
             model, _make_batches(options, index, devices), index.names, folder, options.training, devices, validate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from msst_keras.data.layouts import NAMED_DATASETS, SPLITS
-from msst_keras.options import check_options, option
+from msst_keras.options import PAIR, check_options, option
 
 ORDERS = ("doubt", "sequence")
 
@@ -22,7 +22,9 @@ class FuseLabelsOptions:
         "Folder of more masks, SEQUENCE/FRAME.png, for sequences without masks in the dataset.", None
     )
     maps: tuple[str, ...] = option(
-        "NAME:DIR for each method, comma-separated; its maps are DIR/SEQUENCE/FRAME.png, 8-bit grey.", ()
+        "NAME:DIR for each method, comma-separated; its maps are DIR/SEQUENCE/FRAME.png, 8-bit grey.",
+        (),
+        syntax=PAIR,
     )
     sources: tuple[str, ...] | None = option(
         "Built-in methods to fuse as well: flow_magnitude, spectral_residual, fine_grained, model. The default is the "

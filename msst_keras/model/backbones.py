@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
 
     from msst_keras.model.network import Network
 
+MAX_WIDTH = 4  # a wider network takes more memory than a machine has, and a file may ask for any
 # Name -> the module of its network, which is imported when one is built: the names alone need no Keras.
 _MODULES = {
     "vgg16": "vgg16",
@@ -145,6 +146,8 @@ def build_pyramid(
 
 
 def _check_width(weights: str, width: float) -> None:
+    if not 0 < width <= MAX_WIDTH:
+        raise ValueError(f"width must be a positive number, at most {MAX_WIDTH}, found {width!r}.")
     if weights != "none" and width != 1:
         raise ValueError(
             f'Pre-trained weights need width 1, found width {width!r}; set width to 1 or weights to "none".'

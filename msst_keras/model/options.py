@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from msst_keras.model.backbones import BACKBONES, OUTPUT_STRIDES
+from msst_keras.model.backbones import BACKBONES, MAX_WIDTH, OUTPUT_STRIDES
 from msst_keras.options import check_options, option
 
 VARIANTS = ("os", "st", "msst")
@@ -66,7 +67,7 @@ class ModelOptions:
         16,
         choices=OUTPUT_STRIDES[::-1],
     )
-    width: float = option("A factor for every number of channels.", 1.0, low=0.01)
+    width: float = option("A factor for every number of channels.", 1.0, low=0.01, high=MAX_WIDTH)
     motion_input: str = option(
         "What the temporal stream sees: the frame and the motion prior, as in the paper, or the flow itself as an "
         "image (records made with --prior=flow), which needs no superpixels and no prior network.",
@@ -137,3 +138,14 @@ class ModelOptions:
         defaults = ModelOptions()
         departures = {name: getattr(self, name) for name in _DEPARTURES}
         return arguments | {name: value for name, value in departures.items() if value != getattr(defaults, name)}
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Checks arguments of `msst.build_msst` that were read from a file.
+
+    Raises:
+        ValueError: One is unknown, of another type, or out of range.
+    """
+    if unknown := sorted(set(arguments) - {field.name for field in dataclasses.fields(ModelOptions)}):
+        raise ValueError(f"a network has no setting {unknown[0]!a}")
+    ModelOptions(**arguments)

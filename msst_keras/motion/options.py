@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from msst_keras.model.backbones import BACKBONES
+from msst_keras.model.backbones import BACKBONES, MAX_WIDTH
 from msst_keras.motion.camera import CAMERAS
-from msst_keras.motion.superpixels import SuperpixelSettings
+from msst_keras.motion.superpixels import MAX_LEVELS, MAX_REGIONS, SuperpixelSettings
 from msst_keras.options import check_options, option, options_of
 
 
@@ -14,9 +14,14 @@ from msst_keras.options import check_options, option, options_of
 class PriorOptions:
     """What the prior is made of; see `prior.MotionPrior`."""
 
-    num_levels: int = option("M, the number of segmentations of each flow map.", SuperpixelSettings.num_levels, low=1)
+    num_levels: int = option(
+        "M, the number of segmentations of each flow map.", SuperpixelSettings.num_levels, low=1, high=MAX_LEVELS
+    )
     max_regions: int = option(
-        "The most superpixels that a level may have; 256 suffice for small maps.", SuperpixelSettings.max_regions, low=2
+        "The most superpixels that a level may have; 256 suffice for small maps.",
+        SuperpixelSettings.max_regions,
+        low=2,
+        high=MAX_REGIONS,
     )
     classifier_per_level: bool = option(
         "Train a classifier for each level (Eq. 1's S^j) instead of one for all.", False
@@ -25,7 +30,7 @@ class PriorOptions:
         "Network that the deep features come from; vgg16 is the paper's.", "vgg16", choices=BACKBONES
     )
     weights: str = option("The backbone's first weights: imagenet, hed (for vgg16), none, or a file.", "imagenet")
-    width: float = option("A factor for the backbone's numbers of channels.", 1.0, low=0.01)
+    width: float = option("A factor for the backbone's numbers of channels.", 1.0, low=0.01, high=MAX_WIDTH)
     train_backbone: bool | None = option(
         "Train the backbone too. By default it is trained only if it has no weights (--weights=none).", None
     )

@@ -16,6 +16,7 @@ from msst_keras.motion.flow_image import FlowImage
 from msst_keras.motion.prior import MagnitudePrior, MotionPrior
 from msst_keras.motion.settings import FILES, FLOW, MAGNITUDE, NO_PRIOR
 
+_CLASSES = ("MotionPrior", "MagnitudePrior", "FlowImage")
 _NO_DATE = "1980-01-01@00:00:00"
 
 
@@ -57,8 +58,11 @@ def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior | FlowImage:
         raise ValueError(f"{no_prior}; found no .keras file.")
     try:
         check_unpacked_size(path)
-    except zipfile.BadZipFile as error:
+        name = _read_class(path)
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{no_prior}; Keras cannot load it: {error}") from error
+    if name not in _CLASSES:  # Keras would build any network of its own first, of any size
+        raise ValueError(f"{no_prior}; found a {name}.")
     try:
         prior = keras.saving.load_model(path, compile=False)
     except Exception as error:  # of a damaged file zipfile, h5py and Keras raise nearly anything
@@ -69,6 +73,21 @@ def load_prior(path: str | Path) -> MotionPrior | MagnitudePrior | FlowImage:
     if bad := [weight.path for weight in prior.weights if not np.isfinite(ops.convert_to_numpy(weight)).all()]:
         raise ValueError(f"{path}: {len(bad)} arrays of this prior are not finite, such as {bad[0]}; train it again.")
     return prior
+
+
+def _read_class(path: Path) -> str:
+    """The name of the class that a .keras file holds.
+
+    Raises:
+        ValueError: There is none.
+        KeyError, zipfile.BadZipFile, RecursionError: As `zipfile` and `json` tell of damage.
+    """
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
+        raise ValueError("its config.json names no class")
+    registered = config.get("registered_name")
+    return config["class_name"] if registered in (None, f"msst_keras>{config['class_name']}") else str(registered)
 
 
 def save_prior(prior: keras.Model, path: str | Path) -> None:

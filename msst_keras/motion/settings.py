@@ -18,6 +18,7 @@ from msst_keras.motion.superpixels import SuperpixelSettings
 # and NETWORK is a file of `msst train_prior`. FILES are maps that another method made.
 NO_PRIOR, MAGNITUDE, FLOW, NETWORK, FILES = "none", "magnitude", "flow", "network", "files"
 UNTRAINED = (MAGNITUDE, FLOW)
+_KINDS = (NO_PRIOR, *UNTRAINED, NETWORK, FILES)
 _CHANNELS = {FLOW: 3}  # the others have 1
 # The largest share of a map that may come from the maps before it; with more a map would hardly change.
 MAX_TEMPORAL_SHARE = 0.9
@@ -78,19 +79,20 @@ class MotionSettings:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: A setting is missing or of the wrong type.
+            ValueError: A setting is missing or of the wrong type, or there is no such prior.
         """
         if not (
             isinstance(settings, dict)
             and isinstance(settings.get("flow"), dict)
             and isinstance(settings.get("superpixels", ""), dict | None)
             and isinstance(settings.get("prior"), dict)
-            and isinstance(settings["prior"].get("kind"), str)
+            and settings["prior"].get("kind") in _KINDS
             and isinstance(settings["prior"].get("sha256"), str | None)
             and isinstance(settings.get("flow_stored"), bool | None)
         ):
             raise ValueError(
-                f"expected motion settings (flow, superpixels, prior, flow_stored), found {str(settings)[:80]!r}"
+                f"expected motion settings (flow, superpixels, prior of the kind {' or '.join(_KINDS)}, flow_stored), "
+                f"found {_shorten(settings)}"
             )
         prior = PriorSettings(settings["prior"]["kind"], settings["prior"].get("sha256"))
         return cls(settings["flow"], settings["superpixels"], prior, settings.get("flow_stored"))
@@ -174,6 +176,13 @@ class MotionOptions:
     def to_dict(self) -> dict[str, Any]:
         """The manifest's "motion"."""
         return self.settings().to_dict()
+
+
+def _shorten(settings: object) -> str:
+    """What was found, in a line: of settings the prior, which may be what is wrong, comes first."""
+    if isinstance(settings, dict) and "prior" in settings:
+        settings = {"prior": settings["prior"], **settings}
+    return repr(str(settings)[:80])
 
 
 def _word(value: object) -> str:

@@ -15,6 +15,9 @@ import numpy as np
 from msst_keras.motion.flow import check_flow
 from msst_keras.motion.flow_pictures import flow_to_color
 
+# More of either takes more memory than a machine has, and settings may come from a file of another hand.
+MAX_LEVELS, MAX_REGIONS = 64, 65536
+
 
 @dataclasses.dataclass(frozen=True)
 class SuperpixelSettings:
@@ -51,10 +54,10 @@ class SuperpixelSettings:
     shorter_side: int = 120
 
     def __post_init__(self) -> None:
-        for name in ("num_levels", "max_regions", "shorter_side"):
+        for name, most in (("num_levels", MAX_LEVELS), ("max_regions", MAX_REGIONS), ("shorter_side", 16384)):
             value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number, 1 or more, found {value!r}.")
+            if not (isinstance(value, int) and 1 <= value <= most):
+                raise ValueError(f"{name} must be a whole number of 1 to {most}, found {value!r}.")
         for name in ("scales", "min_sizes"):
             values = tuple(getattr(self, name))
             if len(values) != 2 or not 0 < values[1] <= values[0]:

@@ -33,6 +33,7 @@ class ClipIndex:
       motion: how the motion of all clips was made; None if clips have no prior.
       flow_stored: whether all of their records hold flow.
       groups: for each group of clips, in order, how many clips it has, and its share of every batch.
+      motion_size: (h, w) of all stored flow and priors; None where records do not say it, or not the same.
     """
 
     paths: tuple[str, ...]
@@ -44,20 +45,23 @@ class ClipIndex:
     motion: MotionSettings | None
     flow_stored: bool
     groups: tuple[tuple[int, int], ...]
+    motion_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
 
 
 def find_record_folders(patterns: Sequence[str]) -> list[str]:
-    """The record folders that the glob patterns name, each once, in order.
+    """The record folders that the glob patterns name, each once, in order; a folder that is there is no pattern.
 
     Raises:
       FileNotFoundError: a pattern matches no folder.
     """
     folders: list[str] = []
     for pattern in patterns:
-        matches = sorted(path for path in tf.io.gfile.glob(pattern.rstrip("/")) if tf.io.gfile.isdir(path))
+        name = pattern.rstrip("/")
+        is_folder = tf.io.gfile.isdir(name)
+        matches = [name] if is_folder else sorted(path for path in tf.io.gfile.glob(name) if tf.io.gfile.isdir(path))
         if not matches:
             raise FileNotFoundError(f"{pattern}: no record folder matches; `msst make_records` writes one")
         folders += [path for path in matches if path not in folders]
@@ -93,6 +97,8 @@ def find_record_groups(patterns: Sequence[str]) -> dict[tuple[str, ...], int]:
 def _split_share(pattern: str) -> tuple[str, str | None]:
     """A pattern and its share; None if it has none."""
     pattern_alone, colon, share = pattern.rpartition(":")
+    if tf.io.gfile.isdir(pattern):  # such as "2024-05-01 12:30"
+        return pattern, None
     return (pattern_alone, share) if colon and share.isdecimal() else (pattern, None)
 
 
@@ -197,8 +203,11 @@ def _index(
         raise ValueError(f"{', '.join(manifests)}: no frame has a {wanted}label, so there is nothing to learn from")
     path_ids, offsets, counts = np.ascontiguousarray(np.asarray(places, np.int64).T)
     flow_stored = all(manifest["motion"].get("flow_stored", False) for manifest in manifests.values())
-    groups = ((len(names), 1),)
-    return ClipIndex(tuple(paths), path_ids, offsets, counts, tuple(names), tuple(kinds), motion, flow_stored, groups)
+    sizes = {tuple(manifest["motion"].get("flow", {}).get("motion_size", ())) for manifest in manifests.values()}
+    return ClipIndex(
+        tuple(paths), path_ids, offsets, counts, tuple(names), tuple(kinds), motion, flow_stored, ((len(names), 1),),
+        next(iter(sizes)) if len(sizes) == 1 and () not in sizes else None,
+    )  # fmt: skip
 
 
 def _find_common(manifests: dict[str, dict[str, Any]], parts: tuple[str, ...]) -> MotionSettings:

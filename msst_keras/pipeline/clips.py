@@ -135,6 +135,8 @@ def _with_checked_sizes(features: dict[str, tf.Tensor], index: ClipIndex, clip: 
             )
         if key in ("frame", "mask"):
             right = tf.reduce_all(sizes == expected, axis=1)
+        elif index.motion_size:
+            right = is_png & tf.reduce_all(sizes == index.motion_size, axis=1)
         else:
             right = is_png & (sizes[:, 0] <= MAX_PIXELS // tf.maximum(sizes[:, 1], 1))
         sentence = f"its {key} is of another size than the record says, too large, or no image"

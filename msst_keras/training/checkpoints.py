@@ -7,6 +7,8 @@ used. Nothing is removed for being damaged, and what cannot be read, on a disk t
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import sys
@@ -18,6 +20,7 @@ import tensorflow as tf
 from msst_keras.evaluation.scores import DECISIVE
 from msst_keras.files import read_json, write_json
 from msst_keras.model.msst import build_msst
+from msst_keras.model.options import check_arguments
 from msst_keras.training.run_dir import read_run
 
 LAST, BEST = "checkpoints", "best"
@@ -49,9 +52,14 @@ def load_model(run_dir: str | Path, checkpoint: str = "last") -> keras.Model:
 
     Raises:
       FileNotFoundError: no run directory, or one without a checkpoint.
-      ValueError, OSError: see `newest_checkpoint`.
+      ValueError, OSError: see `newest_checkpoint`; or run.json says something else than a network.
     """
-    model = build_msst(**(read_run(run_dir)["model"] | {"weights": "none"}))
+    arguments = read_run(run_dir)["model"] | {"weights": "none"}
+    try:
+        check_arguments(arguments)
+    except ValueError as error:
+        raise ValueError(f"{run_dir}/run.json: damaged ({error}); train again into another --run_dir") from error
+    model = build_msst(**arguments)
     prefix = newest_checkpoint(Path(run_dir) / (BEST if checkpoint == "best" else LAST))
     if prefix is None:
         how = "validate it (--val_records)" if checkpoint == "best" else "train it first"
@@ -154,6 +162,7 @@ class Checkpoints:
             before = next(iter(_list_steps(folder)), None)
             stays = f"ckpt-{before} is intact" if before is not None else "there was none before it"
             reason = getattr(error, "message", str(error)).splitlines()[0]
+            reason = "the disk is full" if os.strerror(errno.ENOSPC) in reason else reason
             raise OSError(
                 f"{folder}: ckpt-{step} could not be written ({reason}); {stays}; "
                 "make room and run the same command to go on"

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from msst_keras.model.options import DEFAULT_MIN_SHARE, DEFAULT_SIDE_WEIGHT, POLICIES, ModelOptions
-from msst_keras.options import Size, check_options, option, options_of
+from msst_keras.options import SHARE, Size, check_options, option, options_of
 from msst_keras.pipeline.options import Augmentation
 
 SCHEDULES = ("constant", "cosine", "polynomial")
@@ -158,6 +158,7 @@ class TrainOptions:
     records: tuple[str, ...] = option(
         "Globs of record folders to train on, comma-separated. With shares, as stills:3,video:1, each is a group that "
         "gives its share of every batch.",
+        syntax=SHARE,
         remembered=False,
     )
     val_records: tuple[str, ...] | None = option("Globs of record folders to validate on.", None, remembered=False)

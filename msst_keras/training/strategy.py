@@ -10,7 +10,8 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -113,10 +114,11 @@ def _find_cluster(name: str) -> Callable[[], tf.distribute.cluster_resolver.Clus
     if "TF_CONFIG" in os.environ:
         try:
             config = json.loads(os.environ["TF_CONFIG"])
-            if name == "auto" and sum(map(len, config.get("cluster", {}).values())) <= 1:  # a cloud's job on one host
-                return None
-            addresses, task = config["cluster"]["worker"], config["task"]
-            valid = task["type"] == "worker" and addresses[task["index"]] and set(config["cluster"]) == {"worker"}
+            cluster = config.get("cluster", {})
+            if name == "auto" and sum(map(len, cluster.values())) <= 1:  # a cloud's job on one host
+                if not any(cluster.values()) or "task" not in config or _is_member(config["task"], cluster):
+                    return None
+            valid = set(cluster) == {"worker"} and _is_member(config["task"], cluster)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             valid = False
         if not valid:
@@ -128,6 +130,12 @@ def _find_cluster(name: str) -> Callable[[], tf.distribute.cluster_resolver.Clus
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return _resolve_slurm
     return None
+
+
+def _is_member(task: Mapping[str, Any], cluster: Mapping[str, list[str]]) -> bool:
+    """Whether a cluster has such a task; of values of other types KeyError or TypeError may be raised."""
+    addresses, index = cluster[task["type"]], task["index"]
+    return isinstance(addresses, list) and type(index) is int and 0 <= index < len(addresses)
 
 
 def _resolve_slurm() -> tf.distribute.cluster_resolver.ClusterResolver:

@@ -57,6 +57,16 @@ def test_davis_splits_are_the_official_lists(tmp_path):
     assert not set(lists["train"].split()) & set(lists["val"].split())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_names_in_a_list_are_those_of_the_folders(tmp_path, encoding, end):
+    names = ["day 2, Z\u00fcrich", "\u904b\u52d5\u4f1a\u3000\u4e8c"]
+    make_davis(tmp_path, [*names, "other"], num_frames=1)
+    (tmp_path / "ImageSets/480p").mkdir(parents=True)
+    (tmp_path / "ImageSets/480p/train.txt").write_bytes(end.join([*names, ""]).encode(encoding))
+    assert [sequence.name for sequence in datasets.find_sequences("davis", tmp_path, "train")] == names
+
+
 def test_davis_splits_of_the_tree_come_first(tmp_path):
     make_davis(tmp_path, names=("bear", "camel", "mine"), num_frames=1)
     lists = tmp_path / "ImageSets/480p"
@@ -354,3 +364,38 @@ def test_real_video(real_data):
     (dog,) = datasets.find_sequences("video", real_data / "videos", sequences=["dog"])
     assert len(dog) == 289 and abs(dog.frame_rate - 29.97) < 0.01
     assert sum(1 for _ in dog.read_frames()) == 289
+
+
+@pytest.mark.parametrize(
+    "turn, to_shown", [(3, lambda image: image[::-1, ::-1]), (6, lambda image: np.rot90(image, -1))]
+)
+def test_a_photo_of_a_phone_lies_as_its_mask(tmp_path, turn, to_shown):
+    """The camera stores the picture as its sensor lies, and masks are drawn on what is shown."""
+    stored = np.zeros((40, 24, 3), np.uint8)
+    stored[4:14, 3:9] = 255
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    for folder in ("image", "mask"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(stored).save(tmp_path / "image/photo.jpg", quality=100, exif=exif)
+    Image.fromarray(to_shown(stored)[..., 0]).save(tmp_path / "mask/photo.png")
+    (photo,) = datasets.find_sequences("stills", tmp_path)
+    ((_, encoded, frame),) = photo.read_frames()
+    for shown in (frame, images.decode_frame(encoded, "what records hold")):
+        np.testing.assert_array_equal(shown[..., 0] > 127, photo.read_mask(0))
+    assert cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED).shape == frame.shape
+    ((_, image, _),) = photo.read_images()  # what `predict` sees
+    np.testing.assert_array_equal(image, frame)
+
+
+def test_videos_named_by_systems_are_found_beside_each_other(tmp_path):
+    names = [
+        "Recording at 3.15.20\u202fPM",
+        "Z\u00e1znam\u00a013",
+        "\u904b\u52d5\u4f1a\u3000",
+        "\u0641\u200c",
+        "\U0001f468\u200d\U0001f469",
+    ]
+    for name in names:
+        make_video(tmp_path / "a.mp4", 3).rename(tmp_path / f"{name}.mp4")
+    assert sorted(video.name for video in datasets.find_sequences("video", tmp_path)) == sorted(names)

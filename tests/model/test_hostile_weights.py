@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 
 import h5py
+import keras
 import numpy as np
 import pytest
 
 from msst_keras.model import weights
+from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior import MotionPrior
 from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.superpixels import SuperpixelSettings
@@ -62,3 +65,46 @@ def test_a_prior_that_holds_no_numbers_is_refused(tmp_path):
         ValueError, match="nan.keras: 1 arrays of this prior are not finite, such as .*; train it again"
     ):
         load_prior(tmp_path / "nan.keras")
+
+
+def rewrite(source, target, change):
+    """Copies a .keras file with another config.json."""
+    with zipfile.ZipFile(source) as read, zipfile.ZipFile(target, "w") as write:
+        for name in read.namelist():
+            content = read.read(name)
+            write.writestr(name, change(json.loads(content)) if name == "config.json" else content)
+
+
+def edit(**changes):
+    return lambda config: json.dumps({**config, "config": {**config["config"], **changes}})
+
+
+DENSE = keras.saving.serialize_keras_object(keras.layers.Dense(3))
+LEVELS = {**SuperpixelSettings().to_dict(), "num_levels": 10**6}
+HOSTILE_CONFIGS = {
+    "wide": (edit(width=40), "width must be a positive number, at most 4, found 40"),
+    "levels": (edit(superpixels=LEVELS, classifier_per_level=True), "num_levels must be a whole number of 1 to 64"),
+    "size": (edit(flow={**FlowSettings().to_dict(), "method": "rm"}), "The flow method must be one of"),
+    "layer": (lambda _: json.dumps(DENSE), "found a Dense"),
+    "network": (
+        lambda _: json.dumps({"class_name": "Sequential", "config": {"layers": [DENSE]}}),
+        "found a Sequential",
+    ),
+    "name": (lambda c: json.dumps({**c, "registered_name": "Lambda"}), "found a Lambda"),
+    "list": (lambda _: "[]", "its config.json names no class"),
+    "text": (lambda _: "{", "Keras cannot load it: Expecting property name"),
+    "deep": (lambda _: "[" * 10**5, "Keras cannot load it"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_CONFIGS)
+def test_a_prior_that_would_build_something_else_is_refused_before_that(tmp_path, monkeypatch, name):
+    change, message = HOSTILE_CONFIGS[name]
+    prior = MotionPrior(superpixels=SuperpixelSettings(num_levels=1, max_regions=16), width=0.02)
+    prior.save(tmp_path / "prior.keras")
+    rewrite(tmp_path / "prior.keras", tmp_path / "evil.keras", change)
+    built = []
+    monkeypatch.setattr(keras.layers.Dense, "__init__", lambda *_, **__: built.append(1))
+    with pytest.raises(ValueError, match=f"evil.keras: expected a motion prior, .*{message}"):
+        load_prior(tmp_path / "evil.keras")
+    assert not built

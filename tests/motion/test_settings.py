@@ -48,10 +48,13 @@ def test_what_is_missing_or_of_another_type_is_refused():
     right = MotionOptions(FLOW).to_dict()
     for wrong in (
         None, [], {}, {**right, "flow": None}, {**right, "superpixels": 3}, {**right, "prior": "none"},
-        {**right, "prior": {"kind": 3}}, {**right, "prior": {"kind": "network", "sha256": 1}},
+        {**right, "prior": {"kind": 3}}, {**right, "prior": {"kind": "../p"}}, {**right, "prior": {"kind": []}},
+        {**right, "prior": {"kind": "network", "sha256": 1}},
         {**right, "flow_stored": "yes"}, {key: value for key, value in right.items() if key != "superpixels"},
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="expected motion settings .flow, superpixels, prior, flow_stored., found"):
+        with pytest.raises(
+            ValueError, match="expected motion settings .flow, superpixels, prior .*, flow_stored., found"
+        ):
             MotionSettings.from_dict(wrong)
 
 

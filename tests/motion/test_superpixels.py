@@ -123,8 +123,8 @@ def test_settings_make_the_round_trip_through_json():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_levels": 0}, "num_levels must be a whole number, 1 or more, found 0"),
-        ({"max_regions": 1.5}, "max_regions must be a whole number, 1 or more, found 1.5"),
+        ({"num_levels": 0}, "num_levels must be a whole number of 1 to 64, found 0"),
+        ({"max_regions": 1.5}, "max_regions must be a whole number of 1 to 65536, found 1.5"),
         ({"shorter_side": -1}, "shorter_side must be"),
         ({"scales": [20, 150]}, r"scales must be \(coarsest, finest\), positive and not rising, found \(20, 150\)"),
         ({"min_sizes": [8, 0]}, "min_sizes must be"),

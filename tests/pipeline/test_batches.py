@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import keras
 import numpy as np
@@ -429,7 +431,7 @@ def test_options_of_a_training_weigh_its_clips_by_the_kind_of_their_labels(tmp_p
 
     def weights(**given):
         options = TrainOptions(
-            records=(folder,), run_dir="", model=ModelOptions(variant="os"),
+            records=(folder,), run_dir="run", model=ModelOptions(variant="os"),
             clips=ClipOptions(image_sizes=((16, 24),), batch_size=4, **given), training=TrainingOptions(steps=2),
         )  # fmt: skip
         index = _index_training(options, {(folder,): 1})
@@ -442,3 +444,12 @@ def test_options_of_a_training_weigh_its_clips_by_the_kind_of_their_labels(tmp_p
     assert weights() == {"fine": {1.0}, "coarse": {1.0}}
     assert weights(fine_weight=0.25, coarse_weight=0.5) == {"fine": {0.25}, "coarse": {0.5}}
     assert weights(coarse_weight=0.0) == {"fine": {1.0}}
+
+
+def test_a_folder_that_is_there_is_no_pattern_and_has_no_share(tmp_path):
+    folders = [str(tmp_path / name) for name in ("a[b]*", "12:30", "12")]
+    for folder in folders:
+        Path(folder).mkdir()
+    assert clip_index.find_record_folders([*folders, folders[0] + "/"]) == folders
+    assert clip_index.find_record_groups([folders[0], folders[1]]) == {(folders[0], folders[1]): 1}
+    assert clip_index.find_record_groups([folders[1] + ":2", folders[2]]) == {(folders[1],): 2, (folders[2],): 1}

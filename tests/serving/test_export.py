@@ -55,7 +55,7 @@ def make_settings(kind):
     motion = None
     if kind != "none":
         superpixels = SUPERPIXELS.to_dict() if kind.startswith("network") else None
-        motion = {"flow": FLOW.to_dict(), "superpixels": superpixels, "prior": {"kind": kind}}
+        motion = {"flow": FLOW.to_dict(), "superpixels": superpixels, "prior": {"kind": kind.split()[0]}}
     return {"num_frames": NUM_FRAMES, "image_size": IMAGE_SIZE, "motion": motion}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -15,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from msst_keras.jobs.ablate import _plan_runs, ablate, share_precision
+from msst_keras.evaluation.report import write_results
+from msst_keras.jobs.ablate import _plan_runs, _result_paths, ablate, share_precision
 from msst_keras.jobs.options import AblateOptions
 from msst_keras.synthetic import videos
 
@@ -99,9 +101,11 @@ def test_killed_and_interrupted_it_ends_with_a_table_figures_and_a_report(folder
         assert cv2.imread(str(out / f"{name}.png")).std() > 10 and (out / f"{name}.svg").stat().st_size > 1000
     assert "st_crf" in output.splitlines()[-3]
 
-    # Once more: nothing is started, the table is the same.
+    # Once more: only the evaluation is asked, which knows that all is scored already; the table is the same.
     status, again, errors = finish(folder, *arguments)
-    assert status == 0 and "$ msst" not in again and again.splitlines()[-8:] == output.splitlines()[-8:]
+    assert status == 0 and re.findall(r"^\$ msst (\w+)", again, re.MULTILINE) == ["evaluate"]
+    assert f"{out}/results/st-1_crf: there already\n" in again
+    assert again.splitlines()[-8:] == output.splitlines()[-8:]
     # Other flags are another ablation.
     status, _, errors = finish(folder, *arguments, f"--train_args=--records={records} {SMALL} --alpha=0.3")
     assert status == 1 and "out was begun with other flags for the run os-0 (" in errors.splitlines()[-1]
@@ -122,6 +126,34 @@ def test_what_a_command_cannot_mean_is_said_at_once(folder, tmp_path):
         assert (status, output) == (1, ""), errors
         assert message in errors.splitlines()[-1] and "Traceback" not in errors
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (("os", "a:b"), "a method must have a name of letters, .* not 'a:b'; rename it"),
+        (("..",), "not '..'; rename it"),
+        (("x" * 100,), "at most 100 bytes long, not 'xxx"),  # with _crf it is longer
+        (("a b", "a-b"), "methods must have different names, but 'a-b' is there already"),
+        (("os", "os_crf"), "methods must have different names, but 'os_crf' is there already"),
+        (("all black",), "methods must have different names, but 'all black' is there already"),
+    ],
+)
+def test_names_that_would_be_refused_after_training_are_refused_before_it(tmp_path, names, message):
+    options = AblateOptions(
+        configs=tuple(f"{name}.cfg" for name in names), ground_truth="davis", output_dir=str(tmp_path / "out")
+    )
+    with pytest.raises(ValueError, match=message):
+        ablate(options, {name: [] for name in names})
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_are_looked_for_where_the_evaluation_writes_them(tmp_path):
+    names = ["os, small", "st (2) [b]", "own run"]
+    paths = _result_paths(tmp_path, names)
+    for name in names:
+        write_results({"sequences": {}}, tmp_path / "results" / "own run", "" if name == "own run" else name)
+        assert paths[name].is_file()
 
 
 def test_a_job_that_fails_ends_it_with_its_status(folder, tmp_path):
@@ -150,7 +182,7 @@ assert mean_result(results) == {
 
 def test_flags_of_a_config_come_behind_those_of_all_runs_and_so_win():
     options = AblateOptions(
-        configs=("os.cfg", "st.cfg"), train_args="--steps=2 --alpha=0.3", ground_truth="", output_dir="out",
+        configs=("os.cfg", "st.cfg"), train_args="--steps=2 --alpha=0.3", ground_truth="davis", output_dir="out",
         seeds=("4", "5"),
     )  # fmt: skip
     runs = _plan_runs(options, {"os": ["--steps=30"], "st": ["--init_from=os", "--steps=40"]})

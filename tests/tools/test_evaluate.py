@@ -391,11 +391,14 @@ def test_a_bad_folder_told_by_the_job(davis, spoil):
     "compare, message",
     [
         ("other:{root}/none", "none: no such folder; the maps are expected in"),
-        ("a:{root}/maps,a:{root}/maps", "--compare wants different names, but 'a' is there already"),
+        ("a:{root}/maps,a:{root}/maps", "methods must have different names, but 'a' is there already"),
         ("predictions:{root}/maps", "'predictions' is there already"),
         ("all black:{root}/maps", "'all black' is there already"),
         ("{root}/maps", "--compare wants NAME:DIR"),
-        ("a/b:{root}/maps", "--compare wants NAME:DIR,... with names of letters, .* not 'a/b:"),
+        (
+            "a/b:{root}/maps",
+            "a method must have a name of letters, .* not 'a/b'",
+        ),
     ],
 )
 def test_methods_that_cannot_be_compared(davis, compare, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from msst_keras.jobs import fuse_labels as job
 from msst_keras.labels import label_files
+from msst_keras.labels.options import FuseLabelsOptions
 from msst_keras.records.manifest import read_manifest
 
 SIZE = (48, 64)
@@ -52,6 +55,22 @@ def test_built_in_sources_on_a_fresh_machine_then_other_maps(frames):
     assert result.stdout.splitlines()[0] == "weights, equal, since no frame has a mask: flow 1.000"
     again = fuse_labels(*common, f"--output_dir={frames}/out")
     assert again.returncode == 1 and "labels are here already" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_maps_that_an_interrupted_run_left_are_those_of_its_input(frames, capsys):
+    options = FuseLabelsOptions(root=f"{frames}/frames", sources=("spectral_residual",), output_dir=f"{frames}/out")
+    job.fuse_labels(options)
+    labels = {path.name: path.read_bytes() for path in (frames / "out/labels/boat").iterdir()}
+    shutil.rmtree(frames / "out/labels")  # as if it had been interrupted before these
+    job.fuse_labels(options)
+    assert {path.name: path.read_bytes() for path in (frames / "out/labels/boat").iterdir()} == labels
+    shutil.rmtree(frames / "out/labels")
+    shutil.copy(frames / "frames/boat/00000.png", frames / "frames/boat/00001.png")
+    with pytest.raises(ValueError, match="out holds maps that were made from something else: another input; choose"):
+        job.fuse_labels(options)
+    (frames / "out/.msst.json").unlink()
+    with pytest.raises(ValueError, match=r"out holds files that `msst fuse_labels` did not write \(sources\); choose"):
+        job.fuse_labels(options)
 
 
 def make_records(*flags):

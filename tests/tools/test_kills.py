@@ -76,6 +76,17 @@ def check_kills(tmp_path, *arguments, output="--output_dir", name=""):
     assert killed == whole and whole
 
 
+def check_trainings(whole, killed, steps):
+    """The weights of two runs are the same to the bit, and so are their losses."""
+    for expected, found in zip(*(checkpoints.load_model(run).weights for run in (whole, killed)), strict=True):
+        np.testing.assert_array_equal(expected, found)
+    losses = [
+        [line.partition('"loss": ')[2].partition(",")[0] for line in (run / "log.jsonl").read_text().splitlines()]
+        for run in (whole, killed)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == steps
+
+
 @pytest.fixture(scope="module")
 def maps(davis, tmp_path_factory):
     """Maps that stand for a method's."""
@@ -114,7 +125,11 @@ def test_train_prior(davis, tmp_path):
 
 
 def test_ablate(davis, tmp_path):
-    """The figures and the table; its runs have their own test, and times of day in their events."""
+    """Table, figures, maps, weights and losses.
+
+    Other bytes differ between any two runs: log.jsonl and TensorBoard's events hold times, a checkpoint's index and
+    the graph in saved_model.pb are numbered as the process happened to, and report.html names its own folder.
+    """
     records = tmp_path.parent / "ablate_records"
     finish("make_records", "--dataset=davis", f"--root={davis}", f"--output_dir={records}", "--motion_size=64x96")
     config = tmp_path.parent / "st.cfg"
@@ -126,8 +141,10 @@ def test_ablate(davis, tmp_path):
     kill_and_finish(seconds, *arguments, f"--output_dir={tmp_path}/killed")
     whole, killed = (all_contents(tmp_path / name) for name in ("whole", "killed"))
     for name, content in whole.items():
-        if name.endswith((".csv", ".png")):
+        if name.endswith((".csv", ".png", "variables.data-00000-of-00001")):
             assert killed[name] == content, name
+    assert sum(name.endswith(".png") for name in whole) > 160  # the maps of all frames are among them
+    check_trainings(tmp_path / "whole/runs/st", tmp_path / "killed/runs/st", 12)
     assert not [name for name in killed if ".partial" in name or "torn-" in name]
 
 
@@ -214,14 +231,4 @@ def test_training(davis, tmp_path):
     process.terminate()
     assert process.wait(60) == 75  # it finished its step and saved itself
     kill_and_finish(seconds, *arguments(tmp_path / "killed"))
-    whole, killed = (checkpoints.load_model(tmp_path / name).weights for name in ("whole", "killed"))
-    for expected, found in zip(whole, killed, strict=True):
-        np.testing.assert_array_equal(expected, found)
-    losses = [
-        [
-            line.partition('"loss": ')[2].partition(",")[0]
-            for line in (tmp_path / name / "log.jsonl").read_text().splitlines()
-        ]
-        for name in ("whole", "killed")
-    ]
-    assert losses[0] == losses[1] and len(losses[0]) == 40
+    check_trainings(tmp_path / "whole", tmp_path / "killed", 40)

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 
 import cv2
 import keras
 import numpy as np
 import pytest
+from made_videos import pictures, write_video
 
-from msst_keras.data import images
+from msst_keras.data import images, videos
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.overlay import OverlayWriter
 from msst_keras.jobs import predict
@@ -292,3 +294,20 @@ def test_wrong_settings_of_the_crf_are_said_before_anything_is_written(tmp_path,
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 1 and not (tmp_path / "out").exists()
     assert errors.splitlines()[-1] == f"msst predict: {message}"
+
+
+def test_an_overlay_has_the_times_and_the_shape_of_its_video(work, tmp_path):
+    times = [0, 0.04, 0.08, 0.5, 0.54, 3.0]
+    video = write_video(tmp_path / "screen.mkv", pictures(6), 25, times, aspect=Fraction(2))
+    predict.predict(make_options(work, tmp_path / "maps", input=(str(video),), overlay="auto"))
+    overlay = tmp_path / "maps" / "screen.mp4"
+    np.testing.assert_allclose([frame.seconds for frame in videos.read_video(overlay)], times, atol=0.001)
+    assert videos.probe_video(overlay).sample_aspect == 2
+
+
+def test_a_folder_of_videos_is_one_sentence(work, tmp_path):
+    for name in ("one", "two"):
+        write_video(tmp_path / "holiday.mp4", pictures(2)).rename(tmp_path / f"{name}.mp4")
+    with pytest.raises(ValueError, match=r"holds videos, not frames \(one.mp4, 2 in all\); give the video files"):
+        predict.predict(make_options(work, tmp_path / "maps", input=(str(tmp_path),)))
+    assert not (tmp_path / "maps").exists()

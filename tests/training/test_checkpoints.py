@@ -156,3 +156,18 @@ except OSError as error:
     assert len(sentence.splitlines()) == 1
     assert make(tmp_path)[0].restore() == 10
     assert not list((tmp_path / "checkpoints").glob("ckpt-20*"))
+
+
+def test_what_tensorflow_says_of_a_full_disk_is_said_in_plain_words(tmp_path, monkeypatch):
+    checkpoints, *_ = make(tmp_path)
+    checkpoints.save(10)
+
+    def fail(self, prefix):
+        message = f"{{{{function_node __wrapped__SaveV2}}}} {prefix}_temp/part-0; No space left on device [Op:SaveV2]"
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", fail)
+    with pytest.raises(
+        OSError, match=r"ckpt-20 could not be written \(the disk is full\); ckpt-10 is intact; make room"
+    ):
+        checkpoints.save(20)

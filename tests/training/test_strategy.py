@@ -61,6 +61,11 @@ def test_an_unknown_strategy_and_workers_without_addresses_are_refused(monkeypat
     "config",
     ["", "{", "[]", '{"cluster": {"worker": ["a:1", "b:1"]}}',
      json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}),
+     json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": -1}}),
+     json.dumps({"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}),
+     *(json.dumps({"cluster": {"worker": ["a:1"]}, "task": task}) for task in (
+         {"type": "worker", "index": 1}, {"type": "worker", "index": "0"}, {"type": "chief", "index": 0},
+         {"type": "worker"}, "worker", None, [])),
      json.dumps({"cluster": {"ps": ["a:1"], "worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}),
      json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}})],
 )  # fmt: skip
@@ -71,7 +76,8 @@ def test_a_damaged_tf_config_is_refused(monkeypatch, config):
 
 
 @pytest.mark.parametrize("name, cluster", [
-    ("auto", {"workerpool0": ["127.0.0.1:23456"]}), ("auto", {"chief": ["a:1"]}), ("auto", {}), ("auto", None),
+    ("auto", {"workerpool0": ["127.0.0.1:23456"]}), ("auto", {"worker": []}), ("auto", {}),
+    ("auto", {"chief": ["a:1"]}), ("auto", None),
     ("one", {"worker": ["a:1", "b:1"]}), ("one", {"chief": ["a:1"], "worker": ["b:1"]}),
 ])  # fmt: skip
 def test_a_cluster_of_nobody_else_is_one_device(monkeypatch, name, cluster):
@@ -79,3 +85,6 @@ def test_a_cluster_of_nobody_else_is_one_device(monkeypatch, name, cluster):
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
     assert make_devices(name, 2).num_replicas == 1
+    if cluster and len(cluster) == 1:  # and its own task may be named
+        monkeypatch.setenv("TF_CONFIG", json.dumps(config | {"task": {"type": min(cluster), "index": 0}}))
+        assert make_devices(name, 2).num_replicas == 1

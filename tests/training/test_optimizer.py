@@ -37,8 +37,13 @@ def make_gradients(variables, seed=0):
     return [tf.constant(generator.normal(size=variable.shape), tf.float32) for variable in variables]
 
 
+_graphs = {}  # update -> its graph, which is as slow to make as it is fast to run
+
+
 def apply(update, gradients, rate):
-    return float(tf.function(lambda: update.apply(gradients, tf.constant(rate)))())
+    if update not in _graphs:
+        _graphs[update] = tf.function(update.apply)
+    return float(_graphs[update](gradients, tf.constant(rate)))
 
 
 def values(weights):

@@ -7,7 +7,8 @@
 A config is a flagfile of `msst train` that has the flags of its run alone, and the run is named after the file.
 --train_args has the flags that all runs share. `--init_from=NAME` in a config starts from the run of NAME, a config
 before it. Every command is printed. What is done is not done again, so the same command goes on after an interruption,
-and more --configs add runs. OUTPUT_DIR then holds runs/, models/, maps/, results/ (of `msst evaluate`), ablation.csv, and the figures.
+and more --configs add runs. OUTPUT_DIR then holds runs/, models/, maps/, results/ (of `msst evaluate`), ablation.csv,
+and the figures.
 """
 
 from __future__ import annotations

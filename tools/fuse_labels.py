@@ -4,9 +4,9 @@
   msst fuse_labels --dataset=video --root=videos/ --model=saved_models/msst --output_dir=coarse
 
 The maps are combined with weights that fit the masks of those frames that have one, and thresholded by Otsu's method.
-Where no frame has a mask, the weights are equal. OUTPUT_DIR/labels has a label for every frame without a mask, frames.csv with the most
-doubtful frames first, and weights.csv. `msst review_labels` shows them; `msst make_records --coarse_labels` trains on
-them. Without --maps the built-in sources are fused.
+Where no frame has a mask, the weights are equal. Without --maps the built-in methods are fused. OUTPUT_DIR/labels gets
+a label for every frame without a mask, frames.csv with the most doubtful frames first, and weights.csv. `msst
+review_labels` shows the labels, and `msst make_records --coarse_labels` puts them into records to train on.
 """
 
 from __future__ import annotations

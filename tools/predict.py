@@ -5,9 +5,9 @@
   msst predict --live --input=0                               a camera, shown on a page
   msst predict --live --input=rtsp://192.168.1.5/stream       a camera in the network; also http://, or a named pipe
 
-The maps of an input go to OUTPUT_DIR/NAME, where NAME is its file or folder name. A folder of folders of frames
-gives one sequence each. What is there already is not done again: whole sequences, and the frames of one that was
-interrupted.
+The maps of an input go to OUTPUT_DIR/NAME, where NAME is its file or folder name. Each folder in a folder of folders of
+frames is an input of its own. Maps that are there already are not made again, so the same command goes on after an
+interruption.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-# The files that take longest. They come first, so that at the end no process waits minutes for another.
-_LONG = (
-    "tools/test_demo.py", "tools/test_train.py", "app/test_app.py", "serving/test_export.py",
+# The order of the files. Those that measure the memory of their process come before all that fill it. Then come those
+# that take longest, so that at the end no process waits minutes for another.
+_FIRST = (
+    "test_hostile*.py", "tools/test_demo.py", "tools/test_train.py", "app/test_app.py", "serving/test_export.py",
     "motion/test_prior_training.py", "conversion/test_convert.py", "pipeline/test_batches.py",
     "tools/test_bad_input.py", "labels/test_review_browser.py", "tools/test_predict.py", "training/test_loop.py",
     "training/test_optimizer.py", "tools/test_fuse_labels.py", "test_fuzz.py", "synthetic/test_still_variety.py",
@@ -29,7 +30,7 @@ _LONG = (
 
 def pytest_collection_modifyitems(items):
     def rank(item):
-        return next((place for place, name in enumerate(_LONG) if item.path.match(name)), len(_LONG))
+        return next((place for place, name in enumerate(_FIRST) if item.path.match(name)), len(_FIRST))
 
     items.sort(key=rank)
 

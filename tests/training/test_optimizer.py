@@ -37,13 +37,10 @@ def make_gradients(variables, seed=0):
     return [tf.constant(generator.normal(size=variable.shape), tf.float32) for variable in variables]
 
 
-_graphs = {}  # update -> its graph, which is as slow to make as it is fast to run
-
-
 def apply(update, gradients, rate):
-    if update not in _graphs:
-        _graphs[update] = tf.function(update.apply)
-    return float(_graphs[update](gradients, tf.constant(rate)))
+    if not hasattr(update, "graph"):  # made once for each update: that takes far longer than to run it
+        update.graph = tf.function(update.apply)
+    return float(update.graph(gradients, tf.constant(rate)))
 
 
 def values(weights):

@@ -4,7 +4,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Whole files of tests go to each process, because what a file's tests share is made once.
+# Whole files of tests go to each process, because what a file's tests share is made once; the longest files first.
 TEST_PROCESSES ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -39,7 +39,7 @@ demo: $(VENV)/.installed
 	$(BIN)/msst demo --output_dir=demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

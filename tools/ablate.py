@@ -4,10 +4,11 @@
        --train_args="--records=records/fbms_train --prior=prior.keras --steps=20000" \\
        --ground_truth=DAVIS --split=val --output_dir=ablation
 
-A config is a flagfile of `msst train` with what is special about its run, named after it; --train_args has what all
-runs share. `--init_from=NAME` in a config, NAME being a config before it, starts from that run. Every command is
-printed; what is done is not done again, so the same command goes on after an interruption, and a longer --configs adds
-runs. OUTPUT_DIR then holds runs/, models/, maps/, results/ (of `msst evaluate`), ablation.csv, and the figures.
+A config is a flagfile of `msst train` that has the flags of its run alone, and the run is named after the file.
+--train_args has the flags that all runs share. `--init_from=NAME` in a config starts from the run of NAME, a config
+before it. Every command is printed. What is done is not done again, so the same command goes on after an interruption,
+and more --configs add runs. OUTPUT_DIR then holds runs/, models/, maps/, results/ (of `msst evaluate`), ablation.csv,
+and the figures.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A local page: drop a video, see its saliency maps laid over it, download them.
+"""Serves a local page: drop a video, see its saliency maps laid over it, download them.
 
   msst app
   msst app --model=saved_models/msst --port=8080
 
-One video at a time, through `msst predict`; nothing leaves this machine, and what was made is removed when the program
-ends. Needs the extra: pip install "msst-keras[labels]".
+It works on one video at a time, by `msst predict`. Nothing leaves this machine, and what was made is removed when the
+program ends. The page needs the extra: pip install "msst-keras[labels]".
 """
 
 from __future__ import annotations

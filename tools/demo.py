@@ -1,9 +1,9 @@
-"""The whole job on generated videos: records, prior, training, evaluation, export, prediction, overlay.
+"""Does the whole job on generated videos: records, prior, training, evaluation, export, prediction, overlay.
 
   msst demo --output_dir=demo
 
-Every command that it runs is printed: the same ones do the job on your own data. Started again, it goes on where it
-was.
+Every command that it runs is printed, and the same commands do the job on your own data. Started again, it goes on
+where it was.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
   msst evaluate --predictions=maps --ground_truth=DAVIS --protocol=paper --output_dir=results
   msst evaluate --predictions=maps --ground_truth=DAVIS --protocol=all --output_dir=results --compare=pdb:PDB,ssav:SSAV
 
-Maps are 8-bit grey PNGs named PREDICTIONS/SEQUENCE/FRAME.png, as `msst predict` writes them (flat:
-PREDICTIONS/NAME.png). Beside them stand two baselines, an all-black map and the magnitude of optical flow. OUTPUT_DIR
-gets metrics.json, metrics.csv, frames.csv and report.html, and metrics-NAME.json, metrics-NAME.csv and frames-NAME.csv
-of each other method; with several protocols, a folder each.
+Maps are 8-bit grey PNGs named PREDICTIONS/SEQUENCE/FRAME.png, as `msst predict` writes them, or
+PREDICTIONS/NAME.png with --layout=flat. Two baselines are scored beside them, an all-black map and the magnitude of
+optical flow. OUTPUT_DIR gets metrics.json, metrics.csv, frames.csv and report.html, and for each other method
+metrics-NAME.json, metrics-NAME.csv and frames-NAME.csv. With several protocols, each has a folder of its own.
 """
 
 from __future__ import annotations

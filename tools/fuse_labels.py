@@ -1,12 +1,12 @@
-"""Coarse labels of videos from several methods' maps (paper, section 3.3).
+"""Makes coarse labels of videos from the maps of several methods (paper, section 3.3).
 
   msst fuse_labels --dataset=fbms --root=FBMS --split=train --maps=dcl:DCL,rfcn:RFCN,dsmt:DSMT --output_dir=coarse
   msst fuse_labels --dataset=video --root=videos/ --model=saved_models/msst --output_dir=coarse
 
-The maps are combined with weights that fit the masks of those frames that have one (plain mean where there is none) and
-thresholded by Otsu's method. OUTPUT_DIR/labels has a label for every frame without a mask, frames.csv with the most
-doubtful frames first, and weights.csv. `msst review_labels` shows them; `msst make_records --coarse_labels` trains on
-them. Without --maps the built-in sources are fused.
+The maps are combined with weights that fit the masks of those frames that have one, and thresholded by Otsu's method.
+Where no frame has a mask, the weights are equal. Without --maps the built-in methods are fused. OUTPUT_DIR/labels gets
+a label for every frame without a mask, frames.csv with the most doubtful frames first, and weights.csv. `msst
+review_labels` shows the labels, and `msst make_records --coarse_labels` puts them into records to train on.
 """
 
 from __future__ import annotations

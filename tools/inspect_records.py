@@ -3,7 +3,7 @@
   msst inspect_records --records=records/davis_train --output=sheet.png
   msst inspect_records --records='records/*' --verify
 
---verify reads every byte (SHA-256, checksums, images) and exits with 1 at the first that is not as it should be.
+--verify reads everything (SHA-256, checksums, images) and exits with 1 at the first thing that is not as it should be.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
   msst make_records --dataset=folder --root=my_frames --output_dir=records/mine --prior=prior.keras
   msst make_records --add_prior=prior.keras --output_dir=records/davis_train
 
-Where the prior's file has folds (`msst train_prior --folds`), a sequence that it was trained on gets the prior of the
+If the prior's file has folds (`msst train_prior --folds`), a sequence that it was trained on gets the prior of the
 classifier that did not see it.
 
 The folders that each dataset is expected in are listed in msst_keras/data/layouts.py. Started again after any

@@ -1,14 +1,13 @@
-"""Saliency maps of videos or folders of frames: one 8-bit grey PNG per frame, at the frame's size, named after it.
+"""Makes saliency maps of videos or folders of frames: an 8-bit grey PNG for each frame, of its size and its name.
 
   msst predict --input=video.mp4
   msst predict --model=saved_models/msst --input=video.mp4,frames/ --output_dir=maps --crf --overlay=overlay.mp4
   msst predict --live --input=0                               a camera, shown on a page
   msst predict --live --input=rtsp://192.168.1.5/stream       a camera in the network; also http://, or a named pipe
 
-Without --model the model that is installed with the package is used. The maps of an input go to OUTPUT_DIR/NAME, NAME
-being its file or folder name; the overlay of a video file goes to OUTPUT_DIR/NAME.mp4. A folder of folders of frames
-gives one sequence each. What is there already is not done again: whole sequences, and the frames of one that was
-interrupted.
+The maps of an input go to OUTPUT_DIR/NAME, where NAME is its file or folder name. Each folder in a folder of folders of
+frames is an input of its own. Maps that are there already are not made again, so the same command goes on after an
+interruption.
 """
 
 from __future__ import annotations

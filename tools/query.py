@@ -1,4 +1,4 @@
-"""Saliency maps of videos or folders of frames from a model server: `msst predict --server` by another name.
+"""Gets saliency maps from a model server: `msst predict --server` by another name.
 
   msst query --server=grpc://localhost:8500 --model_name=msst --input=video.mp4
   msst query --server=http://localhost:8501 --input=frames/ --output_dir=maps

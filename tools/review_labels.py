@@ -1,10 +1,10 @@
-"""A local page to look through coarse labels and erase what is wrong in them (paper, section 3.3).
+"""Serves a local page to look through coarse labels and erase what is wrong in them (paper, section 3.3).
 
   msst review_labels --frames=FBMS/Trainingset --labels=coarse/labels
 
-Opens where the last review stopped, the most doubtful labels first. Every change is saved at once to --labels; the
-originals, rejected labels and the journal are in its folder .review. The labels in --labels are those to train on:
-`msst make_records --coarse_labels`. Needs the extra: pip install "msst-keras[labels]".
+The page opens where the last review stopped, and shows the most doubtful labels first. Every change is saved at once to
+--labels, whose folder .review has the originals, the rejected labels and the journal. `msst make_records
+--coarse_labels` then takes what is in --labels. The page needs the extra: pip install "msst-keras[labels]".
 """
 
 from __future__ import annotations

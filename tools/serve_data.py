@@ -4,9 +4,9 @@
   msst serve_data --listen=all --dispatcher=HOST:5050 --port=5051    on each machine that works
   msst train --data_service=grpc://HOST:5050 ...                     reads from them
 
-Workers read the records by the paths that `msst train` was given. Runs until it gets SIGTERM or SIGINT. TensorFlow's
-service knows no passwords and runs what it is sent: to whoever reaches its port it is a shell of your user. Without
---listen=all it takes connections of this machine alone.
+Workers read the records by the paths that `msst train` was given. The program runs until it gets SIGTERM or SIGINT.
+TensorFlow's service knows no passwords and runs what it is sent, so to whoever reaches its port it is a shell of your
+user. Without --listen=all it takes connections of this machine alone.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
   msst train --records=records/davis_train --val_records=records/davis_val --prior=prior.keras --run_dir=runs/msst
 
-Started again with the same --run_dir, it goes on where it was; SIGTERM or SIGINT finishes the step, saves, and exits
-with 75. On several hosts: the same command on each, with TF_CONFIG set or under Slurm's srun (docs/training.md).
+Started again with the same --run_dir, it goes on where it was. SIGTERM or SIGINT finishes the step, saves, and exits
+with 75. On several hosts, run the same command on each, with TF_CONFIG set or under Slurm's srun (docs/training.md).
 """
 
 from __future__ import annotations

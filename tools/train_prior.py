@@ -2,15 +2,16 @@
 
   msst train_prior --records=records/davis_flow --folds=5 --output=prior.keras
 
-The records need flow (`msst make_records --store_flow`) and masks; the prior takes over their flow settings. vgg16 is
-the paper's backbone; mobilenetv2 is the light one, which keeps up with a live video on a CPU.
+The records need masks and flow (`msst make_records --store_flow`), and the prior takes over their flow settings. The
+paper's backbone is vgg16; mobilenetv2 is a light one, which keeps up with a live video on a CPU.
 
-With --folds the file also holds classifiers that each were trained without a fold of the sequences: `msst make_records`
-then gives each sequence of --records the prior of the one that did not see it, and all others that of all.
+With --folds the file also holds classifiers of which each was trained without one fold of the sequences. `msst
+make_records` then gives each sequence of --records the prior of the classifier that did not see it. All other sequences
+get the prior of the classifier that saw all.
 
-OUTPUT.json, beside the .keras file, says how good the prior is: the share of superpixels classified right, and on
---val_records, and on --records by the folds, the prior as a saliency map (MAE, max F, S at the size of the flow),
-beside flow magnitude and all black.
+OUTPUT.json, beside the .keras file, says how good the prior is. It has the share of superpixels that are classified
+right. On --val_records, and with --folds also on --records, it has the scores of the prior as a saliency map (MAE, max
+F, S at the size of the flow), beside those of flow magnitude and of an all-black map.
 """
 
 from __future__ import annotations

@@ -12,16 +12,16 @@ class AppOptions:
     """Which model to use, where the page is, and what it takes."""
 
     model: str | None = option(
-        "Folder of a SavedModel: saved_models/NAME (the newest) or NAME/VERSION. The default is the "
-        "one that is installed with the package.",
+        "The folder of a SavedModel: saved_models/NAME, whose newest version is taken, or saved_models/NAME/VERSION. "
+        "By default it is the model that is installed with the package.",
         None,
     )
     host: str = option(
-        "Address to listen on. On any address but this machine's own, the page asks for a token.", "127.0.0.1"
+        "The address to listen on. On any address but this machine's own, the page asks for a token.", "127.0.0.1"
     )
-    port: int = option("Port to listen on; 0 takes a free one.", 8766, low=0, high=65535)
-    max_megabytes: int = option("Size of the largest file that is taken, in MB.", 500, low=1)
-    max_frames: int = option("Length of the longest video that is taken, in frames.", 3000, low=1)
+    port: int = option("The port to listen on. 0 takes a free one.", 8766, low=0, high=65535)
+    max_megabytes: int = option("The size of the largest file that is taken, in MB.", 500, low=1)
+    max_frames: int = option("The length of the longest video that is taken, in frames.", 3000, low=1)
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -139,7 +139,7 @@ def _trace(
         inputs["superpixels"] = tf.TensorSpec((1, *size, motion.superpixels.num_levels), tf.int32)
     if needs_frames:
         inputs["frame"] = tf.TensorSpec((1, None, None, 3), tf.uint8)
-    predict = tf.function(lambda given: prior(given), input_signature=[inputs])
+    predict = tf.function(lambda given: prior(given), input_signature=[inputs], autograph=False)
     predict({key: tf.zeros([side or 32 for side in spec.shape], spec.dtype) for key, spec in inputs.items()})
     return predict
 

@@ -1,7 +1,8 @@
 """Worker processes that make shards side by side; each is set up the same way, so that bytes do not depend on them.
 
-A worker is a Python process of its own, not a fork: TensorFlow does not survive forking. It computes with one thread
-and without GPU: what two threads add up in another order, or a GPU in another way, could round to another grey level.
+A worker is a Python process of its own, not a fork: a TensorFlow that has computed something does not survive forking.
+It computes with one thread and without GPU: what two threads add up in another order, or a GPU in another way, could
+round to another grey level.
 
 A worker never outlives its parent: it ends as soon as the other end of its connection is closed, be it by kill -9. And
 it holds the lock of the folder that it writes to (see `locks`): a conversion that is started again waits for the

@@ -19,35 +19,38 @@ FLAT = "flat"  # a layout: one folder of masks, which are one sequence without f
 class EvaluateOptions:
     """What to score, and by which rules."""
 
-    predictions: str = option("Folder of the maps.", remembered=False)
-    name: str = option("What the maps are called in tables and report.", "predictions")
-    ground_truth: str = option("Folder of the dataset that has the masks.", remembered=False)
+    predictions: str = option("The folder of the maps.", remembered=False)
+    name: str = option("What the maps are called in the tables and the report.", "predictions")
+    ground_truth: str = option("The folder of the dataset that has the masks.", remembered=False)
     layout: str = option(
-        "Layout of --ground_truth. flat is one folder of masks, which counts as one sequence.",
+        "The layout of --ground_truth. flat is one folder of masks, which counts as one sequence.",
         "davis",
         choices=(*NAMED_DATASETS, FLAT),
     )
-    split: str = option("Which official part of the dataset.", "all", choices=SPLITS)
-    sequences: tuple[str, ...] | None = option("Only these sequences, comma-separated.", None)
+    split: str = option("Which official part of the dataset to score.", "all", choices=SPLITS)
+    sequences: tuple[str, ...] | None = option("Score only these sequences, with commas between them.", None)
     protocol: tuple[str, ...] = option(
         f"One or several protocols, or all: {', '.join(PROTOCOL_NAMES)}. Their numbers cannot be compared.",
         ("paper",),
         choices=(*PROTOCOL_NAMES, "all"),
     )
-    output_dir: str = option("Folder for the results.", remembered=False)
+    output_dir: str = option("The folder for the results.", remembered=False)
     overwrite: bool = option(
-        "Score anew what --output_dir holds of other maps, masks or flags.", False, remembered=False
+        "Score anew if --output_dir holds results of other maps, masks or flags.", False, remembered=False
     )
     compare: tuple[str, ...] = option(
-        "NAME:DIR,... of other methods' maps, which are scored too.", (), syntax=PAIR, remembered=False
+        "Score the maps of these other methods too: NAME:DIR, with commas between them.",
+        (),
+        syntax=PAIR,
+        remembered=False,
     )
     baselines: bool = option("Score an all-black map and the magnitude of flow too.", True)
     temporal_stability: bool = option(
-        "Measure flicker along the flow of the frames (T; 0 is best), which takes time.", False
+        "Measure how much the maps flicker along the flow of the frames (T; 0 is best), which takes time.", False
     )
     report: bool = option("Write report.html and its figures.", True)
     num_workers: int | None = option(
-        "Number of processes; the result is the same for any number. By default one per core.",
+        "The number of processes, by default one per core. Any number gives the same result.",
         None,
         low=1,
         remembered=False,

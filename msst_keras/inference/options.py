@@ -14,24 +14,33 @@ class CrfChoice:
     """The dense CRF: a preset, and settings in place of some of its own."""
 
     preset: str = option(
-        "Settings of the CRF, named after their source; tuned: for blurry maps.", "pdb", choices=tuple(CRF_PRESETS)
+        "The settings of the CRF, named after their source. tuned is for blurry maps.",
+        "pdb",
+        choices=tuple(CRF_PRESETS),
     )
-    backend: str = option("Code of the CRF; their maps agree to 1e-4.", "numpy", choices=BACKENDS)
-    iterations: int | None = option("Mean-field updates. By default the preset's.", None, low=1)
-    unary: str | None = option("How values become energies. By default the preset's.", None, choices=UNARIES)
+    backend: str = option("The code that computes the CRF. The maps of both agree to 1e-4.", "numpy", choices=BACKENDS)
+    iterations: int | None = option("The number of mean-field updates. By default it is the preset's.", None, low=1)
+    unary: str | None = option("How values become energies. By default it is the preset's way.", None, choices=UNARIES)
     gaussian_sxy: float | None = option(
-        "Standard deviation of the spatial kernel, pixels. By default the preset's.", None, low=0
+        "The standard deviation of the spatial kernel, in pixels. By default it is the preset's.", None, low=0
     )
-    gaussian_compat: float | None = option("Weight of the spatial kernel. By default the preset's.", None, low=0)
+    gaussian_compat: float | None = option(
+        "The weight of the spatial kernel. By default it is the preset's.", None, low=0
+    )
     bilateral_sxy: float | None = option(
-        "Standard deviation of the bilateral kernel in space, pixels. By default the preset's.", None, low=0
-    )
-    bilateral_srgb: float | None = option(
-        "Standard deviation of the bilateral kernel in colour, grey levels of 0 to 255. By default the preset's.",
+        "The standard deviation of the bilateral kernel in space, in pixels. By default it is the preset's.",
         None,
         low=0,
     )
-    bilateral_compat: float | None = option("Weight of the bilateral kernel. By default the preset's.", None, low=0)
+    bilateral_srgb: float | None = option(
+        "The standard deviation of the bilateral kernel in colour, in grey levels of 0 to 255. By default it is the "
+        "preset's.",
+        None,
+        low=0,
+    )
+    bilateral_compat: float | None = option(
+        "The weight of the bilateral kernel. By default it is the preset's.", None, low=0
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -51,11 +60,13 @@ class CrfChoice:
 class RefineOptions:
     """What to refine."""
 
-    maps: str = option("Folder of the maps, 8-bit grey PNGs.")
-    frames: str = option("Folder of their frames.")
-    output_dir: str = option("Folder for the refined maps.")
-    overwrite: bool = option("Refine maps anew that are there of other maps, frames or settings.", False)
-    num_workers: int | None = option("Frames at a time; by default one per core.", None, low=1)
+    maps: str = option("The folder of the maps, which are 8-bit grey PNGs.")
+    frames: str = option("The folder of their frames.")
+    output_dir: str = option("The folder for the refined maps.")
+    overwrite: bool = option("Refine maps anew that were made from other maps, frames or settings.", False)
+    num_workers: int | None = option(
+        "How many frames are worked on at a time. By default it is one per core.", None, low=1
+    )
     crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
 
     def __post_init__(self) -> None:
@@ -67,33 +78,39 @@ class PredictOptions:
     """What to predict, with which model."""
 
     model: str | None = option(
-        "Folder of a SavedModel: saved_models/NAME (the newest) or NAME/VERSION. By default the one that is installed "
-        "with the package.",
+        "The folder of a SavedModel: saved_models/NAME, whose newest version is taken, or saved_models/NAME/VERSION. "
+        "By default it is the model that is installed with the package.",
         None,
         remembered=False,
     )
     input: tuple[str, ...] = option(
-        "Video files, folders of frames, or folders of such folders, comma-separated. With --live the number of a "
-        "camera, an address (rtsp://..., http://...), a named pipe, or - for standard input.",
+        "Video files, folders of frames, or folders of such folders, with commas between them. With --live it is the "
+        "number of a camera, an address (rtsp://..., http://...), a named pipe, or - for standard input.",
         remembered=False,
     )
-    output_dir: str = option("Folder for the maps.", "maps", remembered=False)
+    output_dir: str = option("The folder for the maps.", "maps", remembered=False)
     overwrite: bool = option(
-        "Make maps anew that are there of another input, model or other flags.", False, remembered=False
+        "Make maps anew that were made from another input, with another model or with other flags.",
+        False,
+        remembered=False,
     )
     server: str | None = option(
-        "grpc://HOST:PORT or http://HOST:PORT of a TensorFlow Serving that has the model, in place of --model.",
+        "The address, grpc://HOST:PORT or http://HOST:PORT, of a TensorFlow Serving that has the model. It takes the "
+        "place of --model.",
         None,
         remembered=False,
     )
     model_name: str = option(
-        "Of the model on --server: NAME, the newest version, or NAME/VERSION or NAME/LABEL.", "msst", remembered=False
+        "The name of the model on --server: NAME, whose newest version is asked, or NAME/VERSION, or NAME/LABEL.",
+        "msst",
+        remembered=False,
     )
     timeout: float = option(
-        "Seconds for an answer of --server, all attempts together.", 30.0, low=0.001, remembered=False
+        "The seconds in which --server must have answered, all attempts together.", 30.0, low=0.001, remembered=False
     )
     frame_quality: int = option(
-        "JPEG quality of the frames that --server is sent, at the network's size; 100: whole, as PNG, without loss.",
+        "The JPEG quality of the frames that --server is sent, at the network's size. 100 sends them as PNG, without "
+        "loss.",
         95,
         low=1,
         high=100,
@@ -101,7 +118,7 @@ class PredictOptions:
     mirror: bool = option("Average each map with that of the mirrored video, which takes twice the time.", False)
     crf: bool = option("Refine each map with the dense CRF, as the paper does in testing.", False)
     crf_workers: int = option(
-        "Frames that the CRF refines at a time, beside the network; more where there are idle cores.",
+        "How many frames the CRF refines at a time, beside the network. More than one pays where cores are idle.",
         1,
         low=1,
         remembered=False,
@@ -114,23 +131,30 @@ class PredictOptions:
         low=0.0,
         high=MAX_TEMPORAL_SHARE,
     )
-    threshold: float | None = option("Write masks (0 and 255) of the maps above it.", None, low=0.0, high=1.0)
+    threshold: float | None = option(
+        "Write masks of 0 and 255, which are 255 where the map is above this value, in place of maps.",
+        None,
+        low=0.0,
+        high=1.0,
+    )
     flow_dir: str | None = option(
-        "FLOW_DIR/SEQUENCE/FRAME.flo, for a model made with such flow.", None, remembered=False
+        "Read the flow from FLOW_DIR/SEQUENCE/FRAME.flo. It is for a model that was trained on such flow.",
+        None,
+        remembered=False,
     )
     overlay: str = option(
-        "MP4 video of the frames with their maps laid over. auto: OUTPUT_DIR/NAME.mp4 for each input that is a video "
-        "file; none: no such video.",
+        "The MP4 video to write of the frames with their maps laid over them. auto writes OUTPUT_DIR/NAME.mp4 for "
+        "each input that is a video file, and none writes no video.",
         "auto",
         remembered=False,
     )
     live: bool = option(
-        "Show the maps of a camera or stream as it comes, on a page of this machine: always the newest frame, the "
-        "others are dropped and counted. Nothing is written.",
+        "Show the maps of a camera or a stream as it comes, on a page of this machine. The newest frame is always the "
+        "one that is worked on; the others are dropped and counted. Nothing is written.",
         False,
         remembered=False,
     )
-    port: int = option("Of the page of --live; 0 takes a free one.", 8767, low=0, high=65535, remembered=False)
+    port: int = option("The port of the page of --live. 0 takes a free one.", 8767, low=0, high=65535, remembered=False)
     dense_crf: CrfChoice = options_of(CrfChoice, prefix="crf_")
 
     def __post_init__(self) -> None:

@@ -14,15 +14,15 @@ ORDERS = ("doubt", "sequence")
 class FuseLabelsOptions:
     """Which maps to fuse into labels, and how."""
 
-    dataset: str = option("Layout of --root.", "folder", choices=(*NAMED_DATASETS, "folder", "video"))
-    root: str = option("Folder of the dataset, a folder of frames, or a video file.")
-    split: str = option("Which official part of the dataset.", "all", choices=SPLITS)
-    sequences: tuple[str, ...] | None = option("Only these sequences, comma-separated.", None)
+    dataset: str = option("The layout of --root.", "folder", choices=(*NAMED_DATASETS, "folder", "video"))
+    root: str = option("The folder of the dataset, a folder of frames, or a video file.")
+    split: str = option("Which official part of the dataset to take.", "all", choices=SPLITS)
+    sequences: tuple[str, ...] | None = option("Take only these sequences, with commas between them.", None)
     ground_truth: str | None = option(
-        "Folder of more masks, SEQUENCE/FRAME.png, for sequences without masks in the dataset.", None
+        "A folder of more masks, SEQUENCE/FRAME.png, for sequences that have no masks in the dataset.", None
     )
     maps: tuple[str, ...] = option(
-        "NAME:DIR for each method, comma-separated; its maps are DIR/SEQUENCE/FRAME.png, 8-bit grey.",
+        "The maps of each method, NAME:DIR, with commas between them. They are DIR/SEQUENCE/FRAME.png, 8-bit grey.",
         (),
         syntax=PAIR,
     )
@@ -32,8 +32,8 @@ class FuseLabelsOptions:
         None,
     )
     model: str | None = option(
-        "Folder of a SavedModel of `msst export`, for the source 'model'. By default the one installed with the "
-        "package.",
+        "The folder of a SavedModel of `msst export`, for the source 'model'. By default it is the model that is "
+        "installed with the package.",
         None,
     )
     free_offset: bool = option(
@@ -41,7 +41,7 @@ class FuseLabelsOptions:
         "--nofree_offset fits exactly as the paper's reference [11] does.",
         True,
     )
-    output_dir: str = option("Folder for the labels and for the built-in methods' maps.")
+    output_dir: str = option("The folder for the labels and for the maps of the built-in methods.")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -52,17 +52,19 @@ class ReviewLabelsOptions:
     """What to review, and where the page is."""
 
     frames: str = option(
-        "Folder of the frames: FRAMES/SEQUENCE/FRAME.jpg, or one folder of frames. `msst fuse_labels` writes the "
+        "The folder of the frames: FRAMES/SEQUENCE/FRAME.jpg, or one folder of frames. `msst fuse_labels` writes the "
         "frames of a video file to OUTPUT_DIR/frames."
     )
-    labels: str = option("Folder of the labels: LABELS/SEQUENCE/FRAME.png, of 0 and 255.")
+    labels: str = option("The folder of the labels, LABELS/SEQUENCE/FRAME.png, which hold 0 and 255.")
     order: str = option(
-        "Show the most doubtful label first, as LABELS/frames.csv lists them, or go by name.", "doubt", choices=ORDERS
+        "Show the most doubtful label first, as LABELS/frames.csv lists them (doubt), or go by name (sequence).",
+        "doubt",
+        choices=ORDERS,
     )
     host: str = option(
-        "Address to listen on. On any address but this machine's own, the page asks for a token.", "127.0.0.1"
+        "The address to listen on. On any address but this machine's own, the page asks for a token.", "127.0.0.1"
     )
-    port: int = option("Port to listen on; 0 takes a free one.", 8765, low=0, high=65535)
+    port: int = option("The port to listen on. 0 takes a free one.", 8765, low=0, high=65535)
 
     def __post_init__(self) -> None:
         check_options(self)

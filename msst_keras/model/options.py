@@ -13,7 +13,7 @@ VARIANTS = ("os", "st", "msst")
 # The Keras dtype policies that a network can compute in.
 FLOAT32, BFLOAT16 = POLICIES = ("float32", "mixed_bfloat16")
 # What the temporal stream sees. "prior": the frame and the motion prior, RGBM, as in the paper. "flow": flow itself, as
-# as an image of three channels (`motion.flow_image`). It needs neither superpixels nor a prior network, which saves
+# an image of three channels (`motion.flow_image`). It needs neither superpixels nor a prior network, which saves
 # time, and a pre-trained first convolution fits it.
 MOTION_INPUTS = ("prior", "flow")
 # What turns the streams' features into a map. "branches": the paper's branches, one map per stream and scale.
@@ -54,58 +54,67 @@ class ModelOptions:
     """The network."""
 
     variant: str = option(
-        "The spatial stream alone (os), both (st), or both and a ConvLSTM (msst); Fig. 6.", "msst", choices=VARIANTS
+        "The variant of Fig. 6: the spatial stream alone (os), both streams (st), or both and a ConvLSTM (msst).",
+        "msst",
+        choices=VARIANTS,
     )
     # Each frame is a copy of the streams in the graph: 256 take minutes to build.
     num_frames: int = option(
-        "T, the number of frames in a clip (msst; the other variants need one frame).", 4, low=1, high=64
+        "T, the number of frames in a clip. It is for msst; the other variants need one frame.", 4, low=1, high=64
     )
-    backbone: str = option("The network of both streams; vgg16 is the paper's.", "vgg16", choices=BACKBONES)
+    backbone: str = option("The network of both streams. The paper has vgg16.", "vgg16", choices=BACKBONES)
     weights: str = option("The backbone's first weights: imagenet, hed (for vgg16), none, or a file.", "imagenet")
     output_stride: int = option(
-        "Pixels per cell of the backbone's last map. 16 is the paper read literally; 8 is finer and slower.",
+        "The number of pixels that a cell of the backbone's last map stands for. 16 is the paper read literally; 8 is "
+        "finer and slower.",
         16,
         choices=OUTPUT_STRIDES[::-1],
     )
     width: float = option("A factor for every number of channels.", 1.0, low=0.01, high=MAX_WIDTH)
     motion_input: str = option(
-        "What the temporal stream sees: the frame and the motion prior, as in the paper, or the flow itself as an "
-        "image (records made with --prior=flow), which needs no superpixels and no prior network.",
+        "What the temporal stream sees. It is the frame and the motion prior, as in the paper, or the flow itself as "
+        "an image. The flow needs no superpixels and no prior network, and its records are made with --prior=flow.",
         "prior",
         choices=MOTION_INPUTS,
     )
     decoder: str = option(
-        "What makes the map: the paper's two branches, or topdown, which fuses levels one by one down to stride 4, for "
-        "small objects. topdown needs the backbone efficientnet_lite0 or _lite2 and sizes that are multiples of 32.",
+        "What makes the map: the paper's two branches, or topdown. topdown fuses one level after the other down to "
+        "stride 4, which shows small objects; it needs the backbone efficientnet_lite0 or efficientnet_lite2, and "
+        "image sizes that are multiples of 32.",
         "branches",
         choices=DECODERS,
     )
     fusion: str = option(
-        "How the streams are fused: linearly (Eq. 5), or, with --decoder=topdown, gated, so that one stream can switch "
-        "the other off.",
+        "How the streams are fused: linearly (Eq. 5), or gated, so that one stream can switch the other off. gated is "
+        "for --decoder=topdown.",
         "linear",
         choices=FUSIONS,
     )
     motion_backbone: str | None = option(
-        "The network of the temporal stream; by default that of --backbone.", None, choices=BACKBONES
+        "The network of the temporal stream. By default it is that of --backbone.", None, choices=BACKBONES
     )
     batch_norm: str = option(
-        "Batch norms of --decoder=topdown and of backbones that have some are trained, frozen as they are, or, with "
-        "--init_from, folded into the convolutions before them, which makes a step twice as fast.",
+        "What becomes of the batch norms of --decoder=topdown and of the backbone. They are trained, or frozen as "
+        "they are, or, with --init_from, folded into the convolutions before them, which makes a step twice as fast.",
         "trained",
         choices=BATCH_NORMS,
     )
     frozen_stride: int = option(
-        "With --decoder=topdown, the layers of the spatial backbone up to this stride (4 or more) are not trained, "
-        "which saves a third of a step; 0 trains all layers.",
+        "The layers of the spatial backbone up to this stride (4 or more) are not trained, which saves a third of a "
+        "step. 0 trains all layers. It is for --decoder=topdown.",
         0,
         low=0,
     )
     lstm_filters: int = option(
-        "Channels of the ConvLSTM's state; the paper gives none. Of --decoder=branches.", LSTM_FILTERS, low=1
+        "The number of channels of the ConvLSTM's state, which the paper does not give. It is for --decoder=branches.",
+        LSTM_FILTERS,
+        low=1,
     )
     lstm_kernel_size: int = option(
-        "Side of the ConvLSTM's kernel, odd; the paper gives none. Of --decoder=branches.", LSTM_KERNEL_SIZE, low=1
+        "The side of the ConvLSTM's kernel, an odd number, which the paper does not give. It is for "
+        "--decoder=branches.",
+        LSTM_KERNEL_SIZE,
+        low=1,
     )
 
     def __post_init__(self) -> None:

@@ -107,7 +107,7 @@ def predict_priors(
         ValueError: Bad batches.
     """
 
-    @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)])
+    @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)], autograph=False)
     def predict(inputs: dict[str, tf.Tensor], mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return model(inputs), _count_correct(model.score_regions(inputs), *_label(inputs, mask, model, min_purity))
 
@@ -167,7 +167,8 @@ def _make_step(
             _input_specs(model),
             tf.TensorSpec([None, None, None], tf.float32),
             tf.TensorSpec([None], tf.int32),
-        ]  # fmt: skip
+        ],
+        autograph=False,
     )
     def step(inputs: dict[str, tf.Tensor], mask: tf.Tensor, fold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         salient, sampled = _label(inputs, mask, model, min_purity)

@@ -21,6 +21,9 @@ from msst_keras.pipeline.options import Augmentation
 from msst_keras.pipeline.service import NUMBER, in_order, listen, make_here, serve
 from msst_keras.pipeline.share import WHOLE, Share
 
+# The functions of the graph have no conditions or loops of Python on tensors, and AutoGraph would take seconds to read.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
@@ -113,7 +116,7 @@ def validation_batches(
         element = load_clip(index, clip, num_frames, size, None, None)
         return element | {"clip": tf.where(example < len(index), clip, -1)}
 
-    dataset = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = examples.map(_as_it_is(load), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return Batches(dataset.batch(share.replica_batch(batch_size)).prefetch(2), index)
 
 
@@ -131,7 +134,7 @@ def picture_clips(
         element = load_clip(index, clip, num_frames, size, None, None)
         return element | {"flow": load_flow(index, clip)} if index.flow_stored else element
 
-    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(clips, np.int64)).map(load)
+    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(clips, np.int64)).map(_as_it_is(load))
     (batch,) = Batches(dataset.batch(len(clips)), index).as_numpy_iterator()
     return batch
 
@@ -182,7 +185,7 @@ def _shuffled_batches(
         return element | {NUMBER: example} if service else element
 
     def make(examples: tf.data.Dataset) -> tf.data.Dataset:
-        dataset = examples.map(locate, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        dataset = examples.map(_as_it_is(locate), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return dataset.batch(size, drop_remainder=True).prefetch(2)
 
     size = share.replica_batch(batch_size)

@@ -13,10 +13,12 @@ LABEL_KINDS = ("fine", "coarse")
 class InspectRecordsOptions:
     """What to look at."""
 
-    records: tuple[str, ...] = option("Globs of record folders, comma-separated.")
+    records: tuple[str, ...] = option("The record folders to look at, as globs with commas between them.")
     output: str | None = option("Write a contact sheet of them to this PNG file.", None)
-    rows: int = option("Rows of the sheet for each folder, evenly over its sequences.", 12, low=1)
-    verify: bool = option("Read and check everything; sizes are then of all frames, not of a few.", False)
+    rows: int = option("The number of rows of the sheet for each folder, spread evenly over its sequences.", 12, low=1)
+    verify: bool = option(
+        "Read and check everything. The sizes that are printed are then those of all frames, not of a few.", False
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

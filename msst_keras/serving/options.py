@@ -16,18 +16,25 @@ SAVED_MODEL, ONNX = FORMATS = ("saved_model", "onnx")
 class ExportOptions:
     """What to export, and how."""
 
-    run_dir: str = option("Folder of the run.")
-    output_dir: str = option("saved_models/NAME; the model goes to NAME/VERSION.")
-    image_size: Size | None = option("The network's input size; by default the last one it was trained with.", None)
-    version: int | None = option("Number of the version; by default one more than there is.", None, low=1)
+    run_dir: str = option("The folder of the run.")
+    output_dir: str = option(
+        "The folder of the model, saved_models/NAME. The export goes to saved_models/NAME/VERSION."
+    )
+    image_size: Size | None = option(
+        "The size of the network's input. By default it is the last one that it was trained with.", None
+    )
+    version: int | None = option(
+        "The number of the version. By default it is one more than the newest that is there.", None, low=1
+    )
     precision: str = option(
-        "What the network computes in. float32 runs well everywhere; bfloat16 only where the hardware multiplies it.",
+        "What the network computes in. float32 runs well everywhere, and bfloat16 only where the hardware multiplies "
+        "it.",
         FLOAT32,
         choices=POLICIES,
     )
     format: str = option(
-        "saved_model: what predict and TF Serving use. onnx: encoder and fuser alone, as ONNX files for other programs "
-        "(needs the extra: pip install 'msst-keras[onnx]').",
+        "What to write. saved_model is what predict and TF Serving use. onnx is the encoder and the fuser alone, as "
+        "ONNX files for other programs (pip install 'msst-keras[onnx]').",
         SAVED_MODEL,
         choices=FORMATS,
     )
@@ -52,7 +59,11 @@ class ExportOptions:
         low=0.0,
         high=MAX_TEMPORAL_SHARE,
     )
-    checkpoint: str = option("Of the run; best: of its validations, by S-measure.", "last", choices=CHECKPOINTS)
+    checkpoint: str = option(
+        "Which checkpoint of the run to export: the last one, or the one whose validation had the best S-measure.",
+        "last",
+        choices=CHECKPOINTS,
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

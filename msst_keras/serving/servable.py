@@ -84,7 +84,7 @@ class Servable(tf.Module):
                                     name=name)
                 for name, (dtype, shape) in shapes.items()
             }  # fmt: skip
-            made[signature] = tf.function(function).get_concrete_function(**specs)
+            made[signature] = tf.function(function, autograph=False).get_concrete_function(**specs)
         return made
 
     def _input_shapes(self, maps: dict[str, tuple[int, int, int]]) -> dict[str, dict[str, Spec]]:

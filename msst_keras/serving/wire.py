@@ -1,6 +1,6 @@
 """What travels between a client and the signature `step`: frames, flow, superpixels and maps as files.
 
-Needs neither TensorFlow nor Keras.
+It needs neither TensorFlow nor Keras.
 """
 
 from __future__ import annotations

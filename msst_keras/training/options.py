@@ -19,25 +19,29 @@ PRECISIONS = (AUTO, *POLICIES)
 class StepOptions:
     """What a step computes, and how."""
 
-    alpha: str | float = option("Balance factor of Eq. 7: balanced (per image), or a number in (0, 1).", "balanced")
+    alpha: str | float = option(
+        "The balance factor of Eq. 7. It is computed for each image (balanced), or it is a number in (0, 1).",
+        "balanced",
+    )
     min_share: float = option(
-        "Least share of an image that either kind of pixel counts as in --alpha=balanced, so that a frame without an "
-        "object weighs no more than one with a small one; 0: the share itself, and 1/2 for a frame of one kind.",
+        "Each kind of pixel, salient and other, counts as at least this share of an image when --alpha=balanced. So a "
+        "frame without an object weighs no more than one with a small object. 0 takes the share as it is, and 1/2 "
+        "where a frame has one kind alone.",
         DEFAULT_MIN_SHARE,
         low=0,
         high=0.49,
     )
-    beta: float = option("Weight of the loss behind the ConvLSTM, Eq. 8.", 0.1, low=0)
+    beta: float = option("The weight of the loss behind the ConvLSTM (Eq. 8).", 0.1, low=0)
     # Class-balanced cross-entropy alone leaves halos around objects (a worse MAE at the same ranking), which a region
     # loss repairs.
-    region_weight: float = option("Weight of a soft IoU loss; not in the paper.", 0.0, low=0)
+    region_weight: float = option("The weight of a soft IoU loss, which the paper does not have.", 0.0, low=0)
     accumulation_steps: int = option(
-        "Parts in which a device computes its share of the batch, to save memory.", 1, low=1, remembered=False
+        "A device computes its share of the batch in this many parts, which saves memory.", 1, low=1, remembered=False
     )
-    recompute: bool = option("Compute the streams twice, frame by frame, to save memory.", False, remembered=False)
+    recompute: bool = option("Compute the streams twice, frame by frame, which saves memory.", False, remembered=False)
     xla: bool = option("Compile the step with XLA.", False, remembered=False)
     side_weight: float = option(
-        "Weight of each side output's loss, with --decoder=topdown.", DEFAULT_SIDE_WEIGHT, low=0
+        "The weight of the loss of each side output; it is for --decoder=topdown.", DEFAULT_SIDE_WEIGHT, low=0
     )
 
     def __post_init__(self) -> None:
@@ -56,18 +60,26 @@ class StepOptions:
 class OptimizerOptions:
     """How gradients become weights. The defaults are the paper's: Adam at 1e-3 (section 4.1) and nothing else."""
 
-    learning_rate: float = option("Of Adam; 1e-3 is the paper's.", 1e-3, low=0)
-    schedule: str = option("Of the learning rate; constant is the paper's.", "constant", choices=SCHEDULES)
-    warmup_steps: int = option("Steps in which the learning rate rises from 0.", 0, low=0)
+    learning_rate: float = option("The learning rate of Adam. The paper has 1e-3.", 1e-3, low=0)
+    schedule: str = option("How the learning rate changes. It is constant in the paper.", "constant", choices=SCHEDULES)
+    warmup_steps: int = option("The learning rate rises from 0 during this many steps.", 0, low=0)
     # Of "polynomial", (1 - progress) ** power; 0.9 is DeepLab's.
     decay_power: float = 0.9
-    clip_norm: float = option("Limit of the gradient's norm; 0: none, as in the paper.", 0.0, low=0)
+    clip_norm: float = option(
+        "Gradients are shortened to this norm if theirs is larger. 0 leaves them as they are, as the paper does.",
+        0.0,
+        low=0,
+    )
     # The average begins with the first weights: 0.999 forgets them after a few thousand steps.
     average_decay: float = option(
-        "Of an exponential average of the weights, which then are the result; 0: none.", 0.0, low=0, high=1
+        "The result is an exponential average of the weights with this decay. 0 takes the weights themselves.",
+        0.0,
+        low=0,
+        high=1,
     )
     backbone_factor: float = option(
-        "Times the learning rate of the streams' weights that were loaded (--weights, --init_from); 0 freezes them.",
+        "The learning rate of the streams' weights that were loaded (--weights, --init_from) is multiplied by this "
+        "factor. 0 freezes them.",
         1.0,
         low=0,
     )
@@ -86,17 +98,26 @@ class OptimizerOptions:
 class TrainingOptions:
     """How long a training is, and how often it looks up."""
 
-    steps: int = option("Steps of the whole training. The paper is silent.", 20000, low=1)
+    steps: int = option("The number of steps of the whole training, about which the paper is silent.", 20000, low=1)
     step: StepOptions = options_of(StepOptions)
     optimizer: OptimizerOptions = options_of(OptimizerOptions)
-    checkpoint_every: int = option("Steps between checkpoints.", 200, low=1, remembered=False)
-    keep_checkpoints: int = option("How many of the last, beside the best.", 2, low=1, remembered=False)
-    validate_every: int = option("Steps between validations; 0: at the end alone.", 0, low=0, remembered=False)
+    checkpoint_every: int = option("The number of steps between checkpoints.", 200, low=1, remembered=False)
+    keep_checkpoints: int = option(
+        "This many of the last checkpoints are kept, beside the best one.", 2, low=1, remembered=False
+    )
+    validate_every: int = option(
+        "The number of steps between validations. 0 validates at the end alone.", 0, low=0, remembered=False
+    )
     # Steps between TensorBoard's scalars; log.jsonl has every step.
     log_every: int = 10
-    pictures_every: int = option("Steps between pictures; 0: at the end alone.", 0, low=0, remembered=False)
+    pictures_every: int = option(
+        "The number of steps between pictures for TensorBoard. 0 draws them at the end alone.",
+        0,
+        low=0,
+        remembered=False,
+    )
     profile_steps: tuple[int, int] | None = option(
-        "FIRST,LAST step of a window for TensorBoard's profiler.",
+        "The first and the last step that TensorBoard's profiler records.",
         None,
         syntax="FIRST,LAST, such as 20,30",
         remembered=False,
@@ -111,15 +132,22 @@ class ClipOptions:
     """The clips of a batch."""
 
     image_sizes: tuple[Size, ...] = option(
-        "Mixed batch by batch; the last is the size of use (4.1).", ((321, 321), (512, 512))
+        "The sizes of the images; each batch has one of them. The last is the size at which the network is used "
+        "(section 4.1).",
+        ((321, 321), (512, 512)),
     )
-    batch_size: int = option("Clips in a step, of all devices. The paper is silent.", 1, low=1)
-    fine_weight: float = option("Of the loss on fine labels; 0 leaves their clips out.", 1.0, low=0)
+    batch_size: int = option("The number of clips in a step, on all devices together. The paper is silent.", 1, low=1)
+    fine_weight: float = option("The weight of the loss on fine labels. 0 leaves their clips out.", 1.0, low=0)
     coarse_weight: float = option(
-        "Of the loss on coarse labels (3.3); 0 leaves their clips out; the paper mixes them alike.", 1.0, low=0
+        "The weight of the loss on coarse labels (section 3.3). 0 leaves their clips out. The paper gives both kinds "
+        "the same weight.",
+        1.0,
+        low=0,
     )
     data_service: str | None = option(
-        "grpc://HOST:PORT of a tf.data service that prepares the batches (msst serve_data).", None, remembered=False
+        "The address, grpc://HOST:PORT, of a tf.data service (msst serve_data) that prepares the batches.",
+        None,
+        remembered=False,
     )
 
     def __post_init__(self) -> None:
@@ -131,21 +159,26 @@ class DeviceOptions:
     """Where it computes, and how precisely."""
 
     precision: str = option(
-        "auto times a step of the network in float32 and, where the hardware multiplies it, in bfloat16, and takes the "
-        "faster; a run that goes on keeps what it began with.",
+        "What the network computes in. auto measures a step in float32 and, where the hardware multiplies bfloat16, "
+        "in bfloat16, and takes the faster one. A run that goes on keeps what it began with.",
         AUTO,
         choices=PRECISIONS,
     )
     deterministic: bool = option(
-        "On GPUs: sum in a fixed order, slower, so that a run repeats to the bit as on CPUs.", False, remembered=False
+        "Let GPUs sum in a fixed order, so that a run repeats to the bit as it does on CPUs. That is slower.",
+        False,
+        remembered=False,
     )
     strategy: str = option(
-        "One device, all GPUs of the host, or the hosts of TF_CONFIG or Slurm; auto takes what there is.",
+        "Train on one device, on all GPUs of this host (mirrored), or on the hosts of TF_CONFIG or Slurm "
+        "(multi_worker). auto takes what there is.",
         "auto",
         choices=STRATEGIES,
         remembered=False,
     )
-    cpu_devices: int = option("Parts of the CPU; more than one tries --strategy=mirrored.", 1, low=1, remembered=False)
+    cpu_devices: int = option(
+        "Divide the CPU into this many devices, to try --strategy=mirrored without GPUs.", 1, low=1, remembered=False
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -156,16 +189,20 @@ class TrainOptions:
     """What to train on, and where the run goes."""
 
     records: tuple[str, ...] = option(
-        "Globs of record folders to train on, comma-separated. With shares, as stills:3,video:1, each is a group that "
-        "gives its share of every batch.",
+        "The record folders to train on, as globs with commas between them. With shares, such as stills:3,video:1, "
+        "each glob is a group that gives its share of every batch.",
         syntax=SHARE,
         remembered=False,
     )
-    val_records: tuple[str, ...] | None = option("Globs of record folders to validate on.", None, remembered=False)
-    run_dir: str = option("Folder of the run.", remembered=False)
-    prior: str | None = option("File of the motion prior that the records were made with.", None, remembered=False)
-    init_from: str | None = option("A run whose weights to start from (os, then st, then msst).", None)
-    seed: int = option("Of initial weights, order and augmentation.", 0, low=0)
+    val_records: tuple[str, ...] | None = option(
+        "The record folders to validate on, as globs with commas between them.", None, remembered=False
+    )
+    run_dir: str = option("The folder of the run.", remembered=False)
+    prior: str | None = option("The file of the motion prior that the records were made with.", None, remembered=False)
+    init_from: str | None = option(
+        "The run whose weights this one starts from, for example that of os for st, and that of st for msst.", None
+    )
+    seed: int = option("The seed of the initial weights, the order of the clips and the augmentation.", 0, low=0)
     model: ModelOptions = options_of(ModelOptions)
     clips: ClipOptions = options_of(ClipOptions)
     augmentation: Augmentation = options_of(Augmentation)

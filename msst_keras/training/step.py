@@ -35,7 +35,7 @@ def make_step(
     num_parts = devices.num_replicas * options.accumulation_steps
     names = ("loss", "loss_fused", "loss_recurrent", *(["loss_sides"] if list_sides(model.output) else []))
 
-    @tf.function(jit_compile=options.xla, reduce_retracing=False)
+    @tf.function(jit_compile=options.xla, reduce_retracing=False, autograph=False)
     def sum_gradients(batch: dict[str, tf.Tensor]) -> Sums:
         def loss_of(outputs: dict[str, tf.Tensor], part: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             losses = joint_loss(
@@ -73,7 +73,7 @@ def make_step(
         losses, stop, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, (losses, stop, gradients))
         return {**losses, "gradient_norm": update.apply(gradients, learning_rate), "stop": stop}
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch: dict[str, tf.Tensor], learning_rate: tf.Tensor, stop: tf.Tensor) -> dict[str, tf.Tensor]:
         results = devices.strategy.run(replica_step, (batch, learning_rate, stop))
         return {name: devices.strategy.experimental_local_results(value)[0] for name, value in results.items()}

@@ -98,4 +98,4 @@ def _make_prediction(model: keras.Model, devices: Devices) -> Callable[[dict[str
     def predict(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: tf.sigmoid(logits) for name, logits in model(clip, training=False).items()}
 
-    return tf.function(lambda clip: devices.strategy.run(predict, (clip,)), reduce_retracing=True)
+    return tf.function(lambda clip: devices.strategy.run(predict, (clip,)), reduce_retracing=True, autograph=False)

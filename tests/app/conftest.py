@@ -1,35 +1,12 @@
-"""A small model and videos for the app."""
+"""Videos for the app."""
 
 from __future__ import annotations
 
 import cv2
-import keras
 import numpy as np
 import pytest
 
-from msst_keras.model.msst import build_msst
-from msst_keras.motion.flow import FlowSettings
-from msst_keras.motion.prior import MagnitudePrior
-from msst_keras.serving.export import export_saved_model
-
 SIZE = (40, 60)
-
-
-@pytest.fixture(scope="session")
-def saved_model(tmp_path_factory):
-    """A SavedModel of random weights whose maps differ from frame to frame."""
-    folder = tmp_path_factory.mktemp("model")
-    keras.utils.set_random_seed(0)
-    generator = np.random.default_rng(1)
-    model = build_msst("msst", num_frames=2, width=0.0625)
-    for weight in model.trainable_weights:
-        if weight.path.endswith(("_map/kernel", "recurrent_map/kernel")):
-            weight.assign(generator.normal(size=weight.shape))
-    flow = FlowSettings(motion_size=(32, 48))
-    motion = {"flow": flow.to_dict(), "superpixels": None, "prior": {"kind": "magnitude"}}
-    settings = {"num_frames": 2, "image_size": (33, 49), "motion": motion}
-    export_saved_model(folder / "1", model, MagnitudePrior(), settings)
-    return folder
 
 
 def write_video(path, num_frames, size=SIZE):

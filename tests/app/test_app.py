@@ -109,6 +109,7 @@ def test_one_at_a_time_and_cancel_ends_the_work(server, long_video, video):
     deadline = time.monotonic() + TIMEOUT
     while not server.ask("GET", "/api/job")[1]["num_done"]:
         assert time.monotonic() < deadline
+        time.sleep(0.1)
     working = children(server.process.pid)
     assert working
     assert server.ask("POST", "/api/cancel", b"")[0] == 204
@@ -143,6 +144,7 @@ def test_the_work_ends_with_a_killed_server(saved_model, long_video, tmp_path, m
         deadline = time.monotonic() + TIMEOUT
         while not (working := children(server.process.pid)):
             assert time.monotonic() < deadline
+            time.sleep(0.1)
         server.process.kill()
         while any(map(is_alive, working)):
             assert time.monotonic() < deadline, working

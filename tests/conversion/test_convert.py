@@ -87,13 +87,13 @@ def in_this_process(monkeypatch):
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """The file of an untrained prior on flow of FLOW."""
-    return save_prior(tmp_path_factory.mktemp("prior") / "prior.keras")
+    return save_prior(tmp_path_factory.mktemp("prior") / "prior.keras", camera="median")
 
 
 def save_prior(path, **options):
     keras.utils.set_random_seed(0)
     superpixels = SuperpixelSettings(num_levels=2, max_regions=32, min_sizes=(60, 30))
-    MotionPrior(FLOW, superpixels, width=0.125, **options).save(path)
+    MotionPrior(FLOW, superpixels, width=0.0625, **options).save(path)
     return path
 
 

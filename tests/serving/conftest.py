@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
-import os
+import functools
+import logging
 from pathlib import Path
 
 import keras
@@ -104,17 +106,45 @@ def settings_of(kind):
     return {"num_frames": NUM_FRAMES, "image_size": IMAGE_SIZES[kind], "motion": motion}
 
 
+@contextlib.contextmanager
+def _write_log(path):
+    """Writes what TensorFlow logs in this block, warnings and above, to a file."""
+    handler = logging.FileHandler(path, delay=False)
+    handler.setLevel(logging.WARNING)
+    tf.get_logger().addHandler(handler)
+    try:
+        yield
+    finally:
+        tf.get_logger().removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture(scope="session")
+def write_log():
+    """The function `_write_log`."""
+    return _write_log
+
+
+@pytest.fixture(scope="session")
+def export_once(shared_folder):
+    """A function of a kind: the folder of its export, which has its log beside it, and the model and the prior."""
+
+    @functools.cache
+    def export(kind):
+        model, prior = build(kind)
+        path = shared_folder / "exported" / kind
+        path.mkdir(parents=True, exist_ok=True)
+        with open(path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (path / "1").exists():
+                with _write_log(path.with_suffix(".log")):
+                    export_saved_model(path / "1", model, prior, settings_of(kind))
+        return path, model, prior
+
+    return export
+
+
 @pytest.fixture(scope="session", params=["paper", pytest.param("light", marks=pytest.mark.slow)])
-def exported_step(request, tmp_path_factory):
-    kind = request.param
-    model, prior = build(kind)
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # an export takes long, and the processes can share it
-        folder = folder.parent
-    folder = folder / "exported" / kind
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / f"{kind}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "1").exists():
-            export_saved_model(folder / "1", model, prior, settings_of(kind))
-    return Exported(kind, folder, model, prior, CppModel(folder / "1", Path(tf.__file__).parent))
+def exported_step(request, export_once):
+    folder, model, prior = export_once(request.param)
+    return Exported(request.param, folder, model, prior, CppModel(folder / "1", Path(tf.__file__).parent))

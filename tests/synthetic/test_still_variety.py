@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
+from forked import msst
 from PIL import Image
 
 from msst_keras.data import datasets
@@ -225,9 +224,8 @@ def test_a_share_is_between_0_and_1(value):
 
 
 def make_records(root, output, *arguments):
-    command = [sys.executable, "-m", "msst_keras", "make_records", "--dataset=stills", f"--root={root}"]
-    fixed = [f"--output_dir={output}", "--motion_size=32x48", "--num_shards=1", "--num_workers=1"]
-    return subprocess.run([*command, *fixed, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    given = ["--dataset=stills", f"--root={root}", f"--output_dir={output}"]
+    return msst("make_records", *given, "--motion_size=32x48", "--num_shards=1", "--num_workers=1", *arguments)
 
 
 def test_the_tool_records_the_shares_that_are_not_0(root, tmp_path):

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
+from forked import msst
 
 from msst_keras.records.example import FrameRecord
 from msst_keras.records.manifest import build_manifest, write_manifest
 from msst_keras.records.shard_files import shard_path, write_shard
-
-
-def msst(*arguments):
-    command = [sys.executable, "-m", "msst_keras", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture

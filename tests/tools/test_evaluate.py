@@ -7,11 +7,10 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
+import forked
 import numpy as np
 import pytest
 
@@ -51,8 +50,7 @@ def davis(tmp_path):
 
 
 def msst(*arguments):
-    command = [sys.executable, "-m", "msst_keras", "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return forked.msst("evaluate", *arguments)
 
 
 def score(root, num_workers=1, baselines=(), flicker=False, folders=None, names=("paper",)):

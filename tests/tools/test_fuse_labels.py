@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
+from forked import msst
 
 from msst_keras.jobs import fuse_labels as job
 from msst_keras.labels import label_files
@@ -20,10 +19,7 @@ SIZE = (48, 64)
 
 
 def fuse_labels(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "msst_keras", "fuse_labels", *flags], capture_output=True, text=True, timeout=300,
-        check=False,
-    )  # fmt: skip
+    return msst("fuse_labels", *flags)
 
 
 @pytest.fixture
@@ -74,8 +70,7 @@ def test_maps_that_an_interrupted_run_left_are_those_of_its_input(frames, capsys
 
 
 def make_records(*flags):
-    command = [sys.executable, "-m", "msst_keras", "make_records", "--dataset=folder", "--num_workers=1", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return msst("make_records", "--dataset=folder", "--num_workers=1", *flags)
 
 
 def test_records_are_made_of_coarse_labels_and_of_other_peoples_priors(frames):
@@ -95,8 +90,7 @@ def test_records_are_made_of_coarse_labels_and_of_other_peoples_priors(frames):
     (frames / "run").mkdir()
     run = {"model": {}, "motion": manifest["motion"], "image_size": [64, 64]}
     (frames / "run" / "run.json").write_text(json.dumps(run))
-    command = [sys.executable, "-m", "msst_keras", "export", f"--run_dir={frames}/run", f"--output_dir={frames}/model"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    result = msst("export", f"--run_dir={frames}/run", f"--output_dir={frames}/model")
     assert (
         result.returncode == 1
         and "its motion prior came from files (--prior_dir), which no model makes" in result.stderr

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from forked import msst
 
 from msst_keras.data import images
 from msst_keras.inference import crf
 
 
 def refine(folder, *arguments):
-    command = [sys.executable, "-m", "msst_keras", "refine", f"--maps={folder}/maps", f"--frames={folder}/frames"]
-    command += [f"--output_dir={folder}/refined", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    given = f"--maps={folder}/maps", f"--frames={folder}/frames", f"--output_dir={folder}/refined"
+    return msst("refine", *given, *arguments)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from forked import Forked
 
 from msst_keras.conversion.shard_maker import ShardMaker
 from msst_keras.conversion.sources import NewShard
@@ -40,6 +41,11 @@ def folder(tmp_path_factory):
     description = {"dataset": "generated", "motion": motion.to_dict()}
     write_manifest(path, join_manifest(path, described, description))
     return path
+
+
+def train(folder, run_dir, *flags):
+    """Trains in a process that talks to no other."""
+    finish(Forked("train", f"--records={folder}", f"--run_dir={run_dir}", *FLAGS, *flags))
 
 
 def start(folder, run_dir, *flags, **environment):
@@ -84,9 +90,9 @@ def weights(run_dir):
 
 def test_one_device_two_mirrored_ones_and_two_workers_learn_the_same(tmp_path, folder):
     flags = ["--steps=20", "--coarse_weight=0.5", "--clip_norm=1", "--image_sizes=32x48"]
-    finish(start(folder, tmp_path / "one", *flags))
-    finish(start(folder, tmp_path / "parts", *flags, "--accumulation_steps=2", "--recompute"))
-    finish(start(folder, tmp_path / "mirrored", *flags, "--strategy=mirrored", "--cpu_devices=2"))
+    train(folder, tmp_path / "one", *flags)
+    train(folder, tmp_path / "parts", *flags, "--accumulation_steps=2", "--recompute")
+    train(folder, tmp_path / "mirrored", *flags, "--strategy=mirrored", "--cpu_devices=2")
     finish(*start_workers(folder, tmp_path / "workers", *flags))
     expected = losses(tmp_path / "one")
     assert len(expected) == 20
@@ -178,7 +184,7 @@ def test_what_a_data_service_prepares_is_learned_as_if_it_were_prepared_here(tmp
                 first.kill()
             finish(served)
     assert [process.returncode for process in (dispatcher, first, second)] == [0, -signal.SIGKILL if kills else 0, 0]
-    finish(start(folder, tmp_path / "here", *flags))
+    train(folder, tmp_path / "here", *flags)
     assert losses(tmp_path / "served") == losses(tmp_path / "here")
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from forked import msst
 
 from msst_keras.data import flow_files, images
 from msst_keras.evaluation.evaluator import Evaluator
@@ -49,9 +48,8 @@ def make_records(folder, sequence, flow=FLOW, kind="fine"):
 
 
 def train_prior(folder, *arguments):
-    command = [sys.executable, "-m", "msst_keras", "train_prior", f"--output={folder}/prior.keras", "--weights=none"]
-    command += ["--width=0.0625", "--max_regions=32", "--num_levels=2", "--steps=3", "--batch_size=2", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    small = ["--width=0.0625", "--max_regions=32", "--num_levels=2", "--steps=3", "--batch_size=2"]
+    return msst("train_prior", f"--output={folder}/prior.keras", "--weights=none", *small, *arguments)
 
 
 def test_flow_batches_give_the_frame_at_the_size_of_the_flow(tmp_path):

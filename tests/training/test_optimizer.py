@@ -38,7 +38,9 @@ def make_gradients(variables, seed=0):
 
 
 def apply(update, gradients, rate):
-    return float(tf.function(lambda: update.apply(gradients, tf.constant(rate)))())
+    if not hasattr(update, "graph"):  # made once for each update: that takes far longer than to run it
+        update.graph = tf.function(update.apply)
+    return float(update.graph(gradients, tf.constant(rate)))
 
 
 def values(weights):

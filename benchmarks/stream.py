@@ -30,6 +30,7 @@ from msst_keras.inference import SHIPPED_MODEL, motion_stream
 from msst_keras.inference import overlay as overlays
 from msst_keras.inference import stream as streams
 from msst_keras.inference.options import PredictOptions
+from msst_keras.inference.temporal_filter import TemporalFilter
 from msst_keras.jobs import predict as job
 from msst_keras.motion.flow import FlowEstimator
 
@@ -82,6 +83,7 @@ def timed_stages(model: streams.SaliencyModel, watch: Stopwatch):
     places = [
         (FlowEstimator, "push", "flow"), (FlowEstimator, "close", "flow"), (motion_stream, "segment", "superpixels"),
         (model, "encode", "encode"), (model, "fuse", "fuse"), (streams.MapStream, "push", "copies"),
+        (TemporalFilter, "push", "temporal filter"),
         (overlays, "overlay", "overlay"), (overlays.OverlayWriter, "write", "H.264"), (job.images, "write_map", "PNG"),
     ]  # fmt: skip
     old = [(place, name, getattr(place, name)) for place, name, _ in places]

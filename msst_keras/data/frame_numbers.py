@@ -68,6 +68,10 @@ def describe_gaps(frame_paths: tuple[Path, ...]) -> str:
         return ""
     first = gaps[0]
     return (
-        f"{printable(frame_paths[0].parent)}: frames are missing in {len(gaps)} places, the first between "
+        f"{printable(frame_paths[0].parent)}: frames are missing in {_places(len(gaps))} between "
         f"{frame_paths[first].name} and {frame_paths[first + 1].name}; what moved there counts as one step"
     )
+
+
+def _places(count: int) -> str:
+    return "one place," if count == 1 else f"{count} places, the first"

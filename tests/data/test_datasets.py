@@ -164,7 +164,7 @@ def test_what_is_missing_or_left_out_is_said(tmp_path, capsys):
     datasets.find_sequences("folder", tmp_path)
     said = capsys.readouterr().err
     assert "note: " in said and "1 files of other kinds are left out (.heic), such as 3.heic" in said
-    assert "frames are missing in 1 places, the first between 2.png and 7.png" in said
+    assert "frames are missing in one place, between 2.png and 7.png" in said
 
 
 def test_a_folder_of_videos_is_no_folder_of_frames(tmp_path):

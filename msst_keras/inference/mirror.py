@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.inference.saliency_stream import MapSource, open_filter
+from msst_keras.inference.temporal_filter import TemporalFilter
 from msst_keras.motion.settings import MotionSettings
 
 Pair = tuple[MovingFrame, MovingFrame]  # a frame with its motion, and its mirror image with its own
@@ -40,16 +42,22 @@ class MirroredMotion:
 
 
 class MirroredMaps:
-    """The averaged maps of one video's frames, whose motion is known."""
+    """The averaged maps of one video's frames, whose motion is known; each of both is filtered along its own flow."""
 
-    def __init__(self, model: Any):
-        """Takes a `stream.SaliencyModel` or a `serving.client.RemoteModel`."""
+    def __init__(self, model: Any, temporal_filter: float | None = None):
+        """Takes a `stream.SaliencyModel` or a `serving.client.RemoteModel`, and what `open_filter` takes."""
         self._maps = model.open_maps(), model.open_maps()
+        self._filters = open_filter(model, temporal_filter), open_filter(model, temporal_filter)
 
     def push(self, pair: Pair) -> np.ndarray:
         """Takes the next frame and returns its map, float32 (H, W) in 0..1."""
-        plain, mirrored = (maps.push(moving) for maps, moving in zip(self._maps, pair, strict=True))
+        plain, mirrored = map(_make_map, self._maps, self._filters, pair)
         return (plain + mirrored[:, ::-1]) / 2
+
+
+def _make_map(maps: MapSource, filtering: TemporalFilter | None, moving: MovingFrame) -> np.ndarray:
+    saliency = maps.push(moving)
+    return filtering.push(moving, saliency) if filtering else saliency
 
 
 def _mirror(frame: np.ndarray) -> np.ndarray:

@@ -123,11 +123,15 @@ def stream_maps(
       ValueError: see `SaliencyStream.push` and `saliency_stream.open_filter`.
       Whatever `frames` and `flows` raise, behind the maps of the frames before.
     """
-    motion = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
-    maps = MirroredMaps(model) if mirror else model.open_maps()  # a model on a server has maps of its own kind
+    motion: MirroredMotion | MotionStream
+    maps: Any
+    if mirror:
+        motion, maps, filtering = MirroredMotion(model.motion), MirroredMaps(model, temporal_filter), None
+    else:  # a model on a server has maps of its own kind
+        motion, maps, filtering = MotionStream(model.motion), model.open_maps(), open_filter(model, temporal_filter)
     moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
     made = read_ahead(_add_maps(maps, moving), num_ahead)
-    return read_ahead(_filter_maps(open_filter(model, temporal_filter), made), num_ahead)
+    return read_ahead(_filter_maps(filtering, made), num_ahead)
 
 
 def _add_motion(
@@ -148,20 +152,18 @@ def _add_motion(
 
 def _add_maps(
     maps: Any, moving_frames: Generator[tuple[Name, np.ndarray, Any], None, None]
-) -> Generator[tuple[Name, np.ndarray, MovingFrame, np.ndarray], None, None]:
+) -> Generator[tuple[Name, np.ndarray, Any, np.ndarray], None, None]:
     with contextlib.closing(moving_frames):
         for name, frame, moving in moving_frames:
-            plain = moving if isinstance(moving, MovingFrame) else moving[0]
-            yield name, frame, plain, maps.push(moving)
+            yield name, frame, moving, maps.push(moving)
 
 
 def _filter_maps(
-    temporal_filter: TemporalFilter | None,
-    made: Generator[tuple[Name, np.ndarray, MovingFrame, np.ndarray], None, None],
+    filtering: TemporalFilter | None, made: Generator[tuple[Name, np.ndarray, Any, np.ndarray], None, None]
 ) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
     with contextlib.closing(made):
         for name, frame, moving, saliency in made:
-            yield name, frame, temporal_filter.push(moving, saliency) if temporal_filter else saliency
+            yield name, frame, filtering.push(moving, saliency) if filtering else saliency
 
 
 def _find_version(path: Path) -> Path:

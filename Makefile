@@ -4,8 +4,9 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Whole files of tests go to each process, because what a file's tests share is made once; the longest files first.
-TEST_PROCESSES ?= 2
+# Whole files of tests go to each process, because what a file's tests share is made once; the longest files first. One
+# process more than the two cores of a small machine, because some tests wait.
+TEST_PROCESSES ?= 3
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: venv demo test test-slow lint clean

@@ -165,7 +165,8 @@ def _choose_precision(options: TrainOptions, devices: Devices) -> str:
         return time_step(policy, lambda: build_msst(**arguments), size, options.training.step)
 
     if devices.is_chief:
-        number = POLICIES.index(run_dir.read_precision(options.run_dir) or choose_precision(measure))
+        begun = run_dir.read_precision(options.run_dir)
+        number = POLICIES.index(begun or choose_precision(measure, options.training.steps))
     return POLICIES[devices.gather_number(number)[0]]
 
 

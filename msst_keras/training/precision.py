@@ -19,17 +19,20 @@ from msst_keras.training.step import make_step
 from msst_keras.training.strategy import Devices
 
 LEAST_GAIN = 1.1  # float32 is the more exact of the two: bfloat16 has to earn its place, and not by a whim of the clock
+LEAST_STEPS = 50  # a shorter training cannot get back the time that measuring takes, two graphs above all
 _NUM_STEPS = 2  # timed, after the one that traces the graph
 
 
-def choose_precision(time_step: Callable[[str], float], may_gain: bool | None = None) -> str:
+def choose_precision(time_step: Callable[[str], float], num_steps: int, may_gain: bool | None = None) -> str:
     """Measures which Keras dtype policy is the faster one here, and says which and why in a line on standard error.
 
     Where the hardware cannot multiply bfloat16 nothing is measured: there it is emulated, several times slower than
-    float32. Where it can, it may still lose: dense convolutions gain, depthwise ones can lose more.
+    float32. Where it can, it may still lose: dense convolutions gain, depthwise ones can lose more. Nor is anything
+    measured for a training of fewer than LEAST_STEPS.
 
     Args:
       time_step: policy -> seconds of a training step.
+      num_steps: of the training.
       may_gain: whether the hardware multiplies bfloat16; None looks.
 
     Returns:
@@ -37,6 +40,9 @@ def choose_precision(time_step: Callable[[str], float], may_gain: bool | None = 
     """
     if not (multiplies_bfloat16() if may_gain is None else may_gain):
         print("--precision=auto: float32, because this hardware does not multiply bfloat16", file=sys.stderr)
+        return FLOAT32
+    if num_steps < LEAST_STEPS:
+        print(f"--precision=auto: float32, because {num_steps} steps are too few to measure first", file=sys.stderr)
         return FLOAT32
     seconds = {policy: time_step(policy) for policy in POLICIES}
     choice = BFLOAT16 if seconds[FLOAT32] >= LEAST_GAIN * seconds[BFLOAT16] else FLOAT32

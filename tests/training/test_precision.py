@@ -21,7 +21,7 @@ from msst_keras.training.strategy import Devices
 )
 def test_bfloat16_has_to_be_faster_by_a_tenth_and_both_times_are_told(capsys, float32, bfloat16, choice):
     seconds = {"float32": float32, "mixed_bfloat16": bfloat16}
-    assert precision.choose_precision(seconds.__getitem__, may_gain=True) == choice
+    assert precision.choose_precision(seconds.__getitem__, 50, may_gain=True) == choice
     told = capsys.readouterr().err
     assert told == (
         f"--precision=auto: {choice}, because a step of one clip takes {float32:g} s in float32 and "
@@ -29,12 +29,14 @@ def test_bfloat16_has_to_be_faster_by_a_tenth_and_both_times_are_told(capsys, fl
     )
 
 
-def test_hardware_without_bfloat16_is_not_measured(capsys):
+def test_nothing_is_measured_without_hardware_for_bfloat16_nor_for_a_few_steps(capsys):
     def fail(policy):
         raise AssertionError("measured")
 
-    assert precision.choose_precision(fail, may_gain=False) == "float32"
+    assert precision.choose_precision(fail, 1000, may_gain=False) == "float32"
     assert "this hardware does not multiply bfloat16" in capsys.readouterr().err
+    assert precision.choose_precision(fail, 49, may_gain=True) == "float32"
+    assert "float32, because 49 steps are too few to measure first" in capsys.readouterr().err
 
 
 def test_a_step_is_timed_in_the_policy_that_is_asked_for_and_leaves_the_process_as_it_was():
@@ -81,7 +83,7 @@ def test_auto_times_the_network_of_the_options_at_the_smallest_size_without_load
 
 
 def test_a_run_goes_on_in_the_precision_that_it_began_with(tmp_path, monkeypatch):
-    def fail(policy):
+    def fail(*arguments):
         raise AssertionError("measured")
 
     settings = {"model": {"variant": "os"}, "motion": None, "image_size": (32, 48)}

@@ -125,8 +125,8 @@ class PredictOptions:
     )
     temporal_filter: float | None = option(
         "The share of each map that comes from the maps before it, carried along the optical flow to where their "
-        "points have moved. It makes maps steadier. 0 turns it off. By default it is what the model's export says, which "
-        "is 0.7 for the installed model.",
+        "points have moved. It makes maps steadier. 0 turns it off. The default is what the model's export says, "
+        "0.7 for the installed model.",
         None,
         low=0.0,
         high=MAX_TEMPORAL_SHARE,

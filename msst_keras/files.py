@@ -77,9 +77,14 @@ def name_errors(path: Path, temporary: Path) -> Iterator[None]:
         message = getattr(error, "message", None)
         if not isinstance(message, str) or str(temporary) not in message:
             raise
-        if os.strerror(errno.ENOSPC) in message:
+        if tells_of_full_disk(message):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise OSError(f"{path}: {message.splitlines()[0].replace(str(temporary), str(path))}") from error
+
+
+def tells_of_full_disk(message: str) -> bool:
+    """Whether an error of TensorFlow, which has no number for that, is one of a full disk."""
+    return os.strerror(errno.ENOSPC) in message
 
 
 def check_writable(path: str | os.PathLike) -> None:

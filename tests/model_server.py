@@ -57,9 +57,8 @@ class ModelServer:
       refuse: how many of the next requests are answered with UNAVAILABLE.
     """
 
-    def __init__(self, models, labels=None, port=0, rest_port=0, at_once=8):
+    def __init__(self, models, labels=None, port=0, rest_port=0):
         self.models, self.labels = models, labels or {}
-        self._slots = threading.BoundedSemaphore(at_once)
         self.requests = self.refuse = 0
         self._lock = threading.Lock()
         limits = [("grpc.max_receive_message_length", 2**31 - 1), ("grpc.max_send_message_length", 2**31 - 1)]
@@ -99,8 +98,7 @@ class ModelServer:
         signature = signature or "serving_default"
         if signature not in model.signatures or inputs.keys() != model.signatures[signature]["inputs"].keys():
             raise ModelError(3, f"wrong signature or inputs: {signature}, {', '.join(inputs)}")
-        with self._slots:
-            return version, model.run(signature, inputs)
+        return version, model.run(signature, inputs)
 
     def close(self):
         self._grpc.stop(0).wait()
@@ -109,14 +107,13 @@ class ModelServer:
 
 
 @contextlib.contextmanager
-def serve(folders, labels=None, loaded=None, at_once=8):
+def serve(folders, labels=None, loaded=None):
     """A server of saved_models folders, name -> folder of versions: the real one, or one of ours.
 
     Args:
       folders: what to serve.
       labels: (name, label) -> version, for ours.
       loaded: name -> version -> CppModel, where ours need not load them again.
-      at_once: so many requests ours computes at once; the others wait in turn.
     """
     binary = os.environ.get("MSST_TF_SERVING") or shutil.which("tensorflow_model_server")
     if binary:
@@ -124,7 +121,7 @@ def serve(folders, labels=None, loaded=None, at_once=8):
             yield server
         return
     models = loaded or {name: _load_versions(folder) for name, folder in folders.items()}
-    server = ModelServer(models, labels, at_once=at_once)
+    server = ModelServer(models, labels)
     try:
         yield server
     finally:

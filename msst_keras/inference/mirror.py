@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
-from msst_keras.inference.saliency_stream import MapSource, open_filter
-from msst_keras.inference.temporal_filter import TemporalFilter
+from msst_keras.inference.saliency_stream import FilteredMaps
 from msst_keras.motion.settings import MotionSettings
 
 Pair = tuple[MovingFrame, MovingFrame]  # a frame with its motion, and its mirror image with its own
@@ -42,22 +41,16 @@ class MirroredMotion:
 
 
 class MirroredMaps:
-    """The averaged maps of one video's frames, whose motion is known; each of both is filtered along its own flow."""
+    """The averaged maps of one video's frames, whose motion is known; either video is filtered along its own flow."""
 
     def __init__(self, model: Any, temporal_filter: float | None = None):
         """Takes a `stream.SaliencyModel` or a `serving.client.RemoteModel`, and what `open_filter` takes."""
-        self._maps = model.open_maps(), model.open_maps()
-        self._filters = open_filter(model, temporal_filter), open_filter(model, temporal_filter)
+        self._maps = FilteredMaps(model, temporal_filter), FilteredMaps(model, temporal_filter)
 
     def push(self, pair: Pair) -> np.ndarray:
         """Takes the next frame and returns its map, float32 (H, W) in 0..1."""
-        plain, mirrored = map(_make_map, self._maps, self._filters, pair)
+        plain, mirrored = (maps.push(moving) for maps, moving in zip(self._maps, pair, strict=True))
         return (plain + mirrored[:, ::-1]) / 2
-
-
-def _make_map(maps: MapSource, filtering: TemporalFilter | None, moving: MovingFrame) -> np.ndarray:
-    saliency = maps.push(moving)
-    return filtering.push(moving, saliency) if filtering else saliency
 
 
 def _mirror(frame: np.ndarray) -> np.ndarray:

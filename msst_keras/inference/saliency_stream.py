@@ -33,6 +33,19 @@ class MapModel(Protocol):
         """Starts a video."""
 
 
+class FilteredMaps:
+    """The maps of one video of a model, a `MapSource`, with the temporal filter behind it."""
+
+    def __init__(self, model: MapModel, share: float | None = None) -> None:
+        """Takes what `open_filter` takes."""
+        self._maps, self._filter = model.open_maps(), open_filter(model, share)
+
+    def push(self, moving: MovingFrame) -> np.ndarray:
+        """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
+        saliency = self._maps.push(moving)
+        return self._filter.push(moving, saliency) if self._filter else saliency
+
+
 class SaliencyStream:
     """The saliency maps of one video, pushed frame by frame; filtered over time where the model's settings say so.
 
@@ -42,7 +55,7 @@ class SaliencyStream:
 
     def __init__(self, model: MapModel) -> None:
         """Takes a `stream.SaliencyModel`, or a `serving.client.RemoteModel` on a server."""
-        self._motion, self._maps, self._filter = MotionStream(model.motion), model.open_maps(), open_filter(model)
+        self._motion, self._maps = MotionStream(model.motion), FilteredMaps(model)
         self.takes_flow = self._motion.takes_flow
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
@@ -61,15 +74,11 @@ class SaliencyStream:
           ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
             to a model that computes it; the time is not later than that of the frame before.
         """
-        return [self._make_map(moving) for moving in self._motion.push(frame, flow, time)]
+        return [self._maps.push(moving) for moving in self._motion.push(frame, flow, time)]
 
     def close(self) -> list[np.ndarray]:
         """Ends the video and returns the maps that were still to come, in order."""
-        return [self._make_map(moving) for moving in self._motion.close()]
-
-    def _make_map(self, moving: MovingFrame) -> np.ndarray:
-        saliency = self._maps.push(moving)
-        return self._filter.push(moving, saliency) if self._filter else saliency
+        return [self._maps.push(moving) for moving in self._motion.close()]
 
 
 def open_filter(model: MapModel, share: float | None = None) -> TemporalFilter | None:

@@ -32,6 +32,8 @@ _ALIKE = 15.0  # grey levels; at this difference of two points the weight has fa
 _NOISE = 1.0  # pixels; standard deviation of the blur before points are compared
 _NUM_TURNS = 3  # of the fixed point b(x) = -f(x + b(x)), which turns a forward flow round
 
+Points = tuple[np.ndarray, np.ndarray]  # x and y, float32 (h, w) each
+
 
 class TemporalFilter:
     """The filter of one video, frame by frame."""
@@ -46,9 +48,8 @@ class TemporalFilter:
         self._share, self._settings = share, flow
         height, width = flow.motion_size
         self._x, self._y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        # Of the last frames: logits, the flow back, and the weight of what lies there.
-        self._steps: collections.deque[tuple[np.ndarray, np.ndarray, np.ndarray]]
-        self._steps = collections.deque(maxlen=NUM_FRAMES)
+        # Of the last frames: logits, where each point was in the frame before, and the weight of what is there.
+        self._steps: collections.deque[tuple[np.ndarray, Points, np.ndarray]] = collections.deque(maxlen=NUM_FRAMES)
         self._last: tuple[MovingFrame, np.ndarray] | None = None  # the frame before, and what it looks like
 
     def push(self, moving: MovingFrame, saliency: np.ndarray) -> np.ndarray:
@@ -57,11 +58,11 @@ class TemporalFilter:
         look = cv2.GaussianBlur(grey, (0, 0), _NOISE).astype(np.float32)
         logits = self._reduce(saliency)
         if self._last is None:
-            back, weight = np.zeros((*look.shape, 2), np.float32), np.zeros_like(look)
+            origins, weight = (self._x, self._y), np.zeros_like(look)
         else:
-            back = self._lead_back(self._last[0], moving)
-            weight = self._weigh(look, self._last[1], back)
-        self._steps.append((logits, back, weight))
+            origins = self._move(self._lead_back(self._last[0], moving))
+            weight = self._weigh(look, self._last[1], origins)
+        self._steps.append((logits, origins, weight))
         self._last = moving, look
         return _add_logits(saliency, self._carry() - logits)
 
@@ -84,27 +85,30 @@ class TemporalFilter:
             return flow
         back = -flow
         for _ in range(_NUM_TURNS):
-            back = -self._look_up(flow, back)
+            back = -_look_up(flow, self._move(back))
         return back
 
-    def _weigh(self, look: np.ndarray, before: np.ndarray, back: np.ndarray) -> np.ndarray:
-        difference = (look - self._look_up(before, back)) / _ALIKE
-        x, y = self._x + back[..., 0], self._y + back[..., 1]
-        height, width = look.shape
+    def _move(self, flow: np.ndarray) -> Points:
+        """Where the flow leads from each point."""
+        return self._x + flow[..., 0], self._y + flow[..., 1]
+
+    def _weigh(self, look: np.ndarray, before: np.ndarray, origins: Points) -> np.ndarray:
+        difference = (look - _look_up(before, origins)) / _ALIKE
+        (x, y), (height, width) = origins, look.shape
         inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         return np.float32(self._share) * inside * np.exp(-(difference**2))
 
     def _carry(self) -> np.ndarray:
         """The filtered logits of the newest frame."""
         (carried, _, _), *later = self._steps
-        for logits, back, weight in later:
-            carried = logits + weight * (self._look_up(carried, back) - logits)
+        for logits, origins, weight in later:
+            carried = logits + weight * (_look_up(carried, origins) - logits)
         return carried
 
-    def _look_up(self, values: np.ndarray, flow: np.ndarray) -> np.ndarray:
-        """The values at x + flow(x), bilinear; outside those at the edge."""
-        x, y = self._x + flow[..., 0], self._y + flow[..., 1]
-        return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+def _look_up(values: np.ndarray, points: Points) -> np.ndarray:
+    """The values at the points, bilinear; outside those at the edge."""
+    return cv2.remap(values, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _add_logits(saliency: np.ndarray, change: np.ndarray) -> np.ndarray:

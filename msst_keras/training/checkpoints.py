@@ -7,8 +7,6 @@ used. Nothing is removed for being damaged, and what cannot be read, on a disk t
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import shutil
 import sys
@@ -18,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from msst_keras.evaluation.scores import DECISIVE
-from msst_keras.files import read_json, write_json
+from msst_keras.files import read_json, tells_of_full_disk, write_json
 from msst_keras.model.msst import build_msst
 from msst_keras.model.options import check_arguments
 from msst_keras.training.run_dir import read_run
@@ -162,7 +160,7 @@ class Checkpoints:
             before = next(iter(_list_steps(folder)), None)
             stays = f"ckpt-{before} is intact" if before is not None else "there was none before it"
             reason = getattr(error, "message", str(error)).splitlines()[0]
-            reason = "the disk is full" if os.strerror(errno.ENOSPC) in reason else reason
+            reason = "the disk is full" if tells_of_full_disk(reason) else reason
             raise OSError(
                 f"{folder}: ckpt-{step} could not be written ({reason}); {stays}; "
                 "make room and run the same command to go on"

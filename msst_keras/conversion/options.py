@@ -87,6 +87,13 @@ class StillOptions:
         low=0.0,
         high=1.0,
     )
+    still_crowds: float = option(
+        "The share of such clips in which a crowd stands behind the moving object: three to seven copies of it and of "
+        "other stills' objects, which rest and are part of the background.",
+        0.0,
+        low=0.0,
+        high=1.0,
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

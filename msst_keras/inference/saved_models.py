@@ -55,6 +55,27 @@ _SAVING_FUNCTIONS = ("__inference__traced_save_", "__inference__traced_restore_"
 _MAX_FRAMES, _MAX_SIDE = 64, 16384
 
 
+def is_exported(path: Path) -> bool:
+    """Whether `find_version` finds a SavedModel."""
+    return any(path.glob("saved_model.pb")) or any(path.glob("*/saved_model.pb"))
+
+
+def find_version(path: Path) -> Path:
+    """The folder saved_models/NAME/VERSION itself, or of saved_models/NAME that of the newest version.
+
+    Raises:
+      FileNotFoundError: no such folder, or no SavedModel in it.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such model folder; `msst export` writes saved_models/NAME/VERSION")
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [child for child in path.iterdir() if child.name.isdigit() and (child / "saved_model.pb").is_file()]
+    if not versions:
+        raise FileNotFoundError(f"{path}: no SavedModel here (no saved_model.pb, and no folder VERSION with one)")
+    return max(versions, key=lambda child: int(child.name))
+
+
 def check_model(path: Path, length: int, motion: MotionSettings | None) -> None:
     """Refuses a SavedModel that holds an operation which is no arithmetic, or whose signatures are not as its settings.
 

@@ -51,7 +51,7 @@ class SaliencyModel:
           ValueError: a SavedModel that `msst export` did not write, or one that cannot be read; one with operations
             that `msst export` does not write, before any of them runs.
         """
-        self.path = path = _find_version(Path(path))
+        self.path = path = saved_models.find_version(Path(path))
         asset = path / "assets" / "msst.json"
         if not asset.is_file():
             raise ValueError(f"{path}: a SavedModel, but not one of `msst export` (it has no assets/msst.json)")
@@ -164,14 +164,3 @@ def _filter_maps(
     with contextlib.closing(made):
         for name, frame, moving, saliency in made:
             yield name, frame, filtering.push(moving, saliency) if filtering else saliency
-
-
-def _find_version(path: Path) -> Path:
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such model folder; `msst export` writes saved_models/NAME/VERSION")
-    if (path / "saved_model.pb").is_file():
-        return path
-    versions = [child for child in path.iterdir() if child.name.isdigit() and (child / "saved_model.pb").is_file()]
-    if not versions:
-        raise FileNotFoundError(f"{path}: no SavedModel here (no saved_model.pb, and no folder VERSION with one)")
-    return max(versions, key=lambda child: int(child.name))

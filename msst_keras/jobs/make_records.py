@@ -101,7 +101,8 @@ def _set_in_motion(
     """The sequences, stills as clips where that is asked for, and what the manifest says of it."""
     stills = options.stills
     shares = {
-        "shrunk": stills.still_shrunk, "parallax": stills.still_parallax, "distractors": stills.still_distractors
+        "shrunk": stills.still_shrunk, "parallax": stills.still_parallax, "distractors": stills.still_distractors,
+        "crowds": stills.still_crowds,
     }  # fmt: skip
     named = {name: share for name, share in shares.items() if share}
     if stills.still_frames == 1:
@@ -113,8 +114,9 @@ def _set_in_motion(
     motion = stills.still_frames, stills.still_seed, stills.still_flow == "exact"
     said = {"num_frames": stills.still_frames, "seed": stills.still_seed, "flow": stills.still_flow}
     variety = StillMotionOptions(
-        shrunk_share=shares["shrunk"], parallax_share=shares["parallax"], distractor_share=shares["distractors"]
-    )
+        shrunk_share=shares["shrunk"], parallax_share=shares["parallax"], distractor_share=shares["distractors"],
+        crowd_share=shares["crowds"],
+    )  # fmt: skip
     # A share of 0 is not named: records made before there were shares are then what is asked for.
     return set_in_motion(sequences, *motion, variety), {"stills": said | named}
 

@@ -13,8 +13,9 @@ import keras
 import tensorflow as tf
 
 from msst_keras.files import publish
+from msst_keras.inference import SHIPPED_MODEL, saved_models
 from msst_keras.locks import hold_folder
-from msst_keras.model.msst import build_msst, fold_model
+from msst_keras.model.msst import build_msst, fold_model, has_batch_norms
 from msst_keras.model.options import POLICIES
 from msst_keras.motion.flow_pictures import flow_to_color
 from msst_keras.motion.settings import FLOW
@@ -24,10 +25,11 @@ from msst_keras.pipeline.batches import training_batches
 from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.records.folders import check_disjoint
 from msst_keras.records.manifest import read_manifest
+from msst_keras.serving.reload import load_network
 from msst_keras.training import loop, run_dir
 from msst_keras.training.checkpoints import load_model
 from msst_keras.training.optimizer import note_loaded
-from msst_keras.training.options import AUTO, DeviceOptions, TrainOptions
+from msst_keras.training.options import AUTO, INSTALLED, DeviceOptions, TrainOptions
 from msst_keras.training.precision import choose_precision, time_step
 from msst_keras.training.strategy import Devices, make_devices
 from msst_keras.training.validation import make_drawing, make_validation
@@ -176,12 +178,25 @@ def _build(options: TrainOptions, devices: Devices, precision: str) -> keras.Mod
     with devices.strategy.scope():
         model = build_msst(**options.model.arguments())
         if options.init_from:
-            source = load_model(options.init_from)
-            if options.model.batch_norm == "folded":
-                source = fold_model(source, run_dir.read_run(options.init_from)["model"])
+            source = _load_start(options, model)
             run_dir.transfer_weights(source, model)
             note_loaded(model, source)
     return model
+
+
+def _load_start(options: TrainOptions, model: keras.Model) -> keras.Model:
+    """The network that `model` is to start from: a run's, or that of an exported model."""
+    path = SHIPPED_MODEL if options.init_from == INSTALLED else Path(options.init_from)
+    if saved_models.is_exported(path):
+        if has_batch_norms(model):
+            raise ValueError(
+                f"--init_from={options.init_from} is an exported model, whose batch norms are folded; give "
+                "--batch_norm=folded"
+            )
+        path = saved_models.find_version(path)
+        return load_network(path, saved_models.read_settings(path)[0])
+    source = load_model(path)
+    return fold_model(source, run_dir.read_run(path)["model"]) if options.model.batch_norm == "folded" else source
 
 
 def _make_batches(

@@ -172,6 +172,11 @@ def get_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     return model.get_layer("encoder"), model.get_layer("fuser")
 
 
+def has_batch_norms(model: keras.Model) -> bool:
+    """Whether a model of `build_msst` has batch norms that are not folded."""
+    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers())
+
+
 def fold_model(model: keras.Model, settings: dict[str, Any]) -> keras.Model:
     """The same network with its batch norms folded into the convolutions before them: the same maps in less time.
 
@@ -182,7 +187,7 @@ def fold_model(model: keras.Model, settings: dict[str, Any]) -> keras.Model:
     Returns:
         A model with weights of its own; `model` itself where it has no batch norms.
     """
-    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers()):
+    if not has_batch_norms(model):
         return model
     folded = build_msst(**settings | {"batch_norm": "folded", "weights": "none"})
     fold_batch_norms(model, folded)

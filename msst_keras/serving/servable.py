@@ -15,6 +15,11 @@ from msst_keras.serving.fingerprint import fingerprint
 from msst_keras.serving.step import Spec, Stepper, make_describe
 
 
+def list_weights(*parts: keras.Model) -> list[keras.Variable]:
+    """The weights of the parts in the order in which a SavedModel holds them, each once."""
+    return list({id(weight): weight for part in parts for weight in part.weights}.values())
+
+
 class Servable(tf.Module):
     """The signatures over one set of weights."""
 
@@ -23,8 +28,7 @@ class Servable(tf.Module):
         # Keras variables wrap TensorFlow's, which a SavedModel tracks. The models themselves are hidden in an
         # object that it does not look into: it would store each weight again under their names.
         encoder, fuser = get_serving_parts(model, settings.get("logit_shift", 0.0))
-        weights = {id(weight): weight.value for part in (encoder, fuser, prior) if part for weight in part.weights}
-        self._weights = list(weights.values())
+        self._weights = [weight.value for weight in list_weights(encoder, fuser, *([prior] if prior else []))]
         self._models = _Untracked(encoder, fuser, prior)
         self._num_frames = settings["num_frames"]
         height, width = settings["image_size"]

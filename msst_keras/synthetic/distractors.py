@@ -26,6 +26,7 @@ _MIN_AREA = 64  # pixels; less is a speck
 _RIM = 4  # pixels kept around the object, for its soft outline
 _NUM_PLACES = 8
 _MAX_HIDDEN = 0.5  # share of the distractor that the object may hide at the best place found
+_GOOD_ENOUGH = 0.2  # where the object hides less, no better place is looked for
 
 
 def choose_candidates(names: Sequence[str], seed: int) -> Iterator[tuple[int, ...]]:
@@ -46,14 +47,18 @@ def read_first(candidates: Sequence[tuple[Path, Path]], mask_rule: str) -> tuple
     Raises:
       FileNotFoundError, ValueError: see `images.read_frame` and `masks.read_mask`.
     """
+    return next(read_suitable(candidates, mask_rule), None)
+
+
+def read_suitable(candidates: Sequence[tuple[Path, Path]], mask_rule: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the (image, mask) of all whose object is whole and neither too small nor too large; see `read_first`."""
     for image_path, mask_path in candidates:
         mask = read_mask(mask_path, mask_rule)
         if touches_edge(mask) or not _COVER[0] <= mask.mean() <= _COVER[1]:
             continue
         image = images.read_frame(image_path)
         if image.shape[:2] == mask.shape:
-            return image, mask
-    return None
+            yield image, mask
 
 
 def cut_out(image: np.ndarray, mask: np.ndarray, area: float) -> tuple[np.ndarray, np.ndarray] | None:
@@ -83,8 +88,9 @@ def cut_out(image: np.ndarray, mask: np.ndarray, area: float) -> tuple[np.ndarra
 
 
 def find_place(
-    rng: np.random.Generator, cover: np.ndarray, object_mask: np.ndarray, view: np.ndarray
-) -> np.ndarray | None:
+    rng: np.random.Generator, cover: np.ndarray, object_mask: np.ndarray, view: np.ndarray,
+    max_hidden: float = _MAX_HIDDEN, good_enough: float = _GOOD_ENOUGH,
+) -> np.ndarray | None:  # fmt: skip
     """Draws where the distractor stands: the first of some places that hides little of it, or the one that hides least.
 
     Args:
@@ -92,20 +98,22 @@ def find_place(
       cover: float32 (h, w) of `cut_out`.
       object_mask: bool (H, W) of the still.
       view: (2, 2), the smallest and the largest x, y of the still's plane that are seen.
+      max_hidden: the share of the distractor that the object may hide at the best place found.
+      good_enough: a place where it hides less than this share is taken at once.
 
     Returns:
       (2,) x, y of the plane at the distractor's upper left corner; None if it would be hidden wherever it was tried.
     """
     patch = (cover > 0.5).astype(np.float32)
     middle, half = view.mean(axis=0), np.diff(view, axis=0)[0] / 2
-    best, least = None, _MAX_HIDDEN
+    best, least = None, max_hidden
     for _ in range(_NUM_PLACES):
         centre = middle + half * rng.uniform(-0.85, 0.85, 2)
         place = np.round(centre - (np.array(patch.shape[::-1]) - 1) / 2)
         hidden = float(_overlap(patch, object_mask, *place.astype(int)) / patch.sum())
         if hidden < least:
             best, least = place, hidden
-        if hidden < 0.2:
+        if hidden < good_enough:
             break
     return best
 

@@ -39,6 +39,12 @@ class StillMotionOptions:
       distractor_cover: the distractor's area as a share of the object's; less than a half, lest a viewer be in doubt.
       distractor_speed: the distractor's speed as a share of the object's, so that it rests where the object rests.
       distractor_rest_share: the share of distractors that rest in any case, as most things in a street do.
+      crowd_share: the share of stills with a crowd at rest behind the object, which the mask leaves out (`crowds`). It
+        teaches that of things that look alike the one that moves is the object.
+      crowd_size: how many stand in a crowd, if there is room for them.
+      crowd_cover: the area of each as a share of the object's, from far behind it to nearer than it.
+      crowd_least_speed: an object that moves less, relative to the background, has no crowd, because flow could hardly
+        tell them apart. It is half of the least `object_speed`, because what reaches the still's edge is slowed down.
     """
 
     zoom: tuple[float, float] = (1.15, 1.4)
@@ -60,6 +66,10 @@ class StillMotionOptions:
     distractor_cover: tuple[float, float] = (0.15, 0.45)
     distractor_speed: tuple[float, float] = (0.2, 0.6)
     distractor_rest_share: float = 1 / 3
+    crowd_share: float = 0.0
+    crowd_size: tuple[int, int] = (3, 7)
+    crowd_cover: tuple[float, float] = (0.3, 1.5)
+    crowd_least_speed: float = SceneOptions.object_speed[0] / 2
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -17,8 +17,9 @@ The flow is exact. An estimator's flow, which the network sees in use, is blurre
 little texture. `MovingStill.exact_flow` chooses between the two.
 
 A still's object fills more of the frame than a video's, its background is one plane, and nothing else moves. So a share
-of the clips can be shrunk, have parallax (`relief`) or a second thing in motion (`distractors`). Each of these is drawn
-from random numbers of its own, so that the share of one does not change clips without it.
+of the clips can be shrunk, have parallax (`relief`), a second thing in motion (`distractors`) or a crowd at rest
+(`crowds`). Each of these is drawn from random numbers of its own, so that the share of one does not change clips
+without it.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ from msst_keras.data import flow_files, images
 from msst_keras.data.masks import read_mask
 from msst_keras.data.sequences import FileSequence, hash_labels, number_names
 from msst_keras.files import hash_file
-from msst_keras.synthetic import distractors
+from msst_keras.synthetic import crowds, distractors
 from msst_keras.synthetic.affine import compose
 from msst_keras.synthetic.relief import Relief
 from msst_keras.synthetic.still_motion import camera_places, draw_motion, draw_shrinking
 from msst_keras.synthetic.still_options import StillMotionOptions
 from msst_keras.synthetic.still_scene import Cutout, Scene, blur, paint_over
 
-_SHRINKING, _PARALLAX, _DISTRACTOR = 1, 2, 3  # what the seeds of their random numbers end in; that of motion does not
+# What the seeds of their random numbers end in; that of motion does not.
+_SHRINKING, _PARALLAX, _DISTRACTOR, _CROWD = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +60,8 @@ class MovingStill:
         False, it is estimated from the generated frames as from any video, with an estimator's errors, as in use.
       mask_rule: how the mask is read, one of `masks.MASK_RULES`.
       options: how it moves.
-      others: (image, mask) of stills whose objects may be its distractor, of which the first that is suitable is taken.
-        See `set_in_motion`.
+      others: (image, mask) of stills whose objects may be its distractor, of which the first that is suitable is taken,
+        and its crowd, for which all that are suitable are. See `set_in_motion`.
     """
 
     name: str
@@ -144,7 +146,7 @@ def set_in_motion(
     stills: Iterable[FileSequence], num_frames: int, seed: int = 0, exact_flow: bool = True,
     options: StillMotionOptions | None = None,
 ) -> list[MovingStill]:  # fmt: skip
-    """Makes a `MovingStill` of each still, and says which other stills its distractor may come from.
+    """Makes a `MovingStill` of each still, and says which other stills its distractor and its crowd may come from.
 
     The choice depends on the seed and on the names and order of the stills alone. Files are read when a clip is made.
     """
@@ -153,7 +155,7 @@ def set_in_motion(
         dataclasses.replace(MovingStill.from_sequence(still, num_frames, seed, exact_flow), options=options)
         for still in stills
     ]
-    if not options.distractor_share:
+    if not options.distractor_share and not options.crowd_share:
         return moving
     paths = [(still.image_path, still.mask_path) for still in moving]
     candidates = distractors.choose_candidates([still.name for still in moving], seed)
@@ -189,6 +191,7 @@ def _load(still: MovingStill) -> Scene:
     distractor = _draw_distractor(still, mask, camera, motion)
     if distractor:
         things.insert(0, cut(*distractor))
+    things[:0] = [cut(*member) for member in _draw_crowd(still, image, mask, camera, motion)]
     return Scene(blur(paint_over(image, mask), deviation), camera, things, relief)
 
 
@@ -201,3 +204,14 @@ def _draw_distractor(
         return None
     other = distractors.read_first(still.others, still.mask_rule)
     return other and distractors.draw(rng, *other, mask, camera, motion, still.options)
+
+
+def _draw_crowd(
+    still: MovingStill, image: np.ndarray, mask: np.ndarray, camera: np.ndarray, motion: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Draws a crowd, see `crowds.draw`. The other stills are read only if this still gets one."""
+    rng = still.draw(_CROWD)
+    if rng.random() >= still.options.crowd_share or not 0 < mask.sum() < mask.size:
+        return []
+    others = list(distractors.read_suitable(still.others, still.mask_rule))
+    return crowds.draw(rng, image, mask, others, camera, motion, still.options)

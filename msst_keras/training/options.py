@@ -12,6 +12,7 @@ from msst_keras.pipeline.options import Augmentation
 SCHEDULES = ("constant", "cosine", "polynomial")
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 AUTO = "auto"
+INSTALLED = "installed"  # as --init_from: the model that is installed with the package
 PRECISIONS = (AUTO, *POLICIES)
 
 
@@ -200,7 +201,9 @@ class TrainOptions:
     run_dir: str = option("The folder of the run.", remembered=False)
     prior: str | None = option("The file of the motion prior that the records were made with.", None, remembered=False)
     init_from: str | None = option(
-        "The run whose weights this one starts from, for example that of os for st, and that of st for msst.", None
+        "What this run takes its first weights from: another run, for example that of os for st, and that of st for "
+        "msst; a model of `msst export`; or `installed`, the model that is installed with the package.",
+        None,
     )
     seed: int = option("The seed of the initial weights, the order of the clips and the augmentation.", 0, low=0)
     model: ModelOptions = options_of(ModelOptions)

@@ -1,4 +1,4 @@
-"""Stills shrunk, with parallax, with distractors: the flow stays exact, and nothing else of the clip changes."""
+"""Stills shrunk, with parallax, with distractors, with crowds: the flow stays exact, and nothing else of the clip changes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from forked import msst
 from PIL import Image
 
 from msst_keras.data import datasets
+from msst_keras.synthetic import crowds
 from msst_keras.synthetic.still_options import StillMotionOptions
 from msst_keras.synthetic.stills import _load, set_in_motion
 
 SIZE = (96, 128)
-ALL = {"shrunk_share": 1.0, "parallax_share": 1.0, "distractor_share": 1.0}
+ALL = {"shrunk_share": 1.0, "parallax_share": 1.0, "distractor_share": 1.0, "crowd_share": 1.0}
 
 
 def texture(seed, low, high):
@@ -93,7 +94,8 @@ def test_the_next_frame_brought_back_by_the_flow_is_the_frame(root, shares, dire
                 assert np.percentile(error, 99) <= 3 and error.max() <= 12, (still.name, seed)
                 compared.append(valid.mean())
                 better.append(unmoved.mean() / max(error.mean(), 0.05))
-    assert np.mean(compared) > 0.6 and np.median(better) > 3
+    # A crowd is full of outlines.
+    assert np.mean(compared) > (0.25 if "crowd_share" in shares else 0.6) and np.median(better) > 3
 
 
 def test_a_shrunk_object_is_a_video_objects_share_of_the_frame(root):
@@ -195,15 +197,69 @@ def test_a_distractor_is_smaller_slower_behind_and_no_object(root):
     assert 0.15 < resting / found < 0.5
 
 
+def resting(thing):
+    return all(np.array_equal(step, thing.maps[0]) for step in thing.maps)
+
+
+def test_a_crowd_rests_is_as_large_as_the_object_behind_it_and_no_object(root):
+    sizes, areas, hidden = [], [], []
+    for seed in range(20):
+        plain, crowded = move(root, seed), move(root, seed, crowd_share=1.0)
+        for name, still in crowded.items():
+            scene = _load(still)
+            *members, own = scene._things
+            camera = [np.linalg.inv(np.vstack([view, [0, 0, 1]])) for view in scene._camera]
+            in_plane = [[inverse[:2, :2] @ step[:, :2] for inverse, step in zip(camera, thing.maps, strict=True)]
+                        for thing in members]  # fmt: skip
+            for maps in in_plane:
+                np.testing.assert_allclose(maps, np.repeat(np.eye(2)[None], len(maps), axis=0), atol=1e-9)
+            sizes.append(len(members))
+            areas += [(member._alpha > 0.5).sum() / (own._alpha > 0.5).sum() for member in members]
+            before = list(plain[name].read_frames())
+            for index, (_, _, frame) in enumerate(still.read_frames()):
+                mask = still.read_mask(index)
+                np.testing.assert_array_equal(mask, plain[name].read_mask(index))  # the same clip, and no object more
+                inside = cv2.erode(mask.astype(np.uint8), np.ones((9, 9))) > 0  # JPEG's blocks
+                assert np.abs(frame.astype(int) - before[index][2]).max(axis=-1)[inside].max(initial=0) <= 40
+            grid = np.meshgrid(*(np.arange(side, dtype=np.float64) for side in SIZE[::-1]))
+            cover = own.cover(1, *grid) > 0.5
+            scale = np.linalg.det(scene._camera[1][:, :2])
+            hidden += [(cover & (member.cover(1, *grid) > 0.5)).sum() / (member._alpha > 0.5).sum() / scale
+                       for member in members]  # fmt: skip
+    crowds = [size for size in sizes if size]
+    assert max(crowds) == 7 and len(crowds) > 0.6 * len(sizes) and np.median(crowds) >= 4
+    assert 0.25 < min(areas) and max(areas) < 1.7 and np.mean(np.array(areas) > 1) > 0.2
+    assert max(hidden) < 0.75 and np.mean(np.array(hidden) > 0.2) > 0.05
+
+
+def test_only_an_object_that_moves_has_a_crowd(root):
+    still = move(root, 0)["a"]
+    image, mask = next(still.read_frames())[2], still.read_mask(0)
+    others = [(image, mask)]
+    camera = np.repeat(np.eye(2, 3)[None], 3, axis=0)
+
+    def draw(pixels):
+        motion = camera + [[[0, 0, pixels * index], [0, 0, 0]] for index in range(3)]
+        return crowds.draw(np.random.default_rng(0), image, mask, others, camera, motion, StillMotionOptions())
+
+    assert draw(0) == [] == draw(0.006 * SIZE[0]) and len(draw(0.008 * SIZE[0])) >= 3
+    edge = mask.copy()
+    edge[0] = True  # it is cut off, so that there are no copies of it, and nothing else was at hand
+    assert crowds.draw(np.random.default_rng(0), image, edge, [], camera, camera + [[[0, 0, 5]] * 2] *
+                       np.arange(3)[:, None, None], StillMotionOptions()) == []  # fmt: skip
+
+
 def test_each_share_is_drawn_by_itself(root):
-    counts = np.zeros(3)
+    counts = np.zeros(4)
+    shares = dict.fromkeys(("shrunk_share", "parallax_share", "distractor_share", "crowd_share"), 0.5)
     for seed in range(60):
-        for still in move(root, seed, shrunk_share=0.5, parallax_share=0.5, distractor_share=0.5).values():
+        for still in move(root, seed, **shares).values():
             if still.name == "edge":
                 continue
             scene = _load(still)
-            counts += [np.linalg.det(scene._camera[0][:, :2]) < 1, scene._relief is not None, len(scene._things) > 1]
-    assert (counts / 240 > 0.38).all() and (counts / 240 < 0.62).all()
+            others = len(scene._things) - 1
+            counts += [np.linalg.det(scene._camera[0][:, :2]) < 1, scene._relief is not None, others % 2, others > 1]
+    assert (counts / 240 > 0.32).all() and (counts / 240 < 0.62).all()
 
 
 def test_a_clip_is_a_function_of_seed_and_names(root):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras import __version__
+from msst_keras.jobs.trained import find_export, load_trained, read_settings
 from msst_keras.model.msst import fold_model
 from msst_keras.motion.prior_files import make_prior
 from msst_keras.motion.settings import FILES, NETWORK, MotionSettings
@@ -18,7 +19,6 @@ from msst_keras.serving.export import export_saved_model
 from msst_keras.serving.onnx_files import export_onnx
 from msst_keras.serving.options import ONNX, ExportOptions
 from msst_keras.training import run_dir
-from msst_keras.training.checkpoints import load_model
 
 
 def export(options: ExportOptions) -> Path:
@@ -68,8 +68,9 @@ def export(options: ExportOptions) -> Path:
 
 
 def _load_mean(runs: list[str], checkpoint: str) -> keras.Model:
-    """The model of the first run, with the mean of the weights of all."""
-    first, *others = (_describe_network(run) for run in runs)
+    """The model of the first run, with the mean of the weights of all; the others may be exported models."""
+    passed_over = {"weights", "frozen_stride"} | ({"batch_norm"} if any(map(find_export, runs)) else set())
+    first, *others = (_describe_network(run, passed_over) for run in runs)
     for run, network in zip(runs[1:], others, strict=True):
         differing = sorted(name for name in first.keys() | network.keys() if first.get(name) != network.get(name))
         if differing:
@@ -77,16 +78,18 @@ def _load_mean(runs: list[str], checkpoint: str) -> keras.Model:
                 f"{run}: its network is not that of {runs[0]}: another {', '.join(differing)}; weights of different "
                 "networks have no mean"
             )
-    models = [load_model(run, checkpoint) for run in runs]
+    models = [load_trained(run, checkpoint) for run in runs]
+    if any(find_export(run) for run in runs):  # whose batch norms are folded, so that there is no other mean
+        models = [fold_model(model, read_settings(run)["model"]) for model, run in zip(models, runs, strict=True)]
     for weights in zip(*(model.weights for model in models), strict=True):
         weights[0].assign(sum(np.asarray(weight) / len(models) for weight in weights))
     return models[0]
 
 
-def _describe_network(run: str) -> dict[str, Any]:
+def _describe_network(run: str, passed_over: set[str]) -> dict[str, Any]:
     """What makes a run's network, and the maps it sees; not where its weights began."""
-    settings = run_dir.read_run(run)
-    network = {name: value for name, value in settings["model"].items() if name not in ("weights", "frozen_stride")}
+    settings = read_settings(run)
+    network = {name: value for name, value in settings["model"].items() if name not in passed_over}
     return network | {"motion": settings["motion"]}
 
 

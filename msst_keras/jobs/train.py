@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from msst_keras.files import publish
-from msst_keras.inference import SHIPPED_MODEL, saved_models
+from msst_keras.jobs.trained import find_export, load_trained, read_settings
 from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst, fold_model, has_batch_norms
 from msst_keras.model.options import POLICIES
@@ -25,11 +25,9 @@ from msst_keras.pipeline.batches import training_batches
 from msst_keras.pipeline.clip_index import ClipIndex
 from msst_keras.records.folders import check_disjoint
 from msst_keras.records.manifest import read_manifest
-from msst_keras.serving.reload import load_network
 from msst_keras.training import loop, run_dir
-from msst_keras.training.checkpoints import load_model
 from msst_keras.training.optimizer import note_loaded
-from msst_keras.training.options import AUTO, INSTALLED, DeviceOptions, TrainOptions
+from msst_keras.training.options import AUTO, DeviceOptions, TrainOptions
 from msst_keras.training.precision import choose_precision, time_step
 from msst_keras.training.strategy import Devices, make_devices
 from msst_keras.training.validation import make_drawing, make_validation
@@ -186,17 +184,15 @@ def _build(options: TrainOptions, devices: Devices, precision: str) -> keras.Mod
 
 def _load_start(options: TrainOptions, model: keras.Model) -> keras.Model:
     """The network that `model` is to start from: a run's, or that of an exported model."""
-    path = SHIPPED_MODEL if options.init_from == INSTALLED else Path(options.init_from)
-    if saved_models.is_exported(path):
-        if has_batch_norms(model):
-            raise ValueError(
-                f"--init_from={options.init_from} is an exported model, whose batch norms are folded; give "
-                "--batch_norm=folded"
-            )
-        path = saved_models.find_version(path)
-        return load_network(path, saved_models.read_settings(path)[0])
-    source = load_model(path)
-    return fold_model(source, run_dir.read_run(path)["model"]) if options.model.batch_norm == "folded" else source
+    if find_export(options.init_from) and has_batch_norms(model):
+        raise ValueError(
+            f"--init_from={options.init_from} is an exported model, whose batch norms are folded; give "
+            "--batch_norm=folded"
+        )
+    source = load_trained(options.init_from)
+    if options.model.batch_norm == "folded":
+        return fold_model(source, read_settings(options.init_from)["model"])
+    return source
 
 
 def _make_batches(

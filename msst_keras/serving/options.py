@@ -39,9 +39,10 @@ class ExportOptions:
         choices=FORMATS,
     )
     average_with: tuple[str, ...] = option(
-        "Folders of more runs of the same network, comma-separated: the mean of all their weights is exported. Runs "
-        "that continue one another lie close enough together for that, and their mean often does better on new video "
-        "than each of them (Wortsman et al. 2022, Model soups).",
+        "More runs of the same network, comma-separated: the mean of all their weights is exported. Runs that continue "
+        "one another lie close enough together for that, and their mean often does better on new video than each of "
+        "them (Wortsman et al. 2022, Model soups). Exported models count as runs, and so does `installed`, the model "
+        "that is installed with the package.",
         (),
     )
     logit_shift: float = option(

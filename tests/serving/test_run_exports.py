@@ -8,10 +8,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_model import export_once
 
 from msst_keras.jobs.export import export
+from msst_keras.jobs.trained import load_trained, read_settings
 from msst_keras.model.msst import build_msst, get_serving_parts
+from msst_keras.motion.prior_files import make_prior
 from msst_keras.serving.options import ExportOptions
+from msst_keras.serving.servable import Servable
 
 NETWORK = {"variant": "os", "width": 0.0625, "num_frames": 1}
 SIZE = (49, 64)
@@ -66,6 +70,54 @@ def test_only_the_logits_of_the_map_are_shifted(variant):
     }
     np.testing.assert_allclose(darker(maps)["fused"], fuser(maps)["fused"] + SHIFT, atol=1e-6)
     assert {id(weight) for weight in darker.weights} == {id(weight) for weight in fuser.weights} and encoder.weights
+
+
+def test_an_exported_model_is_loaded_as_its_run_is(tmp_path):
+    model = make_run(tmp_path / "1", 1)
+    export(ExportOptions(run_dir=str(tmp_path / "1"), output_dir=str(tmp_path / "model"), logit_shift=SHIFT))
+    frames = {"frames": np.random.default_rng(0).integers(0, 256, (1, 1, *SIZE, 3)).astype(np.float32)}
+    loaded = load_trained(str(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded(frames)["fused"], model(frames)["fused"])  # the shift is none of its weights
+    second = make_run(tmp_path / "2", 2)
+    export(
+        ExportOptions(
+            run_dir=str(tmp_path / "2"), average_with=(str(tmp_path / "model"),), output_dir=str(tmp_path / "mean")
+        )
+    )
+    for weight, other in zip(second.weights, model.weights, strict=True):
+        weight.assign((np.asarray(weight) + np.asarray(other)) / 2)
+    mean = load_trained(str(tmp_path / "mean" / "1"))
+    np.testing.assert_allclose(mean(frames)["fused"], second(frames)["fused"], atol=1e-5)
+
+
+def test_the_installed_model_is_loaded_to_the_bit():
+    settings = read_settings("installed")
+    asset = {name: value for name, value in settings.items() if name not in ("fingerprint", "step")}
+    asset["motion"] = settings["motion"].to_dict()
+    prior = make_prior("flow", settings["motion"].flow_settings)
+    found = Servable(load_trained("installed"), prior, asset).asset["fingerprint"]
+    assert found == settings["fingerprint"]  # it is made of the settings and of all weights
+
+
+def test_what_is_no_network_of_ours_cannot_be_trained_on(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: not a run directory"):
+        load_trained(str(tmp_path / "nowhere"))
+    path = export_once(tmp_path)  # its asset does not name the network
+    with pytest.raises(ValueError, match="model/1: cannot be trained on .it does not say which network it is."):
+        load_trained(str(path))
+    make_run(tmp_path / "1", 1)
+    export(ExportOptions(run_dir=str(tmp_path / "1"), output_dir=str(tmp_path / "other")))
+    asset = tmp_path / "other" / "1" / "assets" / "msst.json"
+    settings = json.loads(asset.read_text())
+    for changes, message in (
+        ({"width": 0.125}, "weight 0 is not one of the network that it names"),
+        ({"variant": "msst", "num_frames": 2}, "is not one of the network that it names"),
+        ({"width": 1e9}, "width"),
+        ({"surprise": 1}, "surprise"),
+    ):
+        asset.write_text(json.dumps(settings | {"model": settings["model"] | changes}))
+        with pytest.raises(ValueError, match=f"other/1: cannot be trained on .*{message}"):
+            load_trained(str(tmp_path / "other"))
 
 
 def test_runs_of_other_networks_have_no_mean(tmp_path):

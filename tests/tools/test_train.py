@@ -19,6 +19,7 @@ from forked import Forked
 
 from msst_keras.conversion.shard_maker import ShardMaker
 from msst_keras.conversion.sources import NewShard
+from msst_keras.jobs.trained import load_trained
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.settings import MAGNITUDE, MotionOptions
 from msst_keras.records.manifest import join_manifest, write_manifest
@@ -103,6 +104,21 @@ def test_one_device_two_mirrored_ones_and_two_workers_learn_the_same(tmp_path, f
 
 
 @pytest.mark.slow
+def test_a_run_begins_with_the_weights_of_an_exported_model(tmp_path, folder):
+    flags = "--variant=os", "--batch_size=2", "--image_sizes=32x48", "--num_frames=1"
+    train(folder, tmp_path / "first", *flags, "--steps=2")
+    finish(Forked("export", f"--run_dir={tmp_path / 'first'}", f"--output_dir={tmp_path / 'model'}"))
+    train(folder, tmp_path / "second", *flags, "--steps=1", "--learning_rate=1e-12",
+          f"--init_from={tmp_path / 'model'}")  # fmt: skip
+    first, second = (load_trained(str(tmp_path / name)) for name in ("first", "second"))
+    for expected, found in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+    errors = finish(Forked("train", f"--records={folder}", f"--run_dir={tmp_path / 'third'}", *FLAGS, *flags,
+                           "--decoder=topdown", "--backbone=mobilenetv2", "--image_sizes=32x64",
+                           f"--init_from={tmp_path / 'model'}"), status=1)  # fmt: skip
+    assert "is an exported model, whose batch norms are folded; give --batch_norm=folded" in errors
+
+
 def test_two_tasks_of_slurm_learn_as_one_device_does(tmp_path, folder):
     flags = ["--steps=5", "--image_sizes=32x48"]
     finish(start(folder, tmp_path / "one", *flags))

@@ -1,4 +1,4 @@
-"""Stills shrunk, with parallax, with distractors, with crowds: the flow stays exact, and nothing else of the clip changes."""
+"""Stills shrunk, with parallax, distractors, crowds: the flow stays exact, and nothing else of the clip changes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 KERAS_PIXELS = np.full(3, 1 / 127.5), np.full(3, -1.0)
 # What a file of weights may unpack to: VGG16 with its three dense layers has 553 million bytes.
 MAX_UNPACKED = 1 << 30
-_UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+# h5py raises RuntimeError and TypeError too, where an address in the file leads nowhere or to a thing of another kind.
+_UNREADABLE = (OSError, KeyError, ValueError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_layers(path: Path, names: Collection[str]) -> dict[str, Pair]:

@@ -31,6 +31,21 @@ def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path):
             read(tmp_path / "bomb.keras")
 
 
+def test_an_hdf5_file_is_read_or_refused_wherever_an_address_in_it_is_wrong(tmp_path):
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("a", "b"):
+            file[f"{name}/kernel"], file[f"{name}/bias"] = np.ones((2, 2), np.float32), np.ones(2, np.float32)
+    sound, refused = path.read_bytes(), 0
+    for offset in range(0, len(sound), 8):
+        path.write_bytes(sound[:offset] + bytes.fromhex("685f32af11994068") + sound[offset + 8 :])
+        try:
+            weights.read_layers(path, ("a", "b"))
+        except ValueError as error:
+            refused += "cannot be read as a .h5 weights file" in str(error)
+    assert refused > 50
+
+
 def test_an_array_of_another_file_is_refused(tmp_path):
     (tmp_path / "secret").write_bytes(bytes(range(108)))
     with h5py.File(tmp_path / "vgg.h5", "w") as file:

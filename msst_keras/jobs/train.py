@@ -176,23 +176,20 @@ def _build(options: TrainOptions, devices: Devices, precision: str) -> keras.Mod
     with devices.strategy.scope():
         model = build_msst(**options.model.arguments())
         if options.init_from:
-            source = _load_start(options, model)
+            source = _load_start(options.init_from, options.model.batch_norm, model)
             run_dir.transfer_weights(source, model)
             note_loaded(model, source)
     return model
 
 
-def _load_start(options: TrainOptions, model: keras.Model) -> keras.Model:
+def _load_start(name: str, batch_norm: str, model: keras.Model) -> keras.Model:
     """The network that `model` is to start from: a run's, or that of an exported model."""
-    if find_export(options.init_from) and has_batch_norms(model):
+    if find_export(name) and has_batch_norms(model):
         raise ValueError(
-            f"--init_from={options.init_from} is an exported model, whose batch norms are folded; give "
-            "--batch_norm=folded"
+            f"--init_from={name} is an exported model, whose batch norms are folded; give --batch_norm=folded"
         )
-    source = load_trained(options.init_from)
-    if options.model.batch_norm == "folded":
-        return fold_model(source, read_settings(options.init_from)["model"])
-    return source
+    source = load_trained(name)
+    return fold_model(source, read_settings(name)["model"]) if batch_norm == "folded" else source
 
 
 def _make_batches(

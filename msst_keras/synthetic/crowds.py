@@ -46,13 +46,13 @@ def draw(
         return []
     view = np.array([(0, 0), (width - 1, height - 1)]) @ np.eye(2, 3) + [0, 0, 1]
     view = np.sort(view @ invert(camera[len(camera) // 2]).T, axis=0)
-    own = [] if touches_edge(mask) else [(image, mask)]
+    own: Sequence[tuple[np.ndarray, np.ndarray]] = [] if touches_edge(mask) else [(image, mask)]
     members = []
     for _ in range(rng.integers(*options.crowd_size, endpoint=True)):
         pool = own if own and (not others or rng.random() < _COPIES) else others
         if not pool:
             return []
-        like_image, like_mask = pool[rng.integers(len(pool))]
+        like_image, like_mask = pool[int(rng.integers(len(pool)))]
         piece = distractors.cut_out(like_image, like_mask, rng.uniform(*options.crowd_cover) * mask.sum())
         if not piece:
             continue

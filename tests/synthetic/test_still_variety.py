@@ -16,7 +16,8 @@ from msst_keras.synthetic.still_options import StillMotionOptions
 from msst_keras.synthetic.stills import _load, set_in_motion
 
 SIZE = (96, 128)
-ALL = {"shrunk_share": 1.0, "parallax_share": 1.0, "distractor_share": 1.0, "crowd_share": 1.0}
+ALL = {"shrunk_share": 1.0, "parallax_share": 1.0, "distractor_share": 1.0}
+CROWDED = {"crowd_share": 1.0}
 
 
 def texture(seed, low, high):
@@ -71,7 +72,9 @@ def layers(scene, index):
     return seen
 
 
-@pytest.mark.parametrize("shares", [{name: 1.0} for name in ALL] + [ALL], ids=[*ALL, "all"])
+@pytest.mark.parametrize(
+    "shares", [*({name: 1.0} for name in ALL), ALL, CROWDED, ALL | CROWDED], ids=[*ALL, "all", "crowd", "all_crowded"]
+)
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_the_next_frame_brought_back_by_the_flow_is_the_frame(root, shares, direction):
     step = 1 if direction == "forward" else -1
@@ -197,10 +200,6 @@ def test_a_distractor_is_smaller_slower_behind_and_no_object(root):
     assert 0.15 < resting / found < 0.5
 
 
-def resting(thing):
-    return all(np.array_equal(step, thing.maps[0]) for step in thing.maps)
-
-
 def test_a_crowd_rests_is_as_large_as_the_object_behind_it_and_no_object(root):
     sizes, areas, hidden = [], [], []
     for seed in range(20):
@@ -226,8 +225,8 @@ def test_a_crowd_rests_is_as_large_as_the_object_behind_it_and_no_object(root):
             scale = np.linalg.det(scene._camera[1][:, :2])
             hidden += [(cover & (member.cover(1, *grid) > 0.5)).sum() / (member._alpha > 0.5).sum() / scale
                        for member in members]  # fmt: skip
-    crowds = [size for size in sizes if size]
-    assert max(crowds) == 7 and len(crowds) > 0.6 * len(sizes) and np.median(crowds) >= 4
+    there = [size for size in sizes if size]
+    assert max(there) == 7 and len(there) > 0.6 * len(sizes) and np.median(there) >= 4
     assert 0.25 < min(areas) and max(areas) < 1.7 and np.mean(np.array(areas) > 1) > 0.2
     assert max(hidden) < 0.75 and np.mean(np.array(hidden) > 0.2) > 0.05
 
@@ -250,21 +249,31 @@ def test_only_an_object_that_moves_has_a_crowd(root):
 
 
 def test_each_share_is_drawn_by_itself(root):
-    counts = np.zeros(4)
-    shares = dict.fromkeys(("shrunk_share", "parallax_share", "distractor_share", "crowd_share"), 0.5)
+    counts = np.zeros(3)
     for seed in range(60):
-        for still in move(root, seed, **shares).values():
+        for still in move(root, seed, shrunk_share=0.5, parallax_share=0.5, distractor_share=0.5).values():
             if still.name == "edge":
                 continue
             scene = _load(still)
-            others = len(scene._things) - 1
-            counts += [np.linalg.det(scene._camera[0][:, :2]) < 1, scene._relief is not None, others % 2, others > 1]
-    assert (counts / 240 > 0.32).all() and (counts / 240 < 0.62).all()
+            counts += [np.linalg.det(scene._camera[0][:, :2]) < 1, scene._relief is not None, len(scene._things) > 1]
+    assert (counts / 240 > 0.38).all() and (counts / 240 < 0.62).all()
+
+
+def test_the_share_of_crowds_is_drawn_by_itself(root):
+    crowded, possible = 0, 0
+    for seed in range(40):
+        always, half = move(root, seed, **CROWDED), move(root, seed, crowd_share=0.5)
+        for name in always:
+            most, found = len(_load(always[name])._things), len(_load(half[name])._things)
+            assert found in (1, most)
+            possible += most > 1
+            crowded += found > 1
+    assert possible > 100 and 0.38 < crowded / possible < 0.62
 
 
 def test_a_clip_is_a_function_of_seed_and_names(root):
     def render(seed):
-        stills = move(root, seed, **ALL)
+        stills = move(root, seed, **ALL, **CROWDED)
         return {name: [encoded for _, encoded, _ in still.read_frames()] for name, still in stills.items()}
 
     first, other = render(1), render(2)

@@ -5,12 +5,10 @@ The network, and the optical flow above all, make other mistakes on the mirror i
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
-from msst_keras.inference.saliency_stream import FilteredMaps
+from msst_keras.inference.saliency_stream import MapModel, open_filter
 from msst_keras.motion.settings import MotionSettings
 
 Pair = tuple[MovingFrame, MovingFrame]  # a frame with its motion, and its mirror image with its own
@@ -41,16 +39,35 @@ class MirroredMotion:
 
 
 class MirroredMaps:
-    """The averaged maps of one video's frames, whose motion is known; either video is filtered along its own flow."""
+    """The maps of one video's frames and of their mirror images, whose motion is known, side by side."""
 
-    def __init__(self, model: Any, temporal_filter: float | None = None):
-        """Takes a `stream.SaliencyModel` or a `serving.client.RemoteModel`, and what `open_filter` takes."""
-        self._maps = FilteredMaps(model, temporal_filter), FilteredMaps(model, temporal_filter)
+    def __init__(self, model: MapModel):
+        self._maps = model.open_maps(), model.open_maps()
 
-    def push(self, pair: Pair) -> np.ndarray:
-        """Takes the next frame and returns its map, float32 (H, W) in 0..1."""
-        plain, mirrored = (maps.push(moving) for maps, moving in zip(self._maps, pair, strict=True))
-        return (plain + mirrored[:, ::-1]) / 2
+    def push(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        """Takes the next frame and returns both maps, float32 (H, W) in 0..1."""
+        return self._maps[0].push(pair[0]), self._maps[1].push(pair[1])
+
+
+class MirroredFilter:
+    """Filters the maps of a video and of its mirror image, each along its own flow, and gives their means."""
+
+    def __init__(self, model: MapModel, share: float | None = None, look_ahead: int = 0):
+        """Takes what `open_filter` takes."""
+        self._filters = open_filter(model, share, look_ahead), open_filter(model, share, look_ahead)
+
+    def push(self, pair: Pair, saliency: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
+        """Takes the next frame's maps and returns those that are ready, float32 (H, W) in 0..1."""
+        plain, mirrored = self._filters
+        return self._average(plain.push(pair[0], saliency[0]), mirrored.push(pair[1], saliency[1]))
+
+    def close(self) -> list[np.ndarray]:
+        """Ends the video and returns the maps that were still to come, in order."""
+        return self._average(*(filtering.close() for filtering in self._filters))
+
+    @staticmethod
+    def _average(plain: list[np.ndarray], mirrored: list[np.ndarray]) -> list[np.ndarray]:
+        return [(one + other[:, ::-1]) / 2 for one, other in zip(plain, mirrored, strict=True)]
 
 
 def _mirror(frame: np.ndarray) -> np.ndarray:

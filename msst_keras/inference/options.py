@@ -124,12 +124,19 @@ class PredictOptions:
         remembered=False,
     )
     temporal_filter: float | None = option(
-        "The share of each map that comes from the maps before it, carried along the optical flow to where their "
-        "points have moved. It makes maps steadier. 0 turns it off. The default is what the model's export says, "
-        "0.7 for the installed model.",
+        "How much the maps around it count in each map, carried along the optical flow to where their points have "
+        "moved. The next map counts by this share, the one after that by its square, and so on. It makes maps steadier "
+        "and better. 0 turns it off. The default is what the model's export says, 0.7 for the installed model.",
         None,
         low=0.0,
         high=MAX_TEMPORAL_SHARE,
+    )
+    look_ahead: int | None = option(
+        "How many maps after its own count in each map by --temporal_filter. The default is 7, as many as count before "
+        "it. With --live it is 0, because those maps are not there yet.",
+        None,
+        low=0,
+        high=30,
     )
     threshold: float | None = option(
         "Write masks of 0 and 255, which are 255 where the map is above this value, in place of maps.",
@@ -172,7 +179,7 @@ class PredictOptions:
             raise ValueError(f"--live has one source, and there are {len(self.input)}: {', '.join(self.input)}")
         given = {
             "server": self.server, "crf": self.crf, "mirror": self.mirror, "flow_dir": self.flow_dir,
-            "threshold": self.threshold is not None,
+            "threshold": self.threshold is not None, "look_ahead": self.look_ahead,
         }  # fmt: skip
         names = [f"--{name}" for name, value in given.items() if value]
         if names:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
-from msst_keras.inference.temporal_filter import TemporalFilter, read_share
+from msst_keras.inference.temporal_filter import NoFilter, TemporalFilter, read_share
 from msst_keras.motion.settings import MotionSettings
 
 
@@ -33,21 +33,8 @@ class MapModel(Protocol):
         """Starts a video."""
 
 
-class FilteredMaps:
-    """The maps of one video of a model, a `MapSource`, with the temporal filter behind it."""
-
-    def __init__(self, model: MapModel, share: float | None = None) -> None:
-        """Takes what `open_filter` takes."""
-        self._maps, self._filter = model.open_maps(), open_filter(model, share)
-
-    def push(self, moving: MovingFrame) -> np.ndarray:
-        """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
-        saliency = self._maps.push(moving)
-        return self._filter.push(moving, saliency) if self._filter else saliency
-
-
 class SaliencyStream:
-    """The saliency maps of one video, pushed frame by frame; filtered over time where the model's settings say so.
+    """The saliency maps of one video, pushed frame by frame; filtered along the maps before where the model's settings say so.
 
     Attributes:
       takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
@@ -55,7 +42,7 @@ class SaliencyStream:
 
     def __init__(self, model: MapModel) -> None:
         """Takes a `stream.SaliencyModel`, or a `serving.client.RemoteModel` on a server."""
-        self._motion, self._maps = MotionStream(model.motion), FilteredMaps(model)
+        self._motion, self._maps, self._filter = MotionStream(model.motion), model.open_maps(), open_filter(model)
         self.takes_flow = self._motion.takes_flow
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
@@ -74,29 +61,30 @@ class SaliencyStream:
           ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
             to a model that computes it; the time is not later than that of the frame before.
         """
-        return [self._maps.push(moving) for moving in self._motion.push(frame, flow, time)]
+        return self._add_maps(self._motion.push(frame, flow, time))
 
     def close(self) -> list[np.ndarray]:
         """Ends the video and returns the maps that were still to come, in order."""
-        return [self._maps.push(moving) for moving in self._motion.close()]
+        return self._add_maps(self._motion.close()) + self._filter.close()
+
+    def _add_maps(self, moving_frames: list[MovingFrame]) -> list[np.ndarray]:
+        return [saliency for moving in moving_frames for saliency in self._filter.push(moving, self._maps.push(moving))]
 
 
-def open_filter(model: MapModel, share: float | None = None) -> TemporalFilter | None:
+def open_filter(model: MapModel, share: float | None = None, look_ahead: int = 0) -> TemporalFilter | NoFilter:
     """The temporal filter of one video of a model.
 
     Args:
       model: whose motion and settings it needs.
-      share: see `temporal_filter`; None for what the model's settings say.
-
-    Returns:
-      None where the share is 0.
+      share: see `temporal_filter`; None for what the model's settings say. 0 leaves the maps as they are.
+      look_ahead: how many maps after a frame's own count; so many frames later its map comes.
 
     Raises:
       ValueError: a share above 0 for a model that sees no motion, or settings that say no share.
     """
     share = read_share(model.settings) if share is None else share
     if not share:
-        return None
+        return NoFilter()
     if model.motion is None:
         raise ValueError("this model sees no motion, along which maps could be carried; set --temporal_filter=0")
-    return TemporalFilter(share, model.motion.flow_settings)
+    return TemporalFilter(share, model.motion.flow_settings, look_ahead)

@@ -55,11 +55,6 @@ _SAVING_FUNCTIONS = ("__inference__traced_save_", "__inference__traced_restore_"
 _MAX_FRAMES, _MAX_SIDE = 64, 16384
 
 
-def is_exported(path: Path) -> bool:
-    """Whether `find_version` finds a SavedModel."""
-    return any(path.glob("saved_model.pb")) or any(path.glob("*/saved_model.pb"))
-
-
 def find_version(path: Path) -> Path:
     """The folder saved_models/NAME/VERSION itself, or of saved_models/NAME that of the newest version.
 

@@ -21,11 +21,10 @@ import tensorflow as tf
 
 from msst_keras.files import hash_folder
 from msst_keras.inference import SHIPPED_MODEL, saved_models
-from msst_keras.inference.mirror import MirroredMaps, MirroredMotion
+from msst_keras.inference.mirror import MirroredFilter, MirroredMaps, MirroredMotion
 from msst_keras.inference.motion_stream import MotionStream, MovingFrame
 from msst_keras.inference.parallel import read_ahead
 from msst_keras.inference.saliency_stream import MapModel, SaliencyStream, open_filter
-from msst_keras.inference.temporal_filter import TemporalFilter
 
 __all__ = ["MapStream", "SaliencyModel", "SaliencyStream", "stream_maps"]
 
@@ -103,6 +102,7 @@ def stream_maps(
     num_ahead: int = 2,
     mirror: bool = False,
     temporal_filter: float | None = None,
+    look_ahead: int = 0,
 ) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
     """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
@@ -116,19 +116,17 @@ def stream_maps(
       flows: the flow of each frame, for a model of flow from files.
       num_ahead: so many frames wait at most between two threads; 0 does everything in the caller's.
       mirror: whether each map is averaged with that of the mirror image, which takes twice the time (see `mirror`).
-      temporal_filter: the share of each map that comes from those before it (see `temporal_filter`); None for what the
+      temporal_filter: how much of each map comes from those around it (see `temporal_filter`); None for what the
         model's settings say.
+      look_ahead: how many of those after it count in that, as its maps come so many frames later.
 
     Raises:
       ValueError: see `SaliencyStream.push` and `saliency_stream.open_filter`.
       Whatever `frames` and `flows` raise, behind the maps of the frames before.
     """
-    motion: MirroredMotion | MotionStream
-    maps: Any
-    if mirror:
-        motion, maps, filtering = MirroredMotion(model.motion), MirroredMaps(model, temporal_filter), None
-    else:  # a model on a server has maps of its own kind
-        motion, maps, filtering = MotionStream(model.motion), model.open_maps(), open_filter(model, temporal_filter)
+    motion: Any = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
+    maps: Any = MirroredMaps(model) if mirror else model.open_maps()
+    filtering: Any = (MirroredFilter if mirror else open_filter)(model, temporal_filter, look_ahead)
     moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
     made = read_ahead(_add_maps(maps, moving), num_ahead)
     return read_ahead(_filter_maps(filtering, made), num_ahead)
@@ -152,15 +150,20 @@ def _add_motion(
 
 def _add_maps(
     maps: Any, moving_frames: Generator[tuple[Name, np.ndarray, Any], None, None]
-) -> Generator[tuple[Name, np.ndarray, Any, np.ndarray], None, None]:
+) -> Generator[tuple[Name, np.ndarray, Any, Any], None, None]:
     with contextlib.closing(moving_frames):
         for name, frame, moving in moving_frames:
             yield name, frame, moving, maps.push(moving)
 
 
 def _filter_maps(
-    filtering: TemporalFilter | None, made: Generator[tuple[Name, np.ndarray, Any, np.ndarray], None, None]
+    filtering: Any, made: Generator[tuple[Name, np.ndarray, Any, Any], None, None]
 ) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
+    waiting: collections.deque[tuple[Name, np.ndarray]] = collections.deque()
     with contextlib.closing(made):
         for name, frame, moving, saliency in made:
-            yield name, frame, filtering.push(moving, saliency) if filtering else saliency
+            waiting.append((name, frame))
+            for filtered in filtering.push(moving, saliency):
+                yield *waiting.popleft(), filtered
+        for filtered in filtering.close():
+            yield *waiting.popleft(), filtered

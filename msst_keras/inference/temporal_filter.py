@@ -1,22 +1,25 @@
-"""Maps that follow the motion: each takes a share of its values from the maps before, carried along the optical flow.
+"""Maps that follow the motion: each is a mean with the maps around it, carried along the optical flow.
 
 A network that sees one frame and its flow, or a few frames, is in doubt now here and now there, and its maps flicker.
-What it said of the same point a moment ago helps:
+What it says of the same point a moment before or after helps:
 
-    logit S'_t(x) = (1 - w(x)) logit S_t(x) + w(x) logit S'_t-1(x + b(x))
+    logit S'_t(x) = sum_k w_k(x) logit S_t+k(x_k) / sum_k w_k(x)
 
-b leads back from frame t to frame t - 1. The weight w is the share where both points look alike and falls to 0 where
-they do not (what is uncovered, or where the flow is wrong), or where b leads out of the frame. Video coders and
+x_k is the point of frame t + k to which the flow leads from x, x_0 = x and w_0 = 1. With each frame further away the
+weight w_k falls by a factor: the share where the point looks alike in both frames, and less, down to 0, where it does
+not (what is uncovered, or where the flow is wrong), or where the flow leads out of the frame. Video coders and
 denoisers call it motion-compensated temporal filtering. It works at the size of the flow; what it adds is enlarged.
 
-Only the last NUM_FRAMES maps count, so that a video can be gone on with in the middle. On five sequences that were held
-out from the installed model's training, eight are better than four (S .9503 and .9489 at a share of .75).
+A live video has only the maps before (k <= 0). A file has the maps after too, and then the maps come later. Only
+NUM_FRAMES - 1 maps before count, so that a video can be gone on with in the middle. On five sequences that were held
+out from the installed model's training, eight frames are better than four (S .9503 and .9489 at a share of .75).
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -30,85 +33,144 @@ NUM_FRAMES = 8
 _LEAST = 1 / 255  # a map at 0 or 1 would never change its mind, so it counts as one level away from there
 _ALIKE = 15.0  # grey levels; at this difference of two points the weight has fallen to 1 / e
 _NOISE = 1.0  # pixels; standard deviation of the blur before points are compared
-_NUM_TURNS = 3  # of the fixed point b(x) = -f(x + b(x)), which turns a forward flow round
+_NUM_TURNS = 3  # of the fixed point b(x) = -f(x + b(x)), which turns a flow round
 
-Points = tuple[np.ndarray, np.ndarray]  # x and y, float32 (h, w) each
+# From each point of a frame to another frame: x and y there, and the weight of what is there, float32 (h, w) each.
+_Link = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass
+class _Step:
+    """A frame: its motion, what it looks like, (h, w), and its map, which go when they have done their work."""
+
+    moving: MovingFrame | None
+    look: np.ndarray | None
+    saliency: np.ndarray | None
+    logits: np.ndarray  # float32 (h, w, 2): the map's logits at the size of the flow, and 1, their weight
+    back: _Link | None = None  # to the frame before
+    ahead: _Link | None = None  # to the frame after
 
 
 class TemporalFilter:
     """The filter of one video, frame by frame."""
 
-    def __init__(self, share: float, flow: FlowSettings):
+    def __init__(self, share: float, flow: FlowSettings, look_ahead: int = 0):
         """Begins a video.
 
         Args:
-          share: 0 (the maps stay as they are) to MAX_TEMPORAL_SHARE.
+          share: the weight of the next frame's map where the point looks alike, 0 (the maps stay as they are) to
+            MAX_TEMPORAL_SHARE.
           flow: what the flow of its frames was made with.
+          look_ahead: how many maps after a frame's own count.
         """
-        self._share, self._settings = share, flow
+        self._share, self._settings, self._look_ahead = share, flow, look_ahead
         height, width = flow.motion_size
         self._x, self._y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        # Of the last frames: logits, where each point was in the frame before, and the weight of what is there.
-        self._steps: collections.deque[tuple[np.ndarray, Points, np.ndarray]] = collections.deque(maxlen=NUM_FRAMES)
-        self._last: tuple[MovingFrame, np.ndarray] | None = None  # the frame before, and what it looks like
+        self._steps: collections.deque[_Step] = collections.deque(maxlen=NUM_FRAMES + look_ahead)
+        self._num_waiting = 0  # the last of the steps, whose maps were not returned
 
-    def push(self, moving: MovingFrame, saliency: np.ndarray) -> np.ndarray:
-        """Takes the next frame with its motion and its map, float32 (H, W) in 0..1, and returns the filtered map."""
+    def push(self, moving: MovingFrame, saliency: np.ndarray) -> list[np.ndarray]:
+        """Takes the next frame with its motion and its map, float32 (H, W) in 0..1.
+
+        Returns:
+          the filtered map of the frame `look_ahead` before; none until so many have come.
+        """
         grey = reduce_frame(moving.frame, self._settings.motion_size)
-        look = cv2.GaussianBlur(grey, (0, 0), _NOISE).astype(np.float32)
-        logits = self._reduce(saliency)
-        if self._last is None:
-            origins, weight = (self._x, self._y), np.zeros_like(look)
-        else:
-            origins = self._move(self._lead_back(self._last[0], moving))
-            weight = self._weigh(look, self._last[1], origins)
-        self._steps.append((logits, origins, weight))
-        self._last = moving, look
-        return _add_logits(saliency, self._carry() - logits)
+        step = _Step(
+            moving, cv2.GaussianBlur(grey, (0, 0), _NOISE).astype(np.float32), saliency, self._reduce(saliency)
+        )
+        if self._steps:
+            self._link(self._steps[-1], step)
+        self._steps.append(step)
+        self._num_waiting += 1
+        return [self._filter()] if self._num_waiting > self._look_ahead else []
+
+    def close(self) -> list[np.ndarray]:
+        """Ends the video and returns the maps that were still to come, in order."""
+        return [self._filter() for _ in range(self._num_waiting)]
 
     def _reduce(self, saliency: np.ndarray) -> np.ndarray:
-        """The logits of a map at the size of the flow."""
         reduced = cv2.resize(saliency, self._x.shape[::-1], interpolation=cv2.INTER_AREA)
         reduced = np.clip(reduced, _LEAST, 1 - _LEAST)
-        return np.log(reduced / (1 - reduced))
+        return np.dstack([np.log(reduced / (1 - reduced)), np.ones_like(reduced)])
 
-    def _lead_back(self, before: MovingFrame, moving: MovingFrame) -> np.ndarray:
-        """The flow from a frame to the one before it, (h, w, 2) in pixels."""
+    def _link(self, before: _Step, step: _Step) -> None:
+        """Links two frames, one after the other, of which the first has then done its work."""
+        assert before.moving and before.look is not None and step.moving and step.look is not None
+        flow = self._find_flow(before.moving, step.moving)
+        turned = self._turn(flow)
+        back, ahead = (flow, turned) if self._settings.direction == "backward" else (turned, flow)
+        step.back = self._lead(back, step.look, before.look)
+        if self._look_ahead:
+            before.ahead = self._lead(ahead, before.look, step.look)
+        before.moving = before.look = None
+
+    def _find_flow(self, before: MovingFrame, moving: MovingFrame) -> np.ndarray:
+        """The flow between two frames, in the direction of the settings, (h, w, 2) in pixels."""
         if moving.time is None or before.time is None:
             frames = 1.0
         else:  # some are missing, and flow is divided by the time that it spans
             frames = moving.time - before.time
         flow = moving.flow if self._settings.direction == "backward" else before.flow
         assert flow is not None, "a model that sees motion has flow"
-        flow = flow * np.float32(frames)
-        if self._settings.direction == "backward":
-            return flow
+        return flow * np.float32(frames)
+
+    def _turn(self, flow: np.ndarray) -> np.ndarray:
+        """The flow from the other frame to this one."""
         back = -flow
         for _ in range(_NUM_TURNS):
-            back = -_look_up(flow, self._move(back))
+            back = -_look_up(flow, self._x + back[..., 0], self._y + back[..., 1])
         return back
 
-    def _move(self, flow: np.ndarray) -> Points:
-        """Where the flow leads from each point."""
-        return self._x + flow[..., 0], self._y + flow[..., 1]
-
-    def _weigh(self, look: np.ndarray, before: np.ndarray, origins: Points) -> np.ndarray:
-        difference = (look - _look_up(before, origins)) / _ALIKE
-        (x, y), (height, width) = origins, look.shape
+    def _lead(self, flow: np.ndarray, look: np.ndarray, other: np.ndarray) -> _Link:
+        """Where the flow leads from each point, and how much what is there counts."""
+        x, y = self._x + flow[..., 0], self._y + flow[..., 1]
+        difference = (look - _look_up(other, x, y)) / _ALIKE
+        height, width = look.shape
         inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-        return np.float32(self._share) * inside * np.exp(-(difference**2))
+        return x, y, np.float32(self._share) * inside * np.exp(-(difference**2))
 
-    def _carry(self) -> np.ndarray:
-        """The filtered logits of the newest frame."""
-        (carried, _, _), *later = self._steps
-        for logits, origins, weight in later:
-            carried = logits + weight * (_look_up(carried, origins) - logits)
-        return carried
+    def _filter(self) -> np.ndarray:
+        """The filtered map of the first frame that waits, whose map has then done its work."""
+        number = len(self._steps) - self._num_waiting
+        self._num_waiting -= 1
+        steps = list(self._steps)
+        step = steps[number]
+        total = _carry(steps[max(0, number - NUM_FRAMES + 1) : number + 1], lambda step: step.back)
+        if self._look_ahead:
+            after = steps[number : number + self._look_ahead + 1]
+            total = total + _carry(after[::-1], lambda step: step.ahead) - step.logits
+        saliency, step.saliency = step.saliency, None
+        assert saliency is not None
+        return _add_logits(saliency, total[..., 0] / total[..., 1] - step.logits[..., 0])
 
 
-def _look_up(values: np.ndarray, points: Points) -> np.ndarray:
+class NoFilter:
+    """In place of a `TemporalFilter`: the maps stay as they are."""
+
+    def push(self, moving: MovingFrame, saliency: np.ndarray) -> list[np.ndarray]:
+        """Returns the map."""
+        return [saliency]
+
+    def close(self) -> list[np.ndarray]:
+        """Returns nothing."""
+        return []
+
+
+def _carry(steps: Sequence[_Step], get_link: Callable[[_Step], _Link | None]) -> np.ndarray:
+    """Sums the logits and the weights of the steps at the points of the last, each linked to the one before it."""
+    total = steps[0].logits
+    for step in steps[1:]:
+        link = get_link(step)
+        assert link is not None
+        x, y, weight = link
+        total = step.logits + weight[..., None] * _look_up(total, x, y)
+    return total
+
+
+def _look_up(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The values at the points, bilinear; outside those at the edge."""
-    return cv2.remap(values, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _add_logits(saliency: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from msst_keras.inference import SHIPPED_MODEL
+from msst_keras.inference.temporal_filter import NUM_FRAMES
 from msst_keras.motion.flow import FlowEstimator, FlowSettings
 from msst_keras.motion.flow_pictures import magnitude_prior
 
@@ -44,8 +45,13 @@ def make_source(name: str, model_path: str | Path | None = None) -> Source:
         )
     from msst_keras.inference.stream import SaliencyModel, stream_maps  # brings TensorFlow, which the others do without
 
-    model = SaliencyModel(model_path or SHIPPED_MODEL)
-    return lambda frames: (saliency for _, _, saliency in stream_maps(model, (("", frame) for frame in frames)))
+    model, ahead = SaliencyModel(model_path or SHIPPED_MODEL), NUM_FRAMES - 1
+
+    def make_maps(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The maps that `msst predict` makes."""
+        return (saliency for _, _, saliency in stream_maps(model, (("", frame) for frame in frames), look_ahead=ahead))
+
+    return make_maps
 
 
 def has_shipped_model() -> bool:

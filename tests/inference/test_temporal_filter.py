@@ -1,4 +1,4 @@
-"""The temporal filter: it follows what moves, forgets what is uncovered, and knows no more than its last frames."""
+"""The temporal filter: it follows what moves, forgets what is uncovered, and knows no more than the frames around."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from msst_keras.inference import saved_models
 from msst_keras.inference.motion_stream import MovingFrame
 from msst_keras.inference.saliency_stream import SaliencyStream, open_filter
-from msst_keras.inference.temporal_filter import NUM_FRAMES, TemporalFilter
+from msst_keras.inference.temporal_filter import NUM_FRAMES, NoFilter, TemporalFilter
 from msst_keras.motion.flow import FlowEstimator, FlowSettings
 from msst_keras.motion.settings import MotionSettings, PriorSettings
 
@@ -27,12 +27,17 @@ def scene(num_frames=12, speed=2):
     return frames, np.full((*SIZE, 2), (speed, 0), np.float32)
 
 
-def run(maps, frames, flows, share=SHARE, settings=FLOW, times=None):
-    """The filtered maps."""
-    filtering = TemporalFilter(share, settings)
+def run(maps, frames, flows, settings=FLOW, times=None, look_ahead=0):
+    """The filtered maps, each as soon as it may come."""
+    filtering = TemporalFilter(SHARE, settings, look_ahead)
     times = times or [None] * len(frames)
-    steps = zip(frames, flows, times, maps, strict=True)
-    return [filtering.push(MovingFrame(frame, flow, time=time), saliency) for frame, flow, time, saliency in steps]
+    filtered = []
+    for number, (frame, flow, time, saliency) in enumerate(zip(frames, flows, times, maps, strict=True)):
+        filtered += filtering.push(MovingFrame(frame, flow, time=time), saliency)
+        assert len(filtered) == max(0, number + 1 - look_ahead)
+    filtered += filtering.close()
+    assert len(filtered) == len(frames) and filtering.close() == []
+    return filtered
 
 
 def map_of(value, columns=slice(None)):
@@ -67,6 +72,40 @@ def test_what_comes_in_at_the_edge_has_no_past():
     last = run(maps, frames[:6], [flow] * 6)[-1]
     np.testing.assert_allclose(last[:, :8], 0.2, atol=1e-6)
     assert last[4:-4, 20:-4].min() > 0.5
+
+
+def test_a_frame_counts_less_with_each_step_away():
+    """In a scene at rest, the mean of logits with weights of powers of the share."""
+    frames, _ = scene(5, speed=0)
+    logits = np.array([0.5, -1.0, 2.0, 0.3, -0.2])
+    maps = [np.full(SIZE, 1 / (1 + np.exp(-value)), np.float32) for value in logits]
+    away = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
+    for look_ahead in (0, 1, 7):
+        weights = SHARE**away * (np.arange(5) <= np.arange(5)[:, None] + look_ahead)
+        filtered = run(maps, frames, [np.zeros((*SIZE, 2), np.float32)] * 5, look_ahead=look_ahead)
+        expected = 1 / (1 + np.exp(-(weights @ logits) / weights.sum(axis=1)))
+        np.testing.assert_allclose([saliency.mean() for saliency in filtered], expected, atol=1e-5)
+
+
+def test_with_as_many_frames_after_as_before_time_has_no_direction():
+    frames, flow = scene()
+    maps = list(np.random.default_rng(1).random((12, *SIZE)).astype(np.float32))
+    forth = run(maps, frames, [flow] * 12, look_ahead=NUM_FRAMES - 1)
+    backward = FlowSettings(motion_size=SIZE, direction="backward")
+    # Played from its end, the flow from each frame to the next is what led from the next to it.
+    back = run(maps[::-1], frames[::-1], [flow] * 12, settings=backward, look_ahead=NUM_FRAMES - 1)
+    np.testing.assert_allclose(back[::-1], forth, atol=1e-5)
+    one_sided = run(maps, frames, [flow] * 12)
+    np.testing.assert_allclose(forth[-1], one_sided[-1], atol=1e-6)  # nothing comes after it
+    assert np.abs(forth[5] - one_sided[5]).mean() > 0.02
+
+
+def test_what_comes_after_settles_doubt_too():
+    frames, flow = scene()
+    maps = [map_of(0.4, slice(10, 26))] + [map_of(0.95, slice(10 + 2 * t, 26 + 2 * t)) for t in range(1, 12)]
+    first = run(maps, frames, [flow] * 12, look_ahead=3)[0]
+    assert first[:, 12:24].min() > 0.7 and first[:, 28:].max() < 0.1
+    np.testing.assert_array_equal(run(maps, frames, [flow] * 12)[0], maps[0])
 
 
 def test_only_the_last_frames_count():
@@ -124,8 +163,8 @@ def test_a_stream_filters_as_its_model_says():
 
 
 def test_what_cannot_be_filtered_is_said():
-    assert open_filter(Model([], {}, has_motion=False)) is None
-    assert open_filter(Model([], {"temporal_filter": SHARE}, has_motion=False), 0.0) is None
+    assert isinstance(open_filter(Model([], {}, has_motion=False)), NoFilter)
+    assert isinstance(open_filter(Model([], {"temporal_filter": SHARE}, has_motion=False), 0.0), NoFilter)
     with pytest.raises(ValueError, match="sees no motion, along which maps could be carried; set --temporal_filter=0"):
         open_filter(Model([], {}, has_motion=False), SHARE)
 

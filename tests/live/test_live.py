@@ -272,6 +272,7 @@ def test_what_is_no_live_source_is_one_sentence(address, error, message):
             "--live shows maps as they come, and has no use for --server",
         ),
         ({"input": ("0",), "crf": True, "threshold": 0.5}, "and has no use for --crf, --threshold"),
+        ({"input": ("0",), "look_ahead": 7}, "and has no use for --look_ahead"),
     ],
 )
 def test_options_that_do_not_go_with_live_are_refused(options, message):

@@ -84,17 +84,29 @@ class Update:
         return norm
 
     def _update(self, strategy: tf.distribute.Strategy, gradients: list[tf.Tensor], rates: list[tf.Tensor]) -> None:
-        def step(variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> tf.Operation | None:
-            return self.adam.update_step(gradient, variable, rate)
+        """Does what Keras's Adam does, to the bit; that corrects the rate for each weight anew, in a larger graph."""
+        adam = self.adam
+        number = tf.cast(adam.iterations.value + 1, tf.float32)
+        correction = tf.sqrt(1 - tf.pow(adam.beta_2, number)), 1 - tf.pow(adam.beta_1, number)
+
+        def step(
+            variable: tf.Variable, mean: tf.Variable, square: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor
+        ) -> tf.Tensor:
+            mean.assign_add((gradient - mean) * (1 - adam.beta_1))
+            square.assign_add((tf.square(gradient) - square) * (1 - adam.beta_2))
+            return variable.assign_sub(mean * rate / (tf.sqrt(square) + adam.epsilon))
 
         def average(mean: tf.Variable, weight: tf.Tensor) -> tf.Tensor:
             return mean.assign_sub((1 - self._options.average_decay) * (mean - weight))
 
-        for variable, gradient, rate in zip(self.variables, gradients, rates, strict=True):
-            strategy.extended.update(variable.value, step, args=(gradient, rate), group=False)
+        moments = zip(adam._momentums, adam._velocities, strict=True)
+        corrected = {id(rate): rate * correction[0] / correction[1] for rate in rates}
+        for variable, (mean, square), gradient, rate in zip(self.variables, moments, gradients, rates, strict=True):
+            arguments = mean.value, square.value, gradient, corrected[id(rate)]
+            strategy.extended.update(variable.value, step, args=arguments, group=False)
         for mean, weight in zip(self.averages, self._weights, strict=False):
             strategy.extended.update(mean, average, args=(weight.value,), group=False)
-        self.adam.iterations.assign_add(1)
+        adam.iterations.assign_add(1)
 
     def check_checkpoint(self, prefix: str) -> None:
         """Checks that a checkpoint's state is of an update like this one.

@@ -69,7 +69,8 @@ def export(options: ExportOptions) -> Path:
 
 def _load_mean(runs: list[str], checkpoint: str) -> keras.Model:
     """The model of the first run, with the mean of the weights of all; the others may be exported models."""
-    passed_over = {"weights", "frozen_stride"} | ({"batch_norm"} if any(map(find_export, runs)) else set())
+    folded = any(map(find_export, runs))  # of an exported model there is no other mean
+    passed_over = {"weights", "frozen_stride"} | ({"batch_norm"} if folded else set())
     first, *others = (_describe_network(run, passed_over) for run in runs)
     for run, network in zip(runs[1:], others, strict=True):
         differing = sorted(name for name in first.keys() | network.keys() if first.get(name) != network.get(name))
@@ -78,9 +79,7 @@ def _load_mean(runs: list[str], checkpoint: str) -> keras.Model:
                 f"{run}: its network is not that of {runs[0]}: another {', '.join(differing)}; weights of different "
                 "networks have no mean"
             )
-    models = [load_trained(run, checkpoint) for run in runs]
-    if any(find_export(run) for run in runs):  # whose batch norms are folded, so that there is no other mean
-        models = [fold_model(model, read_settings(run)["model"]) for model, run in zip(models, runs, strict=True)]
+    models = [load_trained(run, checkpoint, folded) for run in runs]
     for weights in zip(*(model.weights for model in models), strict=True):
         weights[0].assign(sum(np.asarray(weight) / len(models) for weight in weights))
     return models[0]

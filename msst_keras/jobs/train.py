@@ -13,9 +13,9 @@ import keras
 import tensorflow as tf
 
 from msst_keras.files import publish
-from msst_keras.jobs.trained import find_export, load_trained, read_settings
+from msst_keras.jobs.trained import find_export, load_trained
 from msst_keras.locks import hold_folder
-from msst_keras.model.msst import build_msst, fold_model, has_batch_norms
+from msst_keras.model.msst import build_msst, has_batch_norms
 from msst_keras.model.options import POLICIES
 from msst_keras.motion.flow_pictures import flow_to_color
 from msst_keras.motion.settings import FLOW
@@ -188,8 +188,7 @@ def _load_start(name: str, batch_norm: str, model: keras.Model) -> keras.Model:
         raise ValueError(
             f"--init_from={name} is an exported model, whose batch norms are folded; give --batch_norm=folded"
         )
-    source = load_trained(name)
-    return fold_model(source, read_settings(name)["model"]) if batch_norm == "folded" else source
+    return load_trained(name, folded=batch_norm == "folded")
 
 
 def _make_batches(

@@ -8,16 +8,20 @@ from typing import Any
 import keras
 
 from msst_keras.inference import SHIPPED_MODEL, saved_models
+from msst_keras.model.msst import fold_model
 from msst_keras.serving.reload import load_network
 from msst_keras.training import run_dir
 from msst_keras.training.checkpoints import load_model
-from msst_keras.training.options import INSTALLED
+
+INSTALLED = "installed"  # the name of the model that is installed with the package
 
 
 def find_export(name: str) -> Path | None:
     """The folder of the SavedModel that `name` means, "installed" being the model of the package; None for a run."""
-    path = SHIPPED_MODEL if name == INSTALLED else Path(name)
-    return saved_models.find_version(path) if saved_models.is_exported(path) else None
+    try:
+        return saved_models.find_version(SHIPPED_MODEL if name == INSTALLED else Path(name))
+    except FileNotFoundError:
+        return None
 
 
 def read_settings(name: str) -> dict[str, Any]:
@@ -33,16 +37,18 @@ def read_settings(name: str) -> dict[str, Any]:
     return settings | {"motion": motion}
 
 
-def load_trained(name: str, checkpoint: str = "last") -> keras.Model:
-    """Builds the network with its weights. An exported one has its batch norms folded, and no side outputs of use.
+def load_trained(name: str, checkpoint: str = "last", folded: bool = False) -> keras.Model:
+    """Builds the network with its weights. An exported one has no side outputs of use.
 
     Args:
       name: a run directory, saved_models/NAME or saved_models/NAME/VERSION, or "installed".
       checkpoint: of a run, "last" or "best".
+      folded: whether its batch norms are folded into its convolutions, as those of an exported one are anyway.
 
     Raises:
       FileNotFoundError, ValueError, OSError: see `read_settings`, `checkpoints.load_model`, `reload.load_network`.
     """
     if (path := find_export(name)) is None:
-        return load_model(name, checkpoint)
+        model = load_model(name, checkpoint)
+        return fold_model(model, run_dir.read_run(name)["model"]) if folded else model
     return load_network(path, saved_models.read_settings(path)[0])

@@ -33,14 +33,14 @@ def load_network(path: Path, settings: dict[str, Any]) -> keras.Model:
         check_arguments(arguments)
         model = fold_model(build_msst(**arguments), arguments)
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-        values = []
-        for number, weight in enumerate(list_weights(*get_serving_parts(model))):
+        weights, values = list_weights(*get_serving_parts(model)), []
+        for number, weight in enumerate(weights):
             name = f"_weights/{number}/.ATTRIBUTES/VARIABLE_VALUE"
             values.append(reader.get_tensor(name) if reader.has_tensor(name) else None)
             if values[-1] is None or values[-1].shape != tuple(weight.shape):
                 raise ValueError(f"weight {number} is not one of the network that it names")
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise ValueError(f"{path}: cannot be trained on ({error}); export the model again") from error
-    for weight, value in zip(list_weights(*get_serving_parts(model)), values, strict=True):
+    for weight, value in zip(weights, values, strict=True):
         weight.assign(value)
     return model

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from msst_keras.synthetic import distractors
-from msst_keras.synthetic.affine import invert
-from msst_keras.synthetic.still_motion import box_corners, touches_edge
+from msst_keras.synthetic.still_motion import box_corners, find_view, touches_edge
 from msst_keras.synthetic.still_options import StillMotionOptions
 
 _MAX_HIDDEN = 0.6  # share of a member that the object may hide; people stand right behind a dancer too
@@ -39,19 +38,17 @@ def draw(
       From back to front, image and cover of each member as `distractors.cut_out` gives them, and its maps to the plane,
       (T, 2, 3). None at all if the object moves too little to be told from a crowd, or nobody could stand there.
     """
-    height, width = mask.shape
     outline = box_corners(*np.nonzero(mask)[::-1])
     moved = (motion[-1] - motion[0]) @ np.vstack([outline.T, np.ones(4)])  # of each corner, (2, 4)
     if np.hypot(*moved).mean() / (len(motion) - 1) < options.crowd_least_speed * min(mask.shape):
         return []
-    view = np.array([(0, 0), (width - 1, height - 1)]) @ np.eye(2, 3) + [0, 0, 1]
-    view = np.sort(view @ invert(camera[len(camera) // 2]).T, axis=0)
+    view = find_view(camera, mask.shape)
     own: Sequence[tuple[np.ndarray, np.ndarray]] = [] if touches_edge(mask) else [(image, mask)]
+    if not own and not others:
+        return []
     members = []
     for _ in range(rng.integers(*options.crowd_size, endpoint=True)):
         pool = own if own and (not others or rng.random() < _COPIES) else others
-        if not pool:
-            return []
         like_image, like_mask = pool[int(rng.integers(len(pool)))]
         piece = distractors.cut_out(like_image, like_mask, rng.uniform(*options.crowd_cover) * mask.sum())
         if not piece:

@@ -15,8 +15,8 @@ import numpy as np
 
 from msst_keras.data import images
 from msst_keras.data.masks import read_mask
-from msst_keras.synthetic.affine import compose, invert
-from msst_keras.synthetic.still_motion import MotionPath, box_corners, touches_edge
+from msst_keras.synthetic.affine import compose
+from msst_keras.synthetic.still_motion import MotionPath, box_corners, find_view, touches_edge
 from msst_keras.synthetic.still_options import StillMotionOptions
 
 NUM_CANDIDATES = 4  # about half of DUTS's stills are suitable, so that one of 16 draws finds none
@@ -138,9 +138,7 @@ def draw(
     piece = cut_out(image, other_mask, rng.uniform(*options.distractor_cover) * mask.sum())
     if not piece:
         return None
-    height, width = mask.shape
-    view = np.array([(0, 0), (width - 1, height - 1)]) @ np.eye(2, 3) + [0, 0, 1]
-    place = find_place(rng, piece[1], mask, np.sort(view @ invert(camera[len(camera) // 2]).T, axis=0))
+    place = find_place(rng, piece[1], mask, find_view(camera, mask.shape))
     if place is None:
         return None
     centres = motion @ [*box_corners(*np.nonzero(mask)[::-1]).mean(axis=0), 1]

@@ -79,6 +79,16 @@ def draw_motion(
     return np.stack(views), own.maps(strength, outline.mean(0))
 
 
+def find_view(camera: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What is seen in the middle of a clip of frames of `size`: (2, 2), the smallest and the largest x, y of the plane.
+
+    Where the camera turns, that is of two opposite corners.
+    """
+    height, width = size
+    corners = np.array([(0, 0), (width - 1, height - 1)]) @ np.eye(2, 3) + [0, 0, 1]
+    return np.sort(corners @ invert(camera[len(camera) // 2]).T, axis=0)
+
+
 def camera_places(camera: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Where in the plane the middle of the view is, relative to its mean: (T, 2)."""
     middle = (np.array(size[::-1]) - 1) / 2

@@ -12,7 +12,6 @@ from msst_keras.pipeline.options import Augmentation
 SCHEDULES = ("constant", "cosine", "polynomial")
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 AUTO = "auto"
-INSTALLED = "installed"  # as --init_from: the model that is installed with the package
 PRECISIONS = (AUTO, *POLICIES)
 
 

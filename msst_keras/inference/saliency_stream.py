@@ -34,7 +34,9 @@ class MapModel(Protocol):
 
 
 class SaliencyStream:
-    """The saliency maps of one video, pushed frame by frame; filtered along the maps before where the model's settings say so.
+    """The saliency maps of one video, pushed frame by frame; filtered over time where the model's settings say so.
+
+    Only the maps before a frame count in the filter: no map waits for later frames.
 
     Attributes:
       takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.

@@ -12,7 +12,8 @@ denoisers call it motion-compensated temporal filtering. It works at the size of
 
 A live video has only the maps before (k <= 0). A file has the maps after too, and then the maps come later. Only
 NUM_FRAMES - 1 maps before count, so that a video can be gone on with in the middle. On five sequences that were held
-out from the installed model's training, eight frames are better than four (S .9503 and .9489 at a share of .75).
+out from the installed model's training, S is .9462 without the filter, .9526 with the seven maps before each, .9558
+with four after it too, and .9562 with seven, at a share of .85.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _ALIKE = 15.0  # grey levels; at this difference of two points the weight has fa
 _NOISE = 1.0  # pixels; standard deviation of the blur before points are compared
 _NUM_TURNS = 3  # of the fixed point b(x) = -f(x + b(x)), which turns a flow round
 
-# From each point of a frame to another frame: x and y there, and the weight of what is there, float32 (h, w) each.
+# From each point of a frame to another frame: where it is there, as `cv2.convertMaps` writes it, so that it is computed
+# once for many look-ups; and the weight of what is there, float32 (h, w, 2), twice the same.
 _Link = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -125,10 +127,12 @@ class TemporalFilter:
     def _lead(self, flow: np.ndarray, look: np.ndarray, other: np.ndarray) -> _Link:
         """Where the flow leads from each point, and how much what is there counts."""
         x, y = self._x + flow[..., 0], self._y + flow[..., 1]
-        difference = (look - _look_up(other, x, y)) / _ALIKE
+        points = cv2.convertMaps(x, y, cv2.CV_16SC2)
+        difference = (look - _look_up(other, *points)) / _ALIKE
         height, width = look.shape
         inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-        return x, y, np.float32(self._share) * inside * np.exp(-(difference**2))
+        weight = np.float32(self._share) * inside * np.exp(-(difference**2))
+        return *points, cv2.merge([weight, weight])
 
     def _filter(self) -> np.ndarray:
         """The filtered map of the first frame that waits, whose map has then done its work."""
@@ -163,13 +167,15 @@ def _carry(steps: Sequence[_Step], get_link: Callable[[_Step], _Link | None]) ->
     for step in steps[1:]:
         link = get_link(step)
         assert link is not None
-        x, y, weight = link
-        total = step.logits + weight[..., None] * _look_up(total, x, y)
+        whole, parts, weight = link
+        total = _look_up(total, whole, parts)
+        total *= weight
+        total += step.logits
     return total
 
 
 def _look_up(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The values at the points, bilinear; outside those at the edge."""
+    """The values at the points, which `cv2.convertMaps` may have converted; bilinear, outside those at the edge."""
     return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 

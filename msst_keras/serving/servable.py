@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -30,6 +31,10 @@ class Servable(tf.Module):
         encoder, fuser = get_serving_parts(model, settings.get("logit_shift", 0.0))
         self._weights = [weight.value for weight in list_weights(encoder, fuser, *([prior] if prior else []))]
         self._models = _Untracked(encoder, fuser, prior)
+        # Each network is a function of its own in the graph, which the signatures call.
+        self._models.encode = tf.function(self._run_encoder, autograph=False)
+        self._models.fuse = tf.function(self._run_fuser, autograph=False)
+        self._models.see_motion = tf.function(prior, autograph=False) if prior else None
         self._num_frames = settings["num_frames"]
         height, width = settings["image_size"]
         self._image_size: tuple[int, int] = height, width
@@ -156,12 +161,14 @@ class Servable(tf.Module):
           prior_frame: the frame for the prior, if it is not `frame`.
         """
         inputs = {"frames": self.resize(frame, self._image_size)}
-        prior = self._models.prior
-        if prior is not None:
+        if self._models.see_motion is not None:
             motion = {"flow": flow} if superpixels is None else {"flow": flow, "superpixels": superpixels}
-            if prior.needs_frames:
+            if self.needs_frames:
                 motion["frame"] = frame if prior_frame is None else prior_frame
-            inputs["prior"] = self.resize(prior(motion), self._image_size)
+            inputs["prior"] = self.resize(self._models.see_motion(motion), self._image_size)
+        return self._models.encode(inputs)
+
+    def _run_encoder(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         maps = self._models.encoder(inputs, training=False)
         return {name: tf.cast(value, tf.float32) for name, value in maps.items()}
 
@@ -188,6 +195,9 @@ class Servable(tf.Module):
 
     def fuse_checked(self, maps: dict[str, tf.Tensor]) -> tf.Tensor:
         """The saliency at the network's size, float32 (B, h, w, 1) in 0..1, of checked maps."""
+        return self._models.fuse(maps)
+
+    def _run_fuser(self, maps: dict[str, tf.Tensor]) -> tf.Tensor:
         logits = self._models.fuser(maps, training=False)["fused"]
         height, width = self._image_size
         return tf.sigmoid(logits[:, :height, :width])  # the maps' grid may reach beyond the image: see build_msst
@@ -229,5 +239,8 @@ class _Untracked:
         self.encoder, self.fuser, self.prior = encoder, fuser, prior
 
     asset: dict[str, Any]
+    encode: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
+    fuse: Callable[[dict[str, tf.Tensor]], tf.Tensor]
+    see_motion: Callable[[dict[str, tf.Tensor | None]], tf.Tensor] | None
     stepper: Stepper
     shapes: dict[str, dict[str, Spec]]

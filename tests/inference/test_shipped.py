@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
+from tensorflow.core.protobuf import saved_model_pb2
 
 from msst_keras.inference.stream import SHIPPED_MODEL, SaliencyModel, SaliencyStream, stream_maps
+from msst_keras.model.msst import get_serving_parts
+from msst_keras.serving.reload import load_network
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +60,14 @@ def test_it_is_small_and_holds_each_weight_once(model):
     assert settings["model"]["variant"] == "st" and size < 25e6
     # 3.8 M parameters of 4 bytes
     assert variables < 1.1 * 4 * 3.82e6
+
+
+def test_each_layer_stands_once_in_its_graph(model):
+    """Whatever the number of signatures: what stands twice is loaded twice, at each start."""
+    saved_model = saved_model_pb2.SavedModel.FromString((model.path / "saved_model.pb").read_bytes())
+    functions = saved_model.meta_graphs[0].graph_def.library.function
+    operations = [node.op for function in functions for node in function.node_def]
+    parts = get_serving_parts(load_network(model.path, model.settings))
+    layers = {id(layer): layer for part in parts for layer in part._flatten_layers()}.values()
+    for name, kind in {"Conv2D": keras.layers.Conv2D, "DepthwiseConv2dNative": keras.layers.DepthwiseConv2D}.items():
+        assert operations.count(name) == sum(isinstance(layer, kind) for layer in layers) > 10

@@ -126,7 +126,7 @@ class PredictOptions:
     temporal_filter: float | None = option(
         "How much the maps around it count in each map, carried along the optical flow to where their points have "
         "moved. The next map counts by this share, the one after that by its square, and so on. It makes maps steadier "
-        "and better. 0 turns it off. The default is what the model's export says, 0.7 for the installed model.",
+        "and better. 0 turns it off. The default is what the model's export says, 0.85 for the installed model.",
         None,
         low=0.0,
         high=MAX_TEMPORAL_SHARE,

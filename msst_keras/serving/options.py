@@ -55,7 +55,7 @@ class ExportOptions:
     temporal_filter: float = option(
         "How much the maps around it count in each map that `msst predict` and other clients write, carried along the "
         "optical flow: the next map counts by this share, the one after that by its square, and so on. A network "
-        "without ConvLSTM gains by it, most where it is in doubt (.7 in the installed model, chosen on held-out "
+        "without ConvLSTM gains by it, most where it is in doubt (.85 in the installed model, chosen on held-out "
         "sequences). The paper has no such filter.",
         0.0,
         low=0.0,

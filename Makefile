@@ -4,9 +4,9 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Whole files of tests go to each process, because what a file's tests share is made once; the longest files first. Twice
-# as many processes as a small machine has cores, because many tests wait for a process or for a clock.
-TEST_PROCESSES ?= 4
+# Whole files of tests go to each process, because what a file's tests share is made once; the longest files first. One
+# process more than the two cores of a small machine, because some tests wait.
+TEST_PROCESSES ?= 3
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: venv demo test test-slow lint clean

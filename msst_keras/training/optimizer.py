@@ -79,15 +79,18 @@ class Update:
         if self._options.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._options.clip_norm, use_norm=norm)
         context = tf.distribute.get_replica_context()
-        rates = {factor: learning_rate * factor for factor in set(self._factors)}
+        number = tf.cast(self.adam.iterations.value + 1, tf.float32)
+        mean, square = 1 - tf.pow(self.adam.beta_1, number), 1 - tf.pow(self.adam.beta_2, number)
+        rates = {factor: learning_rate * factor * tf.sqrt(square) / mean for factor in set(self._factors)}
         context.merge_call(self._update, args=(list(gradients), [rates[factor] for factor in self._factors]))
         return norm
 
     def _update(self, strategy: tf.distribute.Strategy, gradients: list[tf.Tensor], rates: list[tf.Tensor]) -> None:
-        """Does what Keras's Adam does, to the bit; that corrects the rate for each weight anew, in a larger graph."""
+        """Does what Keras's Adam does, to the bit. That corrects the rate for each weight anew, in a larger graph.
+
+        The rates are corrected already: by the bias of the means, which begin at 0.
+        """
         adam = self.adam
-        number = tf.cast(adam.iterations.value + 1, tf.float32)
-        correction = tf.sqrt(1 - tf.pow(adam.beta_2, number)), 1 - tf.pow(adam.beta_1, number)
 
         def step(
             variable: tf.Variable, mean: tf.Variable, square: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor
@@ -100,9 +103,8 @@ class Update:
             return mean.assign_sub((1 - self._options.average_decay) * (mean - weight))
 
         moments = zip(adam._momentums, adam._velocities, strict=True)
-        corrected = {id(rate): rate * correction[0] / correction[1] for rate in rates}
         for variable, (mean, square), gradient, rate in zip(self.variables, moments, gradients, rates, strict=True):
-            arguments = mean.value, square.value, gradient, corrected[id(rate)]
+            arguments = mean.value, square.value, gradient, rate
             strategy.extended.update(variable.value, step, args=arguments, group=False)
         for mean, weight in zip(self.averages, self._weights, strict=False):
             strategy.extended.update(mean, average, args=(weight.value,), group=False)

@@ -31,6 +31,7 @@ from msst_keras.motion.flow import FlowSettings, reduce_frame
 from msst_keras.motion.settings import MAX_TEMPORAL_SHARE
 
 NUM_FRAMES = 8
+LOOK_AHEAD = NUM_FRAMES - 1  # of the maps of a file; with as many after as before, time has no direction
 _LEAST = 1 / 255  # a map at 0 or 1 would never change its mind, so it counts as one level away from there
 _ALIKE = 15.0  # grey levels; at this difference of two points the weight has fallen to 1 / e
 _NOISE = 1.0  # pixels; standard deviation of the blur before points are compared
@@ -100,11 +101,10 @@ class TemporalFilter:
         """Links two frames, one after the other, of which the first has then done its work."""
         assert before.moving and before.look is not None and step.moving and step.look is not None
         flow = self._find_flow(before.moving, step.moving)
-        turned = self._turn(flow)
-        back, ahead = (flow, turned) if self._settings.direction == "backward" else (turned, flow)
-        step.back = self._lead(back, step.look, before.look)
+        is_backward = self._settings.direction == "backward"
+        step.back = self._lead(flow if is_backward else self._turn(flow), step.look, before.look)
         if self._look_ahead:
-            before.ahead = self._lead(ahead, before.look, step.look)
+            before.ahead = self._lead(self._turn(flow) if is_backward else flow, before.look, step.look)
         before.moving = before.look = None
 
     def _find_flow(self, before: MovingFrame, moving: MovingFrame) -> np.ndarray:

@@ -166,6 +166,7 @@ def _write(options: EvaluateOptions, reader: MapReader, results: dict[str, dict]
 
 def _write_report(options: EvaluateOptions, reader: MapReader, results: dict[str, dict], folder: Path) -> None:
     def read_images(sequence: str, frame: str) -> tuple[np.ndarray | None, np.ndarray, dict[str, np.ndarray]]:
+        """The frame, its mask, and each method's map in 8 bits at the size of the mask."""
         mask, maps = reader.read(sequence, frame)
         maps = {method: to_levels(saliency, mask.shape) for method, saliency in maps.items()}
         return reader.read_frame(sequence, frame), mask, maps

@@ -52,6 +52,7 @@ def _reports(view: LiveView) -> Iterator[None]:
     ended = threading.Event()
 
     def report() -> None:
+        """Prints until the end."""
         while not ended.wait(_REPORT_SECONDS):
             print(_describe(view.state()), flush=True)
 

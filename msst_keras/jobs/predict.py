@@ -159,7 +159,7 @@ def _make_maps(
     if options.flow_dir:
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)
         flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
-    ahead = temporal_filter.NUM_FRAMES - 1 if options.look_ahead is None else options.look_ahead
+    ahead = temporal_filter.LOOK_AHEAD if options.look_ahead is None else options.look_ahead
     maps = stream_maps(
         model, frames, flows, mirror=options.mirror, temporal_filter=options.temporal_filter, look_ahead=ahead
     )
@@ -168,6 +168,7 @@ def _make_maps(
     settings, backend = options.dense_crf.settings(), options.dense_crf.backend
 
     def refine(item: Made) -> Made:
+        """Puts the refined map in place of the map."""
         name, frame, saliency = item
         return name, frame, crf.refine(frame, saliency, settings, backend)
 

@@ -38,6 +38,7 @@ def refine(options: RefineOptions) -> int:
         todo = _begin(options, pairs)
 
         def refine_pair(pair: tuple[Path, Path]) -> None:
+            """Writes the refined map of a map and its frame."""
             saliency, frame = images.read_map(pair[0]), images.read_frame(pair[1])
             refined = crf.refine(frame, saliency, settings, options.crf.backend)
             images.write_map(output_dir / pair[0].relative_to(maps_dir), refined)

@@ -94,6 +94,7 @@ class ReviewPage:
 
     async def _list(self, request: Request) -> Response:
         def describe() -> dict[str, Any]:
+            """What the page lists: title, (sequence, frame, decision) of each label, and where the review goes on."""
             with self._lock:
                 items = self._review.items
                 frames = [[item.sequence, item.frame, item.decision] for item in items]
@@ -123,6 +124,7 @@ class ReviewPage:
         index = self._index(request)
 
         def read() -> tuple[np.ndarray, np.ndarray]:
+            """The label as it is and as it was, bool (H, W) each."""
             with self._lock:
                 return self._review.read_labels(index)
 
@@ -137,6 +139,7 @@ class ReviewPage:
         index = self._index(request)
 
         def size() -> tuple[int, ...]:
+            """Height and width of the label."""
             with self._lock:
                 return self._review.read_labels(index)[0].shape
 
@@ -150,6 +153,7 @@ class ReviewPage:
         bits = np.unpackbits(np.frombuffer(content, np.uint8), count=height * width)
 
         def save() -> str:
+            """Saves the label and returns its new version; LabelChanged if another was saved in the meantime."""
             with self._lock:
                 label = bits.reshape(height, width).astype(bool)
                 return self._review.save(index, label, request.headers.get("x-version"))
@@ -165,6 +169,7 @@ class ReviewPage:
         decision = (await read_body(request, 20)).decode("utf-8", "replace")
 
         def decide() -> None:
+            """Notes what was decided of the label."""
             with self._lock:
                 self._review.decide(index, decision)
 

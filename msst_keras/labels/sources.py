@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from msst_keras.inference import SHIPPED_MODEL
-from msst_keras.inference.temporal_filter import NUM_FRAMES
+from msst_keras.inference.temporal_filter import LOOK_AHEAD
 from msst_keras.motion.flow import FlowEstimator, FlowSettings
 from msst_keras.motion.flow_pictures import magnitude_prior
 
@@ -45,11 +45,12 @@ def make_source(name: str, model_path: str | Path | None = None) -> Source:
         )
     from msst_keras.inference.stream import SaliencyModel, stream_maps  # brings TensorFlow, which the others do without
 
-    model, ahead = SaliencyModel(model_path or SHIPPED_MODEL), NUM_FRAMES - 1
+    model = SaliencyModel(model_path or SHIPPED_MODEL)
 
     def make_maps(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The maps that `msst predict` makes."""
-        return (saliency for _, _, saliency in stream_maps(model, (("", frame) for frame in frames), look_ahead=ahead))
+        made = stream_maps(model, (("", frame) for frame in frames), look_ahead=LOOK_AHEAD)
+        return (saliency for _, _, saliency in made)
 
     return make_maps
 
@@ -64,6 +65,7 @@ def _flow_magnitude(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     size = None
 
     def note_size() -> Iterator[np.ndarray]:
+        """Yields the frames; their width and height are then in `size`."""
         nonlocal size
         for frame in frames:
             size = frame.shape[1::-1]
@@ -75,6 +77,7 @@ def _flow_magnitude(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 def _classical(create: Callable[[], Any]) -> Source:
     def make_maps(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields OpenCV's map of each frame, stretched to 0..1; ValueError where OpenCV makes none."""
         for frame in frames:
             done, saliency = create().computeSaliency(np.ascontiguousarray(frame[..., ::-1]))
             if not done:

@@ -14,7 +14,7 @@ from msst_keras.evaluation.options import EvaluateOptions
 from msst_keras.inference.crf import CRF_PRESETS, CrfOptions
 from msst_keras.inference.options import CrfChoice, PredictOptions, RefineOptions
 from msst_keras.jobs.options import AblateOptions, DemoOptions
-from msst_keras.model.options import ModelOptions
+from msst_keras.model.options import ModelOptions, check_sizes
 from msst_keras.motion.options import TrainPriorOptions
 from msst_keras.options import (
     Size,
@@ -196,3 +196,10 @@ def test_a_run_remembers_the_memory_that_departs_from_the_default():
         ModelOptions(lstm_kernel_size=4)
     with pytest.raises(ValueError, match="are of the decoder branches; that of topdown has its own ConvLSTM"):
         ModelOptions(decoder="topdown", backbone="efficientnet_lite0", lstm_filters=4)
+
+
+def test_the_light_network_has_sizes_of_multiples_of_its_largest_stride():
+    check_sizes("topdown", [(288, 512), (32, 64)], "image_sizes")
+    check_sizes("branches", [(33, 49)], "image_sizes")
+    with pytest.raises(ValueError, match="^--decoder=topdown needs --image_sizes of multiples of 32, such as 288x512$"):
+        check_sizes("topdown", [(288, 512), (288, 520)], "image_sizes")

@@ -52,9 +52,10 @@ class MirroredMaps:
 class MirroredFilter:
     """Filters the maps of a video and of its mirror image, each along its own flow, and gives their means."""
 
-    def __init__(self, model: MapModel, share: float | None = None, look_ahead: int = 0):
+    def __init__(self, model: MapModel, share: float | None = None, look_ahead: int = 0, first: int = 0):
         """Takes what `open_filter` takes."""
-        self._filters = open_filter(model, share, look_ahead), open_filter(model, share, look_ahead)
+        plain, mirrored = (open_filter(model, share, look_ahead, first) for _ in range(2))
+        self._filters = plain, mirrored
 
     def push(self, pair: Pair, saliency: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
         """Takes the next frame's maps and returns those that are ready, float32 (H, W) in 0..1."""

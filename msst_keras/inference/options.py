@@ -132,8 +132,8 @@ class PredictOptions:
         high=MAX_TEMPORAL_SHARE,
     )
     look_ahead: int | None = option(
-        "How many maps after its own count in each map by --temporal_filter. The default is 7, as many as count before "
-        "it. With --live it is 0, because those maps are not there yet.",
+        "How many maps after its own count at least in each map by --temporal_filter. The default is 7. With --live it "
+        "is 0, because those maps are not there yet.",
         None,
         low=0,
         high=30,

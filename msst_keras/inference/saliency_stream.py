@@ -73,13 +73,15 @@ class SaliencyStream:
         return [saliency for moving in moving_frames for saliency in self._filter.push(moving, self._maps.push(moving))]
 
 
-def open_filter(model: MapModel, share: float | None = None, look_ahead: int = 0) -> TemporalFilter | NoFilter:
+def open_filter(
+    model: MapModel, share: float | None = None, look_ahead: int = 0, first: int = 0
+) -> TemporalFilter | NoFilter:
     """The temporal filter of one video of a model.
 
     Args:
       model: whose motion and settings it needs.
       share: see `temporal_filter`; None for what the model's settings say. 0 leaves the maps as they are.
-      look_ahead: how many maps after a frame's own count; so many frames later its map comes.
+      look_ahead, first: see `TemporalFilter`.
 
     Raises:
       ValueError: a share above 0 for a model that sees no motion, or settings that say no share.
@@ -89,4 +91,4 @@ def open_filter(model: MapModel, share: float | None = None, look_ahead: int = 0
         return NoFilter()
     if model.motion is None:
         raise ValueError("this model sees no motion, along which maps could be carried; set --temporal_filter=0")
-    return TemporalFilter(share, model.motion.flow_settings, look_ahead)
+    return TemporalFilter(share, model.motion.flow_settings, look_ahead, first)

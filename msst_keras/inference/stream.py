@@ -103,6 +103,7 @@ def stream_maps(
     mirror: bool = False,
     temporal_filter: float | None = None,
     look_ahead: int = 0,
+    first: int = 0,
 ) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
     """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
@@ -118,7 +119,8 @@ def stream_maps(
       mirror: whether each map is averaged with that of the mirror image, which takes twice the time (see `mirror`).
       temporal_filter: how much of each map comes from those around it (see `temporal_filter`); None for what the
         model's settings say.
-      look_ahead: how many of those after it count in that, as its maps come so many frames later.
+      look_ahead: how many of those after it count in that at least; so its maps come later.
+      first: the number of the first of `frames` in its video, when a video is gone on with.
 
     Raises:
       ValueError: see `SaliencyStream.push` and `saliency_stream.open_filter`.
@@ -126,7 +128,7 @@ def stream_maps(
     """
     motion: Any = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
     maps: Any = MirroredMaps(model) if mirror else model.open_maps()
-    filtering: Any = (MirroredFilter if mirror else open_filter)(model, temporal_filter, look_ahead)
+    filtering: Any = (MirroredFilter if mirror else open_filter)(model, temporal_filter, look_ahead, first)
     moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
     made = read_ahead(_add_maps(maps, moving), num_ahead)
     return read_ahead(_filter_maps(filtering, made), num_ahead)

@@ -10,17 +10,21 @@ weight w_k falls by a factor: the share where the point looks alike in both fram
 not (what is uncovered, or where the flow is wrong), or where the flow leads out of the frame. Video coders and
 denoisers call it motion-compensated temporal filtering. It works at the size of the flow; what it adds is enlarged.
 
-A live video has only the maps before (k <= 0). A file has the maps after too, and then the maps come later. Only
-NUM_FRAMES - 1 maps before count, so that a video can be gone on with in the middle. On five sequences that were held
-out from the installed model's training, S is .9462 without the filter, .9526 with the seven maps before each, .9558
-with four after it too, and .9562 with seven, at a share of .85.
+A live video has only the maps before (k <= 0). A file has the maps after too, and then the maps come later. Not all of
+them count, so that a video can be gone on with in its middle, but at least NUM_FRAMES before each (fewer at its start),
+and 2 NUM_FRAMES - 1 at most. On five sequences that were held out from the installed model's training, S is .9462
+without the filter, .9527 with the maps before each, and .9564 with seven after it too, at a share of .85.
+
+Sums are carried from frame to frame, forward and backward, so that a map costs few look-ups however many others count
+in it. Forward there are two of them, and every NUM_FRAMES frames the younger takes the place of the older and another
+begins. Backward there is one for every few maps, which begins at the newest frame.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -31,7 +35,9 @@ from msst_keras.motion.flow import FlowSettings, reduce_frame
 from msst_keras.motion.settings import MAX_TEMPORAL_SHARE
 
 NUM_FRAMES = 8
-LOOK_AHEAD = NUM_FRAMES - 1  # of the maps of a file; with as many after as before, time has no direction
+MAX_BEFORE = 2 * NUM_FRAMES - 1  # no map depends on more of those before it
+LOOK_AHEAD = 7  # of the maps of a file: with four after it S is .0004 lower, with fifteen it is the same
+_NUM_TOGETHER = 4  # so many maps share a sum of those after them; more would be faster, and would be held for longer
 _LEAST = 1 / 255  # a map at 0 or 1 would never change its mind, so it counts as one level away from there
 _ALIKE = 15.0  # grey levels; at this difference of two points the weight has fallen to 1 / e
 _NOISE = 1.0  # pixels; standard deviation of the blur before points are compared
@@ -44,68 +50,91 @@ _Link = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclasses.dataclass
 class _Step:
-    """A frame: its motion, what it looks like, (h, w), and its map, which go when they have done their work."""
+    """A frame whose filtered map is still to come."""
 
-    moving: MovingFrame | None
-    look: np.ndarray | None
-    saliency: np.ndarray | None
+    saliency: np.ndarray
     logits: np.ndarray  # float32 (h, w, 2): the map's logits at the size of the flow, and 1, their weight
-    back: _Link | None = None  # to the frame before
+    before: np.ndarray  # the sum of its logits and weights and those before, likewise
     ahead: _Link | None = None  # to the frame after
 
 
 class TemporalFilter:
     """The filter of one video, frame by frame."""
 
-    def __init__(self, share: float, flow: FlowSettings, look_ahead: int = 0):
-        """Begins a video.
+    def __init__(self, share: float, flow: FlowSettings, look_ahead: int = 0, first: int = 0):
+        """Begins a video, or goes on with one.
 
         Args:
           share: the weight of the next frame's map where the point looks alike, 0 (the maps stay as they are) to
             MAX_TEMPORAL_SHARE.
           flow: what the flow of its frames was made with.
-          look_ahead: how many maps after a frame's own count.
+          look_ahead: how many maps after a frame's own count at least.
+          first: the number of the first frame that is pushed. Maps from frame `first` + MAX_BEFORE on are those of the
+            video from its frame 0 on, to the bit.
         """
         self._share, self._settings, self._look_ahead = share, flow, look_ahead
         height, width = flow.motion_size
         self._x, self._y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        self._steps: collections.deque[_Step] = collections.deque(maxlen=NUM_FRAMES + look_ahead)
-        self._num_waiting = 0  # the last of the steps, whose maps were not returned
+        self._number = first  # of the next frame
+        self._newest: tuple[MovingFrame, np.ndarray] | None = None  # the frame before, and what it looks like
+        self._sums: list[np.ndarray] = []  # of the frames so far, of which the second began later
+        self._waiting: collections.deque[_Step] = collections.deque()
 
     def push(self, moving: MovingFrame, saliency: np.ndarray) -> list[np.ndarray]:
         """Takes the next frame with its motion and its map, float32 (H, W) in 0..1.
 
         Returns:
-          the filtered map of the frame `look_ahead` before; none until so many have come.
+          the filtered maps that are ready, in order: of this frame without `look_ahead`, else now and then of several.
         """
-        grey = reduce_frame(moving.frame, self._settings.motion_size)
-        step = _Step(
-            moving, cv2.GaussianBlur(grey, (0, 0), _NOISE).astype(np.float32), saliency, self._reduce(saliency)
-        )
-        if self._steps:
-            self._link(self._steps[-1], step)
-        self._steps.append(step)
-        self._num_waiting += 1
-        return [self._filter()] if self._num_waiting > self._look_ahead else []
+        logits = self._reduce(saliency)
+        back = self._link(moving)
+        self._sums = [_add(total, back, logits) for total in self._sums] if back else [logits, logits]
+        if self._number % NUM_FRAMES == 0:
+            self._sums = [self._sums[1], logits]
+        self._waiting.append(_Step(saliency, logits, self._sums[0]))
+        self._number += 1
+        if (self._number - self._look_ahead) % (_NUM_TOGETHER if self._look_ahead else 1) == 0:
+            return self._filter(self._look_ahead)
+        return []
 
     def close(self) -> list[np.ndarray]:
         """Ends the video and returns the maps that were still to come, in order."""
-        return [self._filter() for _ in range(self._num_waiting)]
+        return self._filter(0)
+
+    def _filter(self, num_left: int) -> list[np.ndarray]:
+        """The filtered maps of all frames that wait but the last `num_left`, which then wait no longer."""
+        filtered = []
+        after = None
+        for number in reversed(range(len(self._waiting))):
+            step = self._waiting[number]
+            after = step.logits if after is None else _add(after, step.ahead, step.logits)
+            if number < len(self._waiting) - num_left:
+                total = step.before + (after - step.logits)
+                change = total[..., 0] / total[..., 1] - step.logits[..., 0]
+                filtered.append(_add_logits(step.saliency, change))
+        for _ in filtered:
+            self._waiting.popleft()
+        return filtered[::-1]
 
     def _reduce(self, saliency: np.ndarray) -> np.ndarray:
         reduced = cv2.resize(saliency, self._x.shape[::-1], interpolation=cv2.INTER_AREA)
         reduced = np.clip(reduced, _LEAST, 1 - _LEAST)
         return np.dstack([np.log(reduced / (1 - reduced)), np.ones_like(reduced)])
 
-    def _link(self, before: _Step, step: _Step) -> None:
-        """Links two frames, one after the other, of which the first has then done its work."""
-        assert before.moving and before.look is not None and step.moving and step.look is not None
-        flow = self._find_flow(before.moving, step.moving)
+    def _link(self, moving: MovingFrame) -> _Link | None:
+        """Links the next frame to the one before and that to it; returns the way back, None for the first."""
+        grey = reduce_frame(moving.frame, self._settings.motion_size)
+        look = cv2.GaussianBlur(grey, (0, 0), _NOISE).astype(np.float32)
+        newest, self._newest = self._newest, (moving, look)
+        if newest is None:
+            return None
+        before, look_before = newest
+        flow = self._find_flow(before, moving)
         is_backward = self._settings.direction == "backward"
-        step.back = self._lead(flow if is_backward else self._turn(flow), step.look, before.look)
         if self._look_ahead:
-            before.ahead = self._lead(self._turn(flow) if is_backward else flow, before.look, step.look)
-        before.moving = before.look = None
+            ahead = self._turn(flow) if is_backward else flow
+            self._waiting[-1].ahead = self._lead(ahead, look_before, look)
+        return self._lead(flow if is_backward else self._turn(flow), look, look_before)
 
     def _find_flow(self, before: MovingFrame, moving: MovingFrame) -> np.ndarray:
         """The flow between two frames, in the direction of the settings, (h, w, 2) in pixels."""
@@ -134,20 +163,6 @@ class TemporalFilter:
         weight = np.float32(self._share) * inside * np.exp(-(difference**2))
         return *points, cv2.merge([weight, weight])
 
-    def _filter(self) -> np.ndarray:
-        """The filtered map of the first frame that waits, whose map has then done its work."""
-        number = len(self._steps) - self._num_waiting
-        self._num_waiting -= 1
-        steps = list(self._steps)
-        step = steps[number]
-        total = _carry(steps[max(0, number - NUM_FRAMES + 1) : number + 1], lambda step: step.back)
-        if self._look_ahead:
-            after = steps[number : number + self._look_ahead + 1]
-            total = total + _carry(after[::-1], lambda step: step.ahead) - step.logits
-        saliency, step.saliency = step.saliency, None
-        assert saliency is not None
-        return _add_logits(saliency, total[..., 0] / total[..., 1] - step.logits[..., 0])
-
 
 class NoFilter:
     """In place of a `TemporalFilter`: the maps stay as they are."""
@@ -161,17 +176,14 @@ class NoFilter:
         return []
 
 
-def _carry(steps: Sequence[_Step], get_link: Callable[[_Step], _Link | None]) -> np.ndarray:
-    """Sums the logits and the weights of the steps at the points of the last, each linked to the one before it."""
-    total = steps[0].logits
-    for step in steps[1:]:
-        link = get_link(step)
-        assert link is not None
-        whole, parts, weight = link
-        total = _look_up(total, whole, parts)
-        total *= weight
-        total += step.logits
-    return total
+def _add(total: np.ndarray, link: _Link | None, logits: np.ndarray) -> np.ndarray:
+    """The sum of another frame, carried along the link to this one, and this one's own logits."""
+    assert link is not None, "a frame with another after it is linked to it"
+    whole, parts, weight = link
+    carried = _look_up(total, whole, parts)
+    carried *= weight
+    carried += logits
+    return carried
 
 
 def _look_up(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

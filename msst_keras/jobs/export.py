@@ -13,6 +13,7 @@ import tensorflow as tf
 from msst_keras import __version__
 from msst_keras.jobs.trained import find_export, load_trained, read_settings
 from msst_keras.model.msst import fold_model
+from msst_keras.model.options import check_sizes
 from msst_keras.motion.prior_files import make_prior
 from msst_keras.motion.settings import FILES, NETWORK, MotionSettings
 from msst_keras.serving.export import export_saved_model
@@ -30,7 +31,8 @@ def export(options: ExportOptions) -> Path:
     Raises:
       FileNotFoundError: no run, or none with a checkpoint.
       FileExistsError: the version is there already.
-      ValueError: a run whose prior is not that of its records, or came from files; runs of different networks.
+      ValueError: a run whose prior is not that of its records, or came from files; runs of different networks; a size
+        that the network cannot have.
     """
     settings = run_dir.read_run(options.run_dir)
     motion = settings["motion"]
@@ -39,6 +41,8 @@ def export(options: ExportOptions) -> Path:
             f"{options.run_dir}: its motion prior came from files (--prior_dir), which no model makes; train with a "
             "prior of `msst train_prior` to export"
         )
+    image_size = options.image_size or settings["image_size"]
+    check_sizes(settings["model"].get("decoder", "branches"), [image_size], "image_size")
     keras.config.set_dtype_policy(options.precision)
     model = fold_model(_load_mean([options.run_dir, *options.average_with], options.checkpoint), settings["model"])
     keras.config.set_dtype_policy("float32")
@@ -47,7 +51,7 @@ def export(options: ExportOptions) -> Path:
     path = output_dir / str(options.version or max(versions, default=0) + 1)
     asset = {
         "num_frames": settings["model"]["num_frames"],
-        "image_size": options.image_size or settings["image_size"],
+        "image_size": image_size,
         "motion": motion.to_dict() if motion else None,
         "model": settings["model"],
         "precision": options.precision,

@@ -142,7 +142,7 @@ def _describe(options: PredictOptions, model: Model, sequence: FileSequence) -> 
 def _find_start(model: Model, num_done: int) -> int:
     """The frame to start at when so many maps are there: a map depends on its T frames, their flow, and maps before."""
     margin = model.settings["num_frames"] - 1 + (model.motion.flow_settings.stride if model.motion else 0)
-    margin += temporal_filter.NUM_FRAMES - 1
+    margin += temporal_filter.MAX_BEFORE
     return max(0, num_done - margin)
 
 
@@ -160,8 +160,9 @@ def _make_maps(
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)
         flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
     ahead = temporal_filter.LOOK_AHEAD if options.look_ahead is None else options.look_ahead
+    share = options.temporal_filter
     maps = stream_maps(
-        model, frames, flows, mirror=options.mirror, temporal_filter=options.temporal_filter, look_ahead=ahead
+        model, frames, flows, mirror=options.mirror, temporal_filter=share, look_ahead=ahead, first=start
     )
     if not options.crf:
         return maps

@@ -16,7 +16,7 @@ from msst_keras.files import publish
 from msst_keras.jobs.trained import find_export, load_trained
 from msst_keras.locks import hold_folder
 from msst_keras.model.msst import build_msst, has_batch_norms
-from msst_keras.model.options import POLICIES
+from msst_keras.model.options import POLICIES, check_sizes
 from msst_keras.motion.flow_pictures import flow_to_color
 from msst_keras.motion.settings import FLOW
 from msst_keras.options import plain_values, write_flags
@@ -125,7 +125,7 @@ def _index_training(options: TrainOptions, groups: dict[tuple[str, ...], int]) -
     """The clips to train on, whose motion is what the temporal stream is to see."""
     kinds = [kind for kind, weight in _weigh_labels(options).items() if weight > 0]
     index = clip_index.index_groups(groups, options.model.clip_length, options.model.variant != "os", kinds)
-    model, sizes = options.model, options.clips.image_sizes
+    model = options.model
     if index.motion:
         kind = index.motion.prior.kind
         if ("flow" if kind == FLOW else "prior") != model.motion_input:
@@ -133,8 +133,7 @@ def _index_training(options: TrainOptions, groups: dict[tuple[str, ...], int]) -
                 f"--motion_input={model.motion_input} does not fit the records, whose prior is of the kind {kind}; "
                 "make them with --prior=flow for --motion_input=flow"
             )
-    if model.decoder == "topdown" and any(side % 32 for size in sizes for side in size):
-        raise ValueError("--decoder=topdown needs --image_sizes of multiples of 32, such as 288x512")
+    check_sizes(model.decoder, options.clips.image_sizes, "image_sizes")
     if options.training.step.recompute and model.decoder == "topdown" and model.batch_norm == "trained":
         raise ValueError("--recompute shows batch norms one frame at a time; give --batch_norm=frozen with it")
     return index

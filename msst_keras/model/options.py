@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msst_keras.model.backbones import BACKBONES, MAX_WIDTH, OUTPUT_STRIDES
@@ -47,6 +47,16 @@ _DEPARTURES = (
     "motion_input", "decoder", "fusion", "motion_backbone", "batch_norm", "frozen_stride", "lstm_filters",
     "lstm_kernel_size",
 )  # fmt: skip
+
+
+def check_sizes(decoder: str, sizes: Iterable[tuple[int, int]], flag: str) -> None:
+    """Refuses images whose levels would not lie on each other in the decoder "topdown".
+
+    Raises:
+      ValueError: a side of a size (h, w) is no multiple of the largest stride; the sentence names the flag.
+    """
+    if decoder == "topdown" and any(side % 32 for size in sizes for side in size):
+        raise ValueError(f"--decoder=topdown needs --{flag} of multiples of 32, such as 288x512")
 
 
 @dataclasses.dataclass(frozen=True)

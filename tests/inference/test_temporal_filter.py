@@ -11,13 +11,14 @@ import pytest
 from msst_keras.inference import saved_models
 from msst_keras.inference.motion_stream import MovingFrame
 from msst_keras.inference.saliency_stream import SaliencyStream, open_filter
-from msst_keras.inference.temporal_filter import NUM_FRAMES, NoFilter, TemporalFilter
+from msst_keras.inference.temporal_filter import MAX_BEFORE, NUM_FRAMES, NoFilter, TemporalFilter
 from msst_keras.motion.flow import FlowEstimator, FlowSettings
 from msst_keras.motion.settings import MotionSettings, PriorSettings
 
 SIZE = (48, 64)
 FLOW = FlowSettings(motion_size=SIZE)
 SHARE = 0.7
+TOGETHER = 4  # maps that wait for those after them come four at a time
 
 
 def scene(num_frames=12, speed=2):
@@ -27,14 +28,15 @@ def scene(num_frames=12, speed=2):
     return frames, np.full((*SIZE, 2), (speed, 0), np.float32)
 
 
-def run(maps, frames, flows, settings=FLOW, times=None, look_ahead=0):
+def run(maps, frames, flows, settings=FLOW, times=None, look_ahead=0, first=0):
     """The filtered maps, each as soon as it may come."""
-    filtering = TemporalFilter(SHARE, settings, look_ahead)
+    filtering = TemporalFilter(SHARE, settings, look_ahead, first)
     times = times or [None] * len(frames)
     filtered = []
     for number, (frame, flow, time, saliency) in enumerate(zip(frames, flows, times, maps, strict=True)):
         filtered += filtering.push(MovingFrame(frame, flow, time=time), saliency)
-        assert len(filtered) == max(0, number + 1 - look_ahead)
+        num_ready = max(first, first + number + 1 - look_ahead)
+        assert first + len(filtered) == (max(first, num_ready // TOGETHER * TOGETHER) if look_ahead else num_ready)
     filtered += filtering.close()
     assert len(filtered) == len(frames) and filtering.close() == []
     return filtered
@@ -76,24 +78,29 @@ def test_what_comes_in_at_the_edge_has_no_past():
 
 def test_a_frame_counts_less_with_each_step_away():
     """In a scene at rest, the mean of logits with weights of powers of the share."""
-    frames, _ = scene(5, speed=0)
-    logits = np.array([0.5, -1.0, 2.0, 0.3, -0.2])
+    num_frames = 3 * NUM_FRAMES
+    frames, _ = scene(num_frames, speed=0)
+    logits = np.random.default_rng(0).normal(size=num_frames)
     maps = [np.full(SIZE, 1 / (1 + np.exp(-value)), np.float32) for value in logits]
-    away = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
+    numbers = np.arange(num_frames)
+    begin = (numbers // NUM_FRAMES - 1) * NUM_FRAMES  # of the older of the two sums
     for look_ahead in (0, 1, 7):
-        weights = SHARE**away * (np.arange(5) <= np.arange(5)[:, None] + look_ahead)
-        filtered = run(maps, frames, [np.zeros((*SIZE, 2), np.float32)] * 5, look_ahead=look_ahead)
+        end = (numbers // TOGETHER + 1) * TOGETHER - 1 + look_ahead if look_ahead else numbers
+        counts = (numbers >= begin[:, None]) & (numbers <= end[:, None])
+        weights = SHARE ** np.abs(np.subtract.outer(numbers, numbers)) * counts
+        assert (counts.sum(axis=1)[NUM_FRAMES : -look_ahead or None] > NUM_FRAMES + look_ahead).all()
+        filtered = run(maps, frames, [np.zeros((*SIZE, 2), np.float32)] * num_frames, look_ahead=look_ahead)
         expected = 1 / (1 + np.exp(-(weights @ logits) / weights.sum(axis=1)))
         np.testing.assert_allclose([saliency.mean() for saliency in filtered], expected, atol=1e-5)
 
 
-def test_with_as_many_frames_after_as_before_time_has_no_direction():
+def test_where_all_frames_count_time_has_no_direction():
     frames, flow = scene()
     maps = list(np.random.default_rng(1).random((12, *SIZE)).astype(np.float32))
-    forth = run(maps, frames, [flow] * 12, look_ahead=NUM_FRAMES - 1)
+    forth = run(maps, frames, [flow] * 12, look_ahead=12)
     backward = FlowSettings(motion_size=SIZE, direction="backward")
     # Played from its end, the flow from each frame to the next is what led from the next to it.
-    back = run(maps[::-1], frames[::-1], [flow] * 12, settings=backward, look_ahead=NUM_FRAMES - 1)
+    back = run(maps[::-1], frames[::-1], [flow] * 12, settings=backward, look_ahead=12)
     np.testing.assert_allclose(back[::-1], forth, atol=1e-5)
     one_sided = run(maps, frames, [flow] * 12)
     np.testing.assert_allclose(forth[-1], one_sided[-1], atol=1e-6)  # nothing comes after it
@@ -108,13 +115,20 @@ def test_what_comes_after_settles_doubt_too():
     np.testing.assert_array_equal(run(maps, frames, [flow] * 12)[0], maps[0])
 
 
-def test_only_the_last_frames_count():
-    frames, flow = scene(NUM_FRAMES + 4)
-    maps = list(np.random.default_rng(1).random((NUM_FRAMES + 4, *SIZE)).astype(np.float32))
-    whole = run(maps, frames, [flow] * len(maps))
-    later = run(maps[4:], frames[4:], [flow] * NUM_FRAMES)
-    np.testing.assert_array_equal(later[-1], whole[-1])
-    assert np.abs(later[-2] - whole[-2]).max() > 0
+@pytest.mark.parametrize("look_ahead", [0, 3])
+@pytest.mark.parametrize("first", [1, 5, NUM_FRAMES])
+def test_a_video_can_be_gone_on_with_in_its_middle(look_ahead, first):
+    frames, flow = scene(3 * NUM_FRAMES + 4, speed=1)
+    maps = list(np.random.default_rng(1).random((len(frames), *SIZE)).astype(np.float32))
+    whole = run(maps, frames, [flow] * len(maps), look_ahead=look_ahead)
+    later = run(maps[first:], frames[first:], [flow] * (len(maps) - first), look_ahead=look_ahead, first=first)
+    begin = first + MAX_BEFORE
+    assert len(whole) > begin
+    np.testing.assert_array_equal(later[begin - first :], whole[begin:])
+    changed = [1 - maps[0], *maps[1:]]
+    others = run(changed, frames, [flow] * len(maps), look_ahead=look_ahead)
+    same = [np.array_equal(one, other) for one, other in zip(whole, others, strict=True)]
+    assert not any(same[:NUM_FRAMES]) and all(same[1 + MAX_BEFORE :])
 
 
 def test_backward_flow_and_missing_frames_give_the_same():

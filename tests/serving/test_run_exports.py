@@ -59,6 +59,14 @@ def test_the_mean_of_two_runs_is_exported_and_its_logits_are_shifted(tmp_path):
     assert np.abs(found - tf.sigmoid(logits)).max() > 0.1
 
 
+def test_a_size_whose_levels_would_not_lie_on_each_other_is_refused(tmp_path):
+    make_run(tmp_path / "run", 1, backbone="efficientnet_lite0", decoder="topdown")
+    options = ExportOptions(run_dir=str(tmp_path / "run"), output_dir=str(tmp_path / "model"), image_size=(64, 88))
+    with pytest.raises(ValueError, match="^--decoder=topdown needs --image_size of multiples of 32, such as 288x512$"):
+        export(options)
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize("variant", ["os", "msst"])
 def test_only_the_logits_of_the_map_are_shifted(variant):
     model = build_msst(variant, num_frames=2, width=0.0625)

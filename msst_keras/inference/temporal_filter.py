@@ -36,7 +36,7 @@ from msst_keras.motion.settings import MAX_TEMPORAL_SHARE
 
 NUM_FRAMES = 8
 MAX_BEFORE = 2 * NUM_FRAMES - 1  # no map depends on more of those before it
-LOOK_AHEAD = 7  # of the maps of a file: with four after it S is .0004 lower, with fifteen it is the same
+LOOK_AHEAD = 7  # of the maps of a file: with four after it S was .0004 lower there
 _NUM_TOGETHER = 4  # so many maps share a sum of those after them; more would be faster, and would be held for longer
 _LEAST = 1 / 255  # a map at 0 or 1 would never change its mind, so it counts as one level away from there
 _ALIKE = 15.0  # grey levels; at this difference of two points the weight has fallen to 1 / e

@@ -54,8 +54,7 @@ class MirroredFilter:
 
     def __init__(self, model: MapModel, share: float | None = None, look_ahead: int = 0, first: int = 0):
         """Takes what `open_filter` takes."""
-        plain, mirrored = (open_filter(model, share, look_ahead, first) for _ in range(2))
-        self._filters = plain, mirrored
+        self._filters = tuple(open_filter(model, share, look_ahead, first) for _ in range(2))
 
     def push(self, pair: Pair, saliency: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
         """Takes the next frame's maps and returns those that are ready, float32 (H, W) in 0..1."""

@@ -88,7 +88,7 @@ class TemporalFilter:
         """
         logits = self._reduce(saliency)
         back = self._link(moving)
-        self._sums = [_add(total, back, logits) for total in self._sums] if back else [logits, logits]
+        self._sums = [_add(total, back, logits) for total in self._sums] or [logits, logits]
         if self._number % NUM_FRAMES == 0:
             self._sums = [self._sums[1], logits]
         self._waiting.append(_Step(saliency, logits, self._sums[0]))

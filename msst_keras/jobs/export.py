@@ -13,7 +13,7 @@ import tensorflow as tf
 from msst_keras import __version__
 from msst_keras.jobs.trained import find_export, load_trained, read_settings
 from msst_keras.model.msst import fold_model
-from msst_keras.model.options import check_sizes
+from msst_keras.model.options import ModelOptions, check_sizes
 from msst_keras.motion.prior_files import make_prior
 from msst_keras.motion.settings import FILES, NETWORK, MotionSettings
 from msst_keras.serving.export import export_saved_model
@@ -42,7 +42,7 @@ def export(options: ExportOptions) -> Path:
             "prior of `msst train_prior` to export"
         )
     image_size = options.image_size or settings["image_size"]
-    check_sizes(settings["model"].get("decoder", "branches"), [image_size], "image_size")
+    check_sizes(settings["model"].get("decoder", ModelOptions.decoder), [image_size], "image_size")
     keras.config.set_dtype_policy(options.precision)
     model = fold_model(_load_mean([options.run_dir, *options.average_with], options.checkpoint), settings["model"])
     keras.config.set_dtype_policy("float32")

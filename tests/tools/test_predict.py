@@ -145,12 +145,13 @@ def test_killed_in_its_middle_it_goes_on_there_with_the_same_maps(work, whole, t
     assert [path.name for path in tmp_path.iterdir()] == ["ball"]
 
 
-def test_filtered_maps_go_on_in_their_middle(work, whole, tmp_path):
+@pytest.mark.parametrize("num_done", [13, 22])  # the frames to start at are then the first and the fourth
+def test_filtered_maps_go_on_in_their_middle(work, whole, tmp_path, num_done):
     filtered = {"temporal_filter": 0.7}
     predict.predict(make_options(work, tmp_path / "whole", **filtered))
     partial = tmp_path / "half" / ".partial-ball"
     shutil.copytree(tmp_path / "whole" / "ball", partial)
-    for path in sorted(partial.glob("[!.]*.png"))[13:]:
+    for path in sorted(partial.glob("[!.]*.png"))[num_done:]:
         path.unlink()
     predict.predict(make_options(work, tmp_path / "half", **filtered))
     assert read_maps(tmp_path / "half") == read_maps(tmp_path / "whole") != whole

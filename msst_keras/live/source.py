@@ -116,6 +116,7 @@ class _Clock:
         self._last: float | None = None
 
     def tell(self, time: float | None, arrived: float) -> float:
+        """Seconds since the first frame, later than those of the frame before; given its own time and its arrival."""
         if time is None or not self._has_times:
             time, self._has_times = arrived, False
         if self._last is None:

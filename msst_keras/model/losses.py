@@ -122,6 +122,7 @@ def joint_loss(
             raise ValueError(f"{name} must be a number from 0 up, found {value!r}.")
 
     def mean_loss(logits: KerasTensor, labels: KerasTensor = labels) -> KerasTensor:
+        """The loss of one map, a scalar: the mean over the batch."""
         loss = weighted_cross_entropy(logits, labels, alpha, sample_weight, min_share)
         if region_weight:
             loss = loss + region_weight * soft_iou_loss(logits, labels, sample_weight)

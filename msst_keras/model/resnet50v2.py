@@ -126,6 +126,7 @@ def _block(
     def convolution(
         x: keras.KerasTensor, filters: int, kernel_size: int, name: str, **options: Any
     ) -> keras.KerasTensor:
+        """One convolution of the block."""
         options = {"kernel_initializer": "he_normal", **options}
         return keras.layers.Conv2D(filters, kernel_size, name=f"{prefix}_{name}", **options)(x)
 

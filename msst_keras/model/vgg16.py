@@ -83,6 +83,7 @@ def build_vgg16(
         layer_name: str,
         initializer: str | keras.initializers.Initializer = "he_normal",
     ) -> keras.KerasTensor:
+        """A convolution with ReLU that keeps the size; `filters` is scaled by the width."""
         return keras.layers.Conv2D(
             scale_channels(filters, width),
             kernel_size,

@@ -109,6 +109,7 @@ def predict_priors(
 
     @tf.function(input_signature=[_input_specs(model), tf.TensorSpec([None, None, None], tf.float32)], autograph=False)
     def predict(inputs: dict[str, tf.Tensor], mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The prior maps of a batch, and how many of its clear regions are right."""
         return model(inputs), _count_correct(model.score_regions(inputs), *_label(inputs, mask, model, min_purity))
 
     for batch in batches:
@@ -171,6 +172,7 @@ def _make_step(
         autograph=False,
     )
     def step(inputs: dict[str, tf.Tensor], mask: tf.Tensor, fold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Updates every prior by one batch, those of folds by what is not of their own."""
         salient, sampled = _label(inputs, mask, model, min_purity)
         shared = model.pool_features(inputs, training=True) if share else None
         results = []

@@ -91,6 +91,7 @@ def training_batches(
     size_ids = np.random.default_rng(seed).integers(len(sizes), size=last_step)
 
     def load(example: tf.Tensor, clip: tf.Tensor) -> dict[str, tf.Tensor]:
+        """An augmented clip, by its number in the training and in the index."""
         size = tf.gather(sizes, tf.gather(size_ids, example // batch_size))
         element = load_clip(index, clip, num_frames, size, augmentation, [seed, example])
         return element if weights is None else element | {"weight": tf.gather(weights, clip)}
@@ -112,6 +113,7 @@ def validation_batches(
     examples = share.examples(0, steps, batch_size) if replicas > 1 else tf.data.Dataset.range(len(index))
 
     def load(example: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A whole clip by its number; those beyond the last have the number -1."""
         clip = tf.minimum(example, len(index) - 1)
         element = load_clip(index, clip, num_frames, size, None, None)
         return element | {"clip": tf.where(example < len(index), clip, -1)}
@@ -131,6 +133,7 @@ def picture_clips(
     size = np.asarray(image_size, np.int32)
 
     def load(clip: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A whole clip by its number, with its flow where records store it."""
         element = load_clip(index, clip, num_frames, size, None, None)
         return element | {"flow": load_flow(index, clip)} if index.flow_stored else element
 
@@ -151,6 +154,7 @@ def flow_batches(
     """
 
     def load(_: tf.Tensor, clip: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A frame's flow and mask, by the number of its clip."""
         return load_labelled_flow(index, clip, with_frames)
 
     return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
@@ -175,6 +179,7 @@ def _shuffled_batches(
     shares, firsts_of = np.asarray([weight for _, weight in index.groups], np.int64), np.cumsum(counts) - counts
 
     def locate(example: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The example of a number of the training: that of its place in the epoch of its group."""
         turns, place = example // len(turn), example % len(turn)
         group = tf.gather(np.asarray(turn, np.int64), place)
         number = turns * tf.gather(shares, group) + tf.gather(np.asarray(ranks, np.int64), place)
@@ -185,6 +190,7 @@ def _shuffled_batches(
         return element | {NUMBER: example} if service else element
 
     def make(examples: tf.data.Dataset) -> tf.data.Dataset:
+        """Batches of the examples, in their order."""
         dataset = examples.map(_as_it_is(locate), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return dataset.batch(size, drop_remainder=True).prefetch(2)
 
@@ -193,6 +199,7 @@ def _shuffled_batches(
     if service:
 
         def begin(number: int) -> tf.data.Dataset:
+            """The batches of this worker from an example on."""
             step, position = divmod(number, batch_size)
             examples = share.examples(step, last_step, batch_size)
             return make(examples.skip(position - share.worker * share.num_replicas * size))

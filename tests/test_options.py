@@ -135,7 +135,7 @@ def test_results_remember_what_they_depend_on_and_nothing_else():
     options = PredictOptions(input=("a.mp4",), output_dir="maps", mirror=True, timeout=3.0)
     remembered = remembered_values(options)
     assert remembered["mirror"] is True
-    assert {"mirror", "crf", "frame_quality", "crf_preset", "crf_backend"} == set(remembered)
+    assert {"mirror", "alternate_mirror", "crf", "frame_quality", "crf_preset", "crf_backend"} == set(remembered)
     assert {"output_dir", "timeout", "input", "live"} <= set(list_passed_over(PredictOptions))
     assert set(list_passed_over(EvaluateOptions)) == {
         "predictions", "ground_truth", "output_dir", "overwrite", "compare", "num_workers"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame, mirror_flow, mirror_image
 from msst_keras.inference.saliency_stream import MapModel, open_filter
 from msst_keras.motion.settings import MotionSettings
 
@@ -28,9 +28,8 @@ class MirroredMotion:
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[Pair]:
         """Takes the next frame and returns those whose motion became known; see `MotionStream.push`."""
         plain = self._streams[0].push(frame, flow, time)
-        # What moves to the right moves to the left in the mirror.
-        turned = None if flow is None else np.ascontiguousarray(flow[:, ::-1] * np.array([-1, 1], np.float32))
-        return list(zip(plain, self._streams[1].push(_mirror(frame), turned, time), strict=True))
+        turned = None if flow is None else mirror_flow(flow)
+        return list(zip(plain, self._streams[1].push(mirror_image(frame), turned, time), strict=True))
 
     def close(self) -> list[Pair]:
         """Ends the video and returns the frames that were still to come; see `MotionStream.close`."""
@@ -68,7 +67,3 @@ class MirroredFilter:
     @staticmethod
     def _average(plain: list[np.ndarray], mirrored: list[np.ndarray]) -> list[np.ndarray]:
         return [(one + other[:, ::-1]) / 2 for one, other in zip(plain, mirrored, strict=True)]
-
-
-def _mirror(frame: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(frame[:, ::-1])

@@ -28,6 +28,22 @@ class MovingFrame:
     superpixels: np.ndarray | None = None
     time: float | None = None
 
+    def mirror(self) -> MovingFrame:
+        """The mirror image, in which what moves to the right moves to the left."""
+        flow = None if self.flow is None else mirror_flow(self.flow)
+        superpixels = None if self.superpixels is None else mirror_image(self.superpixels)
+        return dataclasses.replace(self, frame=mirror_image(self.frame), flow=flow, superpixels=superpixels)
+
+
+def mirror_image(image: np.ndarray) -> np.ndarray:
+    """Turns an image (H, W, ...) left to right."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def mirror_flow(flow: np.ndarray) -> np.ndarray:
+    """The flow (h, w, 2), x then y, of the mirror image."""
+    return mirror_image(flow) * np.array([-1, 1], flow.dtype)
+
 
 class MotionStream:
     """The motion of one video's frames, pushed frame by frame: flow, and superpixels where the model takes them.

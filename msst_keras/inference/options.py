@@ -131,6 +131,12 @@ class PredictOptions:
         low=0.0,
         high=MAX_TEMPORAL_SHARE,
     )
+    alternate_mirror: bool = option(
+        "Show the network every second frame mirrored. Its mistakes are other ones then, and --temporal_filter averages "
+        "both kinds, in no more time. It is not done without --temporal_filter, with --mirror, or for a model with a "
+        "ConvLSTM over several frames.",
+        True,
+    )
     look_ahead: int | None = option(
         "How many maps after its own count at least in each map by --temporal_filter. The default is 7. With --live it "
         "is 0, because those maps are not there yet.",

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from msst_keras.inference.motion_stream import MotionStream, MovingFrame
+from msst_keras.inference.motion_stream import MotionStream, MovingFrame, mirror_image
 from msst_keras.inference.temporal_filter import NoFilter, TemporalFilter, read_share
 from msst_keras.motion.settings import MotionSettings
 
@@ -44,7 +44,8 @@ class SaliencyStream:
 
     def __init__(self, model: MapModel) -> None:
         """Takes a `stream.SaliencyModel`, or a `serving.client.RemoteModel` on a server."""
-        self._motion, self._maps, self._filter = MotionStream(model.motion), model.open_maps(), open_filter(model)
+        self._motion, self._filter = MotionStream(model.motion), open_filter(model)
+        self._maps = open_maps(model, self._filter)
         self.takes_flow = self._motion.takes_flow
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
@@ -92,3 +93,39 @@ def open_filter(
     if model.motion is None:
         raise ValueError("this model sees no motion, along which maps could be carried; set --temporal_filter=0")
     return TemporalFilter(share, model.motion.flow_settings, look_ahead, first)
+
+
+def open_maps(
+    model: MapModel, filtering: TemporalFilter | NoFilter, alternate: bool = True, first: int = 0
+) -> MapSource:
+    """The maps of one video of a model, before they are filtered.
+
+    Args:
+      model: what makes the maps.
+      filtering: what filters them.
+      alternate: whether the model sees every second frame mirrored. It does not if nothing filters the maps, or if
+        the model looks at several frames at once (T above 1), which have to show one view.
+      first: the number of the first frame in its video.
+    """
+    maps = model.open_maps()
+    averages = isinstance(filtering, TemporalFilter) and model.settings["num_frames"] == 1
+    return AlternatingMaps(maps, first) if alternate and averages else maps
+
+
+class AlternatingMaps:
+    """The maps of a video whose odd frames the model sees mirrored.
+
+    A network makes other mistakes on a mirror image. The temporal filter averages the maps of neighbouring frames, and
+    with them the mistakes of both views, in no more time than those of one view.
+    """
+
+    def __init__(self, maps: MapSource, first: int = 0):
+        """Takes the maps of one view, and the number of the first frame in its video."""
+        self._maps, self._number = maps, first
+
+    def push(self, moving: MovingFrame) -> np.ndarray:
+        """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
+        self._number += 1
+        if self._number % 2:
+            return self._maps.push(moving)
+        return mirror_image(self._maps.push(moving.mirror()))

@@ -160,10 +160,10 @@ def _make_maps(
         size = model.motion.flow_settings.motion_size if model.motion else (1, 1)
         flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
     ahead = temporal_filter.LOOK_AHEAD if options.look_ahead is None else options.look_ahead
-    share = options.temporal_filter
     maps = stream_maps(
-        model, frames, flows, mirror=options.mirror, temporal_filter=share, look_ahead=ahead, first=start
-    )
+        model, frames, flows, mirror=options.mirror, alternate=options.alternate_mirror,
+        temporal_filter=options.temporal_filter, look_ahead=ahead, first=start,
+    )  # fmt: skip
     if not options.crf:
         return maps
     settings, backend = options.dense_crf.settings(), options.dense_crf.backend

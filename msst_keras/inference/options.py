@@ -132,9 +132,9 @@ class PredictOptions:
         high=MAX_TEMPORAL_SHARE,
     )
     alternate_mirror: bool = option(
-        "Show the network every second frame mirrored. Its mistakes are other ones then, and --temporal_filter averages "
-        "both kinds, in no more time. It is not done without --temporal_filter, with --mirror, or for a model with a "
-        "ConvLSTM over several frames.",
+        "Show the network every second frame mirrored. Its mistakes are other ones then, and --temporal_filter "
+        "averages both kinds, in no more time. It is not done without --temporal_filter, with --mirror, or for a model "
+        "with a ConvLSTM over several frames.",
         True,
     )
     look_ahead: int | None = option(

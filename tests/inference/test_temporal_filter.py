@@ -152,10 +152,10 @@ def test_maps_stay_maps_at_any_size():
 
 
 class Model:
-    """A model whose maps are what it is given; no network."""
+    """A model of four frames, which sees none mirrored; its maps are what it is given; no network."""
 
     def __init__(self, maps, settings, has_motion=True):
-        self.maps, self.settings = maps, settings
+        self.maps, self.settings = maps, {"num_frames": 4} | settings
         self.motion = MotionSettings(FLOW.to_dict(), None, PriorSettings("flow")) if has_motion else None
 
     def open_maps(self):

@@ -10,6 +10,7 @@ from msst_keras.inference.saliency_stream import AlternatingMaps, SaliencyStream
 from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.inference.temporal_filter import NoFilter, TemporalFilter
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.settings import MotionSettings, PriorSettings
 
 
 class Maps:
@@ -60,6 +61,18 @@ def test_one_view_stays_where_nothing_averages_both():
     ):
         model = SimpleNamespace(open_maps=Maps, settings={"num_frames": num_frames})
         assert type(open_maps(model, settings, alternate)) is expected
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_video_that_is_gone_on_with_keeps_its_views(first):
+    """Whether a frame is mirrored depends on its number in the video, not on where the work begins."""
+    frames, seen = [moving.frame for moving in make_frames(4)], Maps()
+    motion = MotionSettings(FlowSettings(motion_size=(32, 48)).to_dict(), None, PriorSettings("flow"))
+    settings = {"num_frames": 1, "temporal_filter": 0.5}
+    model = SimpleNamespace(open_maps=lambda: seen, settings=settings, motion=motion)
+    assert len(list(stream_maps(model, enumerate(frames), first=first))) == 4
+    for number, (frame, shown) in enumerate(zip(frames, seen.shown, strict=True), first):
+        np.testing.assert_array_equal(shown.frame, frame[:, ::-1] if number % 2 else frame)
 
 
 def test_the_installed_model_alternates_unless_told_otherwise():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 
+import cv2
 import numpy as np
 
 from msst_keras.motion.flow import FROM_FILES, FlowEstimator
@@ -36,8 +37,8 @@ class MovingFrame:
 
 
 def mirror_image(image: np.ndarray) -> np.ndarray:
-    """Turns an image (H, W, ...) left to right."""
-    return np.ascontiguousarray(image[:, ::-1])
+    """Turns an image (H, W) or (H, W, channels), uint8, int32 or float32, left to right."""
+    return cv2.flip(image, 1).reshape(image.shape)
 
 
 def mirror_flow(flow: np.ndarray) -> np.ndarray:

@@ -28,7 +28,9 @@ def make_frames(count):
     generator = np.random.default_rng(0)
     for _ in range(count):
         frame = generator.integers(0, 256, (6, 8, 3)).astype(np.uint8)
-        yield MovingFrame(frame, generator.normal(size=(3, 4, 2)).astype(np.float32), np.arange(12).reshape(3, 4, 1))
+        yield MovingFrame(
+            frame, generator.normal(size=(3, 4, 2)).astype(np.float32), np.arange(12, dtype=np.int32).reshape(3, 4, 1)
+        )
 
 
 @pytest.mark.parametrize("first", [0, 7])

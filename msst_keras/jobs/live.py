@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from msst_keras.inference import SHIPPED_MODEL
@@ -35,8 +36,7 @@ def live(options: PredictOptions) -> dict[str, Any]:
         from msst_keras.web.server import serve
     model = SaliencyModel(options.model or SHIPPED_MODEL)
     source = LiveSource(options.input[0])
-    # One frame ahead: a frame that waited longer would be an old one.
-    view = LiveView(source.frames(), source.frame_rate, lambda frames: stream_maps(model, frames, num_ahead=1))
+    view = LiveView(source.frames(), source.frame_rate, functools.partial(_make_maps, options, model))
     with _reports(view):
         view.start()
         try:
@@ -44,6 +44,14 @@ def live(options: PredictOptions) -> dict[str, Any]:
         finally:
             view.stop()
     return view.state()
+
+
+def _make_maps(options: PredictOptions, model: SaliencyModel, frames: Iterable[Any]) -> Generator[Any, None, None]:
+    """The maps of live frames; see `stream_maps`."""
+    # One frame ahead: a frame that waited longer would be an old one.
+    return stream_maps(
+        model, frames, num_ahead=1, alternate=options.alternate_mirror, temporal_filter=options.temporal_filter
+    )
 
 
 @contextlib.contextmanager

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from msst_keras.inference.motion_stream import MovingFrame
+from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.saliency_stream import AlternatingMaps, SaliencyStream, open_maps
 from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.inference.temporal_filter import NoFilter, TemporalFilter
+from msst_keras.jobs import live
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.settings import MotionSettings, PriorSettings
 
@@ -89,3 +91,18 @@ def test_the_installed_model_alternates_unless_told_otherwise():
     np.testing.assert_array_equal([*stream.push(frames[0]), *stream.push(frames[1]), *stream.close()], alternating)
     unfiltered = [run(temporal_filter=0.0, alternate=alternate) for alternate in (False, True)]
     np.testing.assert_array_equal(*unfiltered)
+
+
+def test_a_live_video_is_filtered_and_mirrored_as_its_options_say():
+    model, generator = SaliencyModel(), np.random.default_rng(0)
+    frames = [(n, generator.integers(0, 256, (96, 160, 3)).astype(np.uint8), float(n)) for n in range(2)]
+    found = []
+    for changes, same in (
+        ({}, {}),
+        ({"alternate_mirror": False}, {"alternate": False}),
+        ({"temporal_filter": 0.0}, {"temporal_filter": 0.0}),
+    ):
+        options = PredictOptions(input=("0",), output_dir="maps", live=True, **changes)
+        found.append([saliency for *_, saliency in live._make_maps(options, model, frames)])
+        np.testing.assert_array_equal(found[-1], [saliency for *_, saliency in stream_maps(model, frames, **same)])
+    assert all(np.abs(found[0][1] - other[1]).max() > 1e-4 for other in found[1:])

@@ -38,9 +38,11 @@ class _Lines:
     """A file that makes lines of what tqdm writes with carriage returns."""
 
     def write(self, text: str) -> None:
+        """Writes text as a line of its own."""
         text = text.strip("\r\n ")
         if text:
             sys.stderr.write(text + "\n")
 
     def flush(self) -> None:
+        """Flushes standard error."""
         sys.stderr.flush()

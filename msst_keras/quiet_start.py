@@ -52,6 +52,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """TensorFlow's own spec with another loader; None for every other module."""
         if fullname != "tensorflow":
             return None
         sys.meta_path.remove(self)
@@ -66,9 +67,11 @@ class _Loader(importlib.abc.Loader):
         self._loader = loader
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Does what TensorFlow's own loader does."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        """Imports TensorFlow without its notes."""
         with _without_notes():
             self._loader.exec_module(module)
             module.config.list_physical_devices()  # looks for GPUs, which writes more notes; it would come later anyway

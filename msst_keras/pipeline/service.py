@@ -54,6 +54,7 @@ def listen(batches: Iterable[dict[str, tf.Tensor]], silence: float = SILENCE) ->
     results: queue.Queue[dict[str, tf.Tensor] | BaseException | None] = queue.Queue(maxsize=2)
 
     def read() -> None:
+        """Puts the batches into the queue, then None, or what went wrong."""
         try:
             for batch in batches:
                 results.put(batch)
@@ -92,6 +93,7 @@ def make_here(begin: Callable[[int], Iterable[dict[str, tf.Tensor]]]) -> Callabl
     batches: Iterator[dict[str, tf.Tensor]] = iter(())
 
     def make(number: int) -> dict[str, tf.Tensor]:
+        """The batch that begins with the example of this number."""
         nonlocal batches
         batch = next(batches, None)
         if batch is None or int(batch[NUMBER][0]) != number:

@@ -124,6 +124,7 @@ def check_manifest(manifest: dict, path: str, label_kinds: Collection[str]) -> N
     """
 
     def require(is_right: object, what: str, found: object) -> None:
+        """Raises what the manifest lacks."""
         if not is_right:
             raise ValueError(f"{path}: expected {what}, found {str(found)[:80]!r}; make the records again")
 

@@ -46,14 +46,17 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
     length, data = tf.size(data), tf.pad(data, [[0, 16]])
 
-    def is_frame(position: tf.Tensor) -> tf.Tensor:  # C0 to CF, but for the tables C4, C8 and CC
+    def is_frame(position: tf.Tensor) -> tf.Tensor:
+        """Whether a frame header is there: C0 to CF, but for the tables C4, C8 and CC."""
         kind = data[position + 1]
         return (kind >= 0xC0) & (kind <= 0xCF) & (kind != 0xC4) & (kind != 0xC8) & (kind != 0xCC)
 
     def goes_on(position: tf.Tensor) -> tf.Tensor:
+        """Whether another segment is there, which is no frame header."""
         return (position + 4 <= length) & (data[position] == 0xFF) & ~is_frame(position)
 
     def skip(position: tf.Tensor) -> tuple[tf.Tensor]:
+        """The position behind the segment."""
         size = data[position + 2] * 256 + data[position + 3]
         return (tf.minimum(position + 2 + tf.maximum(size, 2), length),)
 

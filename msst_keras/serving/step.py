@@ -119,6 +119,7 @@ def make_describe(asset: dict) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     text = json.dumps(asset)
 
     def describe(client_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The settings, once for each row."""
         client_bytes = checks.check_shape(client_bytes, "client_bytes", (None,))
         return {"settings_bytes": tf.fill(tf.shape(client_bytes), text)}
 

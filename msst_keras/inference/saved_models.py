@@ -154,6 +154,8 @@ def read_settings(path: Path) -> tuple[dict, MotionSettings | None]:
     length, size = settings.get("num_frames"), settings.get("image_size")
     require(type(length) is int and 1 <= length <= _MAX_FRAMES, f"a whole number of 1 to {_MAX_FRAMES}", "num_frames")
     require(_is_size(size), f"height and width, up to {_MAX_SIDE}", "image_size")
+    shift = settings.get("logit_shift", 0.0)
+    require(type(shift) in (int, float) and abs(shift) <= 10, "a number of -10 to 10", "logit_shift")
     require("motion" in settings and isinstance(settings["motion"], dict | None), "motion settings, or null", "motion")
     try:
         temporal_filter.read_share(settings)

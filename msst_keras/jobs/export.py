@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras import __version__
+from msst_keras.inference import saved_models
+from msst_keras.inference.temporal_filter import read_share
 from msst_keras.jobs.trained import find_export, load_trained, read_settings
 from msst_keras.model.msst import fold_model
 from msst_keras.model.options import ModelOptions, check_sizes
@@ -23,7 +25,7 @@ from msst_keras.training import run_dir
 
 
 def export(options: ExportOptions) -> Path:
-    """Loads the run and its prior, writes the SavedModel or the ONNX files.
+    """Loads the run, or the exported model, and its prior, and writes the SavedModel or the ONNX files.
 
     Returns:
       its folder, saved_models/NAME/VERSION.
@@ -31,15 +33,19 @@ def export(options: ExportOptions) -> Path:
     Raises:
       FileNotFoundError: no run, or none with a checkpoint.
       FileExistsError: the version is there already.
-      ValueError: a run whose prior is not that of its records, or came from files; runs of different networks; a size
-        that the network cannot have.
+      ValueError: a run whose prior is not that of its records, or came from files; an exported model whose prior is a
+        network; runs of different networks; a size that the network cannot have.
     """
-    settings = run_dir.read_run(options.run_dir)
+    settings = read_settings(options.run_dir)
     motion = settings["motion"]
     if motion and motion.prior.kind == FILES:
         raise ValueError(
             f"{options.run_dir}: its motion prior came from files (--prior_dir), which no model makes; train with a "
             "prior of `msst train_prior` to export"
+        )
+    if motion and motion.prior.kind == NETWORK and find_export(options.run_dir):
+        raise ValueError(
+            f"{options.run_dir}: its motion prior is a network, which is not read from exported models; export the run"
         )
     image_size = options.image_size or settings["image_size"]
     check_sizes(settings["model"].get("decoder", ModelOptions.decoder), [image_size], "image_size")
@@ -55,9 +61,9 @@ def export(options: ExportOptions) -> Path:
         "motion": motion.to_dict() if motion else None,
         "model": settings["model"],
         "precision": options.precision,
-        "run": " and ".join(Path(run).resolve().name for run in (options.run_dir, *options.average_with)),
-        "logit_shift": options.logit_shift,
-        "temporal_filter": options.temporal_filter,
+        "run": " and ".join(map(_name_run, (options.run_dir, *options.average_with))),
+        "logit_shift": settings.get("logit_shift", 0.0) if options.logit_shift is None else options.logit_shift,
+        "temporal_filter": read_share(settings) if options.temporal_filter is None else options.temporal_filter,
         "versions": {
             "msst_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__,
             "python": platform.python_version(),
@@ -71,8 +77,16 @@ def export(options: ExportOptions) -> Path:
     return path
 
 
+def _name_run(run: str) -> str:
+    """What a run is called; an exported model is called after those it was made of."""
+    path = find_export(run)
+    return (
+        Path(run).resolve().name if path is None else saved_models.read_settings(path)[0].get("run", path.parent.name)
+    )
+
+
 def _load_mean(runs: list[str], checkpoint: str) -> keras.Model:
-    """The model of the first run, with the mean of the weights of all; the others may be exported models."""
+    """The model of the first run, with the mean of the weights of all; any of them may be an exported model."""
     folded = any(map(find_export, runs))  # of an exported model there is no other mean
     passed_over = {"weights", "frozen_stride"} | ({"batch_norm"} if folded else set())
     first, *others = (_describe_network(run, passed_over) for run in runs)
@@ -100,6 +114,7 @@ def _load_prior(folder: str, motion: MotionSettings | None) -> keras.Model | Non
     """The prior that the run's records were made with; None for a network that sees no motion."""
     if motion is None:
         return None
-    run_dir.check_prior(folder, motion.prior)
+    if find_export(folder) is None:
+        run_dir.check_prior(folder, motion.prior)
     kind = motion.prior.kind
     return make_prior(Path(folder) / run_dir.PRIOR_NAME if kind == NETWORK else kind, motion.flow_settings)

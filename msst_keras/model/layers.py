@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from msst_keras.model.options import BATCH_NORMS
 
@@ -20,6 +21,8 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 # A batch norm averages its statistics over about the last 20 batches, since a light training has a few thousand steps.
 NORM_MOMENTUM = 0.95
 NORM_EPSILON = 1e-3
+# Up to so many channels TensorFlow multiplies whole rows in a fraction of the time that it takes pixel by pixel.
+_FEW_CHANNELS = 8
 
 
 def scale_channels(channels: int, width: float, minimum: int = 4) -> int:
@@ -90,7 +93,16 @@ class ChannelAffine(keras.layers.Layer):
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """The inputs (..., C) times the scale plus the offset."""
-        return inputs * self.scale + self.offset
+        *axes, width, channels = ops.shape(inputs)
+        if not axes or channels > _FEW_CHANNELS:
+            return inputs * self.scale + self.offset
+        scale, offset = (ops.tile(weight, (width,)) for weight in (self.scale, self.offset))
+        rows = ops.reshape(inputs, (*axes, width * channels)) * scale + offset
+        return ops.reshape(rows, (*axes, width, channels))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the inputs."""
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same layer again."""

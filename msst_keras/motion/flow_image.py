@@ -50,11 +50,12 @@ class FlowImage(keras.Model):
 
     def call(self, inputs: Mapping[str, keras.KerasTensor], training: bool = False) -> keras.KerasTensor:
         """The residual flow as an image, see the class."""
-        residual = regions.subtract_camera(inputs["flow"], self.camera)
-        length = ops.sqrt(ops.sum(ops.square(residual), axis=-1))
+        residual = regions.subtract_camera_planes(inputs["flow"], self.camera)  # (B, 2, h, w)
+        length = ops.sqrt(ops.sum(ops.square(residual), axis=1))
         scale = ops.maximum(regions.percentile(length[:, ::FIT_STEP, ::FIT_STEP], SCALE_PERCENTILE), SMALLEST_SCALE)
-        image = ops.concatenate([residual, ops.expand_dims(length, -1)], axis=-1) / ops.expand_dims(scale, -1)
-        return (ZERO_LEVEL + ops.round(LEVELS * ops.clip(image, -1.0, 1.0))) / 255
+        image = ops.concatenate([residual, ops.expand_dims(length, 1)], axis=1) / ops.expand_dims(scale, 1)
+        levels = (ZERO_LEVEL + ops.round(LEVELS * ops.clip(image, -1.0, 1.0))) / 255
+        return ops.transpose(levels, (0, 2, 3, 1))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same model again."""

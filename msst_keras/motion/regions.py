@@ -56,32 +56,48 @@ def subtract_camera(flow: KerasTensor, camera: str) -> KerasTensor:
     """`camera.subtract_camera` in the graph, in float32: (B, h, w, 2) -> the same shape."""
     if camera == "none":
         return flow
+    return ops.transpose(subtract_camera_planes(flow, camera), (0, 2, 3, 1))
+
+
+def subtract_camera_planes(flow: KerasTensor, camera: str) -> KerasTensor:
+    """`subtract_camera` with x and y as planes: (B, h, w, 2) -> (B, 2, h, w).
+
+    Operations on planes take a fraction of the time of those on pairs.
+    """
+    planes = ops.transpose(flow, (0, 3, 1, 2))
+    if camera == "none":
+        return planes
     if camera == "median":
-        return flow - ops.stack([percentile(flow[..., axis], 50) for axis in (0, 1)], axis=-1)
+        return planes - ops.stack([percentile(planes[:, axis], 50) for axis in (0, 1)], axis=1)
     basis, step = _camera_basis(flow, camera), camera_motion.FIT_STEP
-    batch, observed = ops.shape(flow)[0], flow[:, ::step, ::step]
-    flat_observed = ops.reshape(observed, (batch, -1, 1))
-    flat_points = ops.reshape(basis[:, ::step, ::step], (basis.shape[0], -1))  # (6 or 8, 2N)
-    ridge = camera_motion.RIDGE * ops.eye(basis.shape[0])
-    weights = ops.ones_like(observed[..., 0])
+    batch, num_numbers = ops.shape(flow)[0], basis.shape[0]
+    points = ops.reshape(basis[..., ::step, ::step], (num_numbers, 2, -1))  # 6 or 8 numbers of the camera, x and y, N
+    observed = ops.reshape(planes[..., ::step, ::step], (batch, 2, -1))
+    # What each point adds to the normal equations at a weight of 1, so that a step of the fit is two small products.
+    squares = ops.transpose(ops.sum(points[:, None] * points[None], axis=2), (2, 0, 1))
+    squares = ops.reshape(squares, (-1, num_numbers * num_numbers))  # (N, 36 or 64)
+    products = ops.sum(ops.expand_dims(observed, 1) * points, axis=2)  # (B, 6 or 8, N)
+    ridge = camera_motion.RIDGE * ops.eye(num_numbers)
+    flat_points = ops.reshape(points, (num_numbers, -1))
+    weights = ops.ones_like(observed[:, 0])  # (B, N)
     for iteration in range(camera_motion.ROBUST_STEPS + camera_motion.BIWEIGHT_STEPS):
-        shares = weights / ops.sum(weights, axis=(1, 2), keepdims=True)
-        weighted = flat_points * ops.reshape(ops.repeat(shares, 2, axis=-1), (batch, 1, -1))
-        normal = ops.matmul(weighted, ops.transpose(flat_points)) + ridge
-        motion = ops.solve(normal, ops.matmul(weighted, flat_observed))  # (B, 6 or 8, 1)
-        difference = flat_observed - ops.matmul(ops.transpose(flat_points), motion)
-        residual = ops.sqrt(ops.sum(ops.square(ops.reshape(difference, ops.shape(observed))), axis=-1))
+        shares = weights / ops.sum(weights, axis=1, keepdims=True)
+        normal = ops.reshape(ops.matmul(shares, squares), (batch, num_numbers, num_numbers)) + ridge
+        motion = ops.solve(normal, ops.matmul(products, ops.expand_dims(shares, -1)))  # (B, 6 or 8, 1)
+        fitted = ops.matmul(motion[..., 0], flat_points)
+        difference = observed - ops.reshape(fitted, ops.shape(observed))
+        residual = ops.sqrt(ops.sum(ops.square(difference), axis=1))
         if iteration < camera_motion.ROBUST_STEPS:
             weights = 1 / ops.maximum(residual, camera_motion.MIN_RESIDUAL)
         else:
-            median = ops.maximum(percentile(residual, 50), camera_motion.MIN_RESIDUAL)
+            median = ops.maximum(percentile(ops.expand_dims(residual, 1), 50)[:, 0], camera_motion.MIN_RESIDUAL)
             weights = ops.maximum(1 - ops.square(residual / (camera_motion.CUTOFF * median)), 0.0) ** 2
-    moved = ops.matmul(ops.transpose(motion, (0, 2, 1)), ops.reshape(basis, (basis.shape[0], -1)))
-    return flow - ops.reshape(moved, ops.shape(flow))
+    moved = ops.matmul(motion[..., 0], ops.reshape(basis, (num_numbers, -1)))
+    return planes - ops.reshape(moved, ops.shape(planes))
 
 
 def _camera_basis(flow: KerasTensor, camera: str) -> KerasTensor:
-    """`camera.camera_basis` of flow's size, its last axis first: (6 or 8, h, w, 2) float32."""
+    """`camera.camera_basis` of the size of flow, its last axes first: (6 or 8, 2, h, w) float32."""
     _, height, width, _ = ops.shape(flow)
     half = ops.cast(ops.maximum(ops.maximum(height, width), 2), "float32") / 2
     y, x = (
@@ -92,7 +108,7 @@ def _camera_basis(flow: KerasTensor, camera: str) -> KerasTensor:
     right, down = [one, x, y, zero, zero, zero], [zero, zero, zero, one, x, y]
     if camera == "homography":
         right, down = [*right, x * x, x * y], [*down, x * y, y * y]
-    return ops.stack([ops.stack(right), ops.stack(down)], axis=-1)
+    return ops.stack([ops.stack(right), ops.stack(down)], axis=1)
 
 
 def percentile(maps: KerasTensor, percent: int) -> KerasTensor:

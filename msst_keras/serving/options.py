@@ -16,7 +16,10 @@ SAVED_MODEL, ONNX = FORMATS = ("saved_model", "onnx")
 class ExportOptions:
     """What to export, and how."""
 
-    run_dir: str = option("The folder of the run.")
+    run_dir: str = option(
+        "The folder of the run. An exported model can be named too, and `installed`, the model that is installed with "
+        "the package. It is exported once more: at another size, as ONNX, or by a newer version of this program."
+    )
     output_dir: str = option(
         "The folder of the model, saved_models/NAME. The export goes to saved_models/NAME/VERSION."
     )
@@ -45,19 +48,20 @@ class ExportOptions:
         "that is installed with the package.",
         (),
     )
-    logit_shift: float = option(
+    logit_shift: float | None = option(
         "Added to the logits of all maps: below 0 makes them darker. A network that has learnt from stills, whose "
-        "objects are large, paints too much in video. Choose it on sequences that were held out from training.",
-        0.0,
+        "objects are large, paints too much in video. Choose it on sequences that were held out from training. The "
+        "default is 0, and of an exported model what it has.",
+        None,
         low=-10.0,
         high=10.0,
     )
-    temporal_filter: float = option(
+    temporal_filter: float | None = option(
         "How much the maps around it count in each map that `msst predict` and other clients write, carried along the "
         "optical flow: the next map counts by this share, the one after that by its square, and so on. A network "
         "without ConvLSTM gains by it, most where it is in doubt (.85 in the installed model, chosen on held-out "
-        "sequences). The paper has no such filter.",
-        0.0,
+        "sequences). The paper has no such filter. The default is 0, and of an exported model what it has.",
+        None,
         low=0.0,
         high=MAX_TEMPORAL_SHARE,
     )

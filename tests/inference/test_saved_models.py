@@ -94,6 +94,7 @@ EDITS = {
     "a size of one": ({"image_size": [288]}, "expected height and width, up to 16384 in image_size"),
     "a size of text": ({"image_size": "288x512"}, "expected height and width"),
     "motion is a list": ({"motion": [1]}, "expected motion settings, or null in motion"),
+    "a shift of text": ({"logit_shift": "-1"}, "expected a number of -10 to 10 in logit_shift, found -1"),
     "motion is empty": ({"motion": {}}, "damaged .expected motion settings"),
 }
 

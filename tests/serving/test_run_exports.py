@@ -13,7 +13,10 @@ from small_model import export_once
 from msst_keras.jobs.export import export
 from msst_keras.jobs.trained import load_trained, read_settings
 from msst_keras.model.msst import build_msst, get_serving_parts
+from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.prior_files import make_prior
+from msst_keras.motion.settings import MotionSettings, PriorSettings
+from msst_keras.motion.superpixels import SuperpixelSettings
 from msst_keras.serving.options import ExportOptions
 from msst_keras.serving.servable import Servable
 
@@ -96,6 +99,42 @@ def test_an_exported_model_is_loaded_as_its_run_is(tmp_path):
         weight.assign((np.asarray(weight) + np.asarray(other)) / 2)
     mean = load_trained(str(tmp_path / "mean" / "1"))
     np.testing.assert_allclose(mean(frames)["fused"], second(frames)["fused"], atol=1e-5)
+
+
+def test_an_exported_model_is_exported_again(tmp_path):
+    make_run(tmp_path / "run", 1)
+    first = export(
+        ExportOptions(
+            run_dir=str(tmp_path / "run"), output_dir=str(tmp_path / "model"), logit_shift=SHIFT, temporal_filter=0.5
+        )
+    )
+    second = export(ExportOptions(run_dir=str(tmp_path / "model"), output_dir=str(tmp_path / "again")))
+    assets = [json.loads((path / "assets" / "msst.json").read_text()) for path in (first, second)]
+    assert assets[0] == assets[1] and assets[1]["run"] == "run"
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (1, 1, *SIZE, 3), np.uint8))
+    maps = [tf.saved_model.load(str(path)).signatures["serving_default"](frames=frames) for path in (first, second)]
+    np.testing.assert_array_equal(*(each["saliency"] for each in maps))
+    larger = ExportOptions(
+        run_dir=str(second),
+        output_dir=str(tmp_path / "again"),
+        image_size=(65, 97),
+        logit_shift=0.0,
+        temporal_filter=0.0,
+    )
+    changed = json.loads((export(larger) / "assets" / "msst.json").read_text())
+    assert (changed["image_size"], changed["logit_shift"], changed["temporal_filter"]) == ([65, 97], 0.0, 0.0)
+
+
+def test_a_model_whose_prior_is_a_network_is_exported_from_its_run_alone(tmp_path):
+    make_run(tmp_path / "run", 1)
+    path = export(ExportOptions(run_dir=str(tmp_path / "run"), output_dir=str(tmp_path / "model")))
+    motion = MotionSettings(
+        FlowSettings(motion_size=SIZE).to_dict(), SuperpixelSettings().to_dict(), PriorSettings("network", "abc")
+    )
+    asset = path / "assets" / "msst.json"
+    asset.write_text(json.dumps(json.loads(asset.read_text()) | {"motion": motion.to_dict()}))
+    with pytest.raises(ValueError, match="model: its motion prior is a network, which is not read from exported"):
+        export(ExportOptions(run_dir=str(tmp_path / "model"), output_dir=str(tmp_path / "again")))
 
 
 def test_the_installed_model_is_loaded_to_the_bit():

@@ -1,13 +1,14 @@
 """Times the whole chain of `msst predict`, video file to PNGs, stage by stage and as a pipeline of threads.
 
-  python benchmarks/stream.py [--model=saved_models/msst] [--video=FILE.mp4] [--num_frames=48] [--overlay]
+  python benchmarks/stream.py [--model=saved_models/msst] [--video=FILE.mp4] [--num_frames=48] [--repeats=1] [--overlay]
   python benchmarks/stream.py --backbone=mobilenetv2 [--precision=mixed_bfloat16]
 
 By default the model that is installed with the package and a generated video of 480x854 (H.264, a camera in motion
 over scikit-image's photographs and a patch that moves by itself). With --backbone it is the paper's network over four
 frames at 320x320, and a prior's network of the same backbone, both with random weights. A run is serial first, its
 stages timed, then the pipeline; both write the same bytes, which is checked. The CPU time of a stage counts the threads
-that a library makes for it. On a machine where something else runs, the CPU time is the figure to trust.
+that a library makes for it. On a machine where something else runs, the CPU time is the figure to trust. The speed of
+many machines changes from minute to minute: with --repeats the two take turns, and medians and ranges are printed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import hashlib
 import itertools
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -99,6 +101,7 @@ def timed_stages(model: streams.SaliencyModel, watch: Stopwatch):
 def run(options: PredictOptions, model: streams.SaliencyModel, sequence, num_ahead: int) -> tuple[float, float, str]:
     """Wall and CPU seconds of a run, and a hash of all its maps."""
     folder = Path(options.output_dir) / f"ahead{num_ahead}"
+    shutil.rmtree(folder, ignore_errors=True)
     overlay = folder.with_suffix(".mp4") if options.overlay == "auto" else None
     whole = streams.stream_maps
     job.stream_maps = lambda *arguments, **named: whole(*arguments, **named, num_ahead=num_ahead)
@@ -134,6 +137,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "mixed_bfloat16"], help="of --backbone")
     parser.add_argument("--video", help="a video file in place of the generated one")
     parser.add_argument("--num_frames", type=int, default=48, help="of the generated video")
+    parser.add_argument("--repeats", type=int, default=1, help="serial runs and pipelines, in turn")
     parser.add_argument("--overlay", action="store_true", help="write the overlay video too, as predict does")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -150,18 +154,30 @@ def main() -> None:
         )
         warm = ((name, frame) for name, frame, _ in itertools.islice(sequence.read_images(), 3))
         list(streams.stream_maps(model, warm))  # TensorFlow's first calls take seconds
-        watch = Stopwatch()
-        with timed_stages(model, watch):
-            wall, cpu, maps = run(options, model, sequence, num_ahead=0)
+        watch, runs = Stopwatch(), {"serial": [], "pipeline": []}
+        for _ in range(arguments.repeats):
+            with timed_stages(model, watch):
+                runs["serial"].append(run(options, model, sequence, num_ahead=0))
+            runs["pipeline"].append(run(options, model, sequence, num_ahead=2))
         num_frames = len(list((Path(folder) / "ahead0").glob("*.png")))
         print(f"{arguments.model}: {num_frames} frames of {video.name}, serial:")
-        print_stages(watch, wall, cpu, num_frames)
-        wall_2, cpu_2, maps_2 = run(options, model, sequence, num_ahead=2)
-        print(f"serial   {num_frames / wall:6.2f} frames a second, {1000 * cpu / num_frames:6.1f} CPU ms a frame")
-        print(f"pipeline {num_frames / wall_2:6.2f} frames a second, {1000 * cpu_2 / num_frames:6.1f} CPU ms a frame")
-        print(f"pipeline / serial {wall / wall_2:.2f}; {'the same' if maps == maps_2 else 'OTHER'} maps, byte for byte")
-        if maps != maps_2:
-            raise SystemExit(1)
+        wall, cpu = (sum(each[index] for each in runs["serial"]) for index in (0, 1))
+        print_stages(watch, wall, cpu, num_frames * arguments.repeats)
+        print_runs(runs, num_frames)
+
+
+def print_runs(runs: dict[str, list[tuple[float, float, str]]], num_frames: int) -> None:
+    """A line for both kinds of run, in medians, and one that compares them; ends the program if maps differ."""
+    for name, results in runs.items():
+        rates = [num_frames / wall for wall, _, _ in results]
+        cpu = 1000 * np.median([cpu for _, cpu, _ in results]) / num_frames
+        spread = f" ({min(rates):.2f} to {max(rates):.2f})" if len(rates) > 1 else ""
+        print(f"{name:8s} {np.median(rates):6.2f} frames a second{spread}, {cpu:6.1f} CPU ms a frame")
+    ratios = [serial / pipeline for (serial, _, _), (pipeline, _, _) in zip(*runs.values(), strict=True)]
+    are_same = len({maps for results in runs.values() for _, _, maps in results}) == 1
+    print(f"pipeline / serial {np.median(ratios):.2f}; {'the same' if are_same else 'OTHER'} maps, byte for byte")
+    if not are_same:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

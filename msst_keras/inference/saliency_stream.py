@@ -42,10 +42,19 @@ class SaliencyStream:
       takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
     """
 
-    def __init__(self, model: MapModel) -> None:
-        """Takes a `stream.SaliencyModel`, or a `serving.client.RemoteModel` on a server."""
-        self._motion, self._filter = MotionStream(model.motion), open_filter(model)
-        self._maps = open_maps(model, self._filter)
+    def __init__(self, model: MapModel, temporal_filter: float | None = None, alternate_mirror: bool = True) -> None:
+        """Begins a video.
+
+        Args:
+          model: a `stream.SaliencyModel`, or a `serving.client.RemoteModel` on a server.
+          temporal_filter: see `open_filter`.
+          alternate_mirror: see `open_maps`.
+
+        Raises:
+          ValueError: see `open_filter`.
+        """
+        self._motion, self._filter = MotionStream(model.motion), open_filter(model, temporal_filter)
+        self._maps = open_maps(model, self._filter, alternate_mirror)
         self.takes_flow = self._motion.takes_flow
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[np.ndarray]:
@@ -96,20 +105,20 @@ def open_filter(
 
 
 def open_maps(
-    model: MapModel, filtering: TemporalFilter | NoFilter, alternate: bool = True, first: int = 0
+    model: MapModel, filtering: TemporalFilter | NoFilter, alternate_mirror: bool = True, first: int = 0
 ) -> MapSource:
     """The maps of one video of a model, before they are filtered.
 
     Args:
       model: what makes the maps.
       filtering: what filters them.
-      alternate: whether the model sees every second frame mirrored. It does not if nothing filters the maps, or if
-        the model looks at several frames at once (T above 1), which have to show one view.
+      alternate_mirror: whether the model sees every second frame mirrored. It does not if nothing filters the maps, or
+        if the model looks at several frames at once (T above 1), which have to show one view.
       first: the number of the first frame in its video.
     """
     maps = model.open_maps()
     averages = isinstance(filtering, TemporalFilter) and model.settings["num_frames"] == 1
-    return AlternatingMaps(maps, first) if alternate and averages else maps
+    return AlternatingMaps(maps, first) if alternate_mirror and averages else maps
 
 
 class AlternatingMaps:

@@ -101,7 +101,7 @@ def stream_maps(
     flows: Iterable[np.ndarray] | None = None,
     num_ahead: int = 2,
     mirror: bool = False,
-    alternate: bool = True,
+    alternate_mirror: bool = True,
     temporal_filter: float | None = None,
     look_ahead: int = 0,
     first: int = 0,
@@ -118,7 +118,7 @@ def stream_maps(
       flows: the flow of each frame, for a model of flow from files.
       num_ahead: so many frames wait at most between two threads; 0 does everything in the caller's.
       mirror: whether each map is averaged with that of the mirror image, which takes twice the time (see `mirror`).
-      alternate: see `saliency_stream.open_maps`; it changes nothing with `mirror`.
+      alternate_mirror: see `saliency_stream.open_maps`; it changes nothing with `mirror`.
       temporal_filter: how much of each map comes from those around it (see `temporal_filter`); None for what the
         model's settings say.
       look_ahead: how many of those after it count in that at least; so its maps come later.
@@ -130,7 +130,7 @@ def stream_maps(
     """
     motion: Any = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
     filtering: Any = (MirroredFilter if mirror else open_filter)(model, temporal_filter, look_ahead, first)
-    maps: Any = MirroredMaps(model) if mirror else open_maps(model, filtering, alternate, first)
+    maps: Any = MirroredMaps(model) if mirror else open_maps(model, filtering, alternate_mirror, first)
     moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
     made = read_ahead(_add_maps(maps, moving), num_ahead)
     return read_ahead(_filter_maps(filtering, made), num_ahead)

@@ -50,7 +50,7 @@ def _make_maps(options: PredictOptions, model: SaliencyModel, frames: Iterable[A
     """The maps of live frames; see `stream_maps`."""
     # One frame ahead: a frame that waited longer would be an old one.
     return stream_maps(
-        model, frames, num_ahead=1, alternate=options.alternate_mirror, temporal_filter=options.temporal_filter
+        model, frames, num_ahead=1, alternate_mirror=options.alternate_mirror, temporal_filter=options.temporal_filter
     )
 
 

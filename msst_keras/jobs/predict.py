@@ -161,7 +161,7 @@ def _make_maps(
         flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
     ahead = temporal_filter.LOOK_AHEAD if options.look_ahead is None else options.look_ahead
     maps = stream_maps(
-        model, frames, flows, mirror=options.mirror, alternate=options.alternate_mirror,
+        model, frames, flows, mirror=options.mirror, alternate_mirror=options.alternate_mirror,
         temporal_filter=options.temporal_filter, look_ahead=ahead, first=start,
     )  # fmt: skip
     if not options.crf:

@@ -84,12 +84,13 @@ def test_the_installed_model_alternates_unless_told_otherwise():
     model, generator = SaliencyModel(), np.random.default_rng(0)
     frames = [generator.integers(0, 256, (96, 160, 3)).astype(np.uint8) for _ in range(2)]
     run = lambda **how: [saliency for _, _, saliency in stream_maps(model, enumerate(frames), **how)]  # noqa: E731
-    plain, alternating = run(alternate=False), run()
+    plain, alternating = run(alternate_mirror=False), run()
     np.testing.assert_array_equal(plain[0], alternating[0])
     assert np.abs(plain[1] - alternating[1]).max() > 1e-4
-    stream = SaliencyStream(model)
-    np.testing.assert_array_equal([*stream.push(frames[0]), *stream.push(frames[1]), *stream.close()], alternating)
-    unfiltered = [run(temporal_filter=0.0, alternate=alternate) for alternate in (False, True)]
+    for how, expected in ({}, alternating), ({"alternate_mirror": False}, plain):
+        stream = SaliencyStream(model, **how)
+        np.testing.assert_array_equal([*stream.push(frames[0]), *stream.push(frames[1]), *stream.close()], expected)
+    unfiltered = [run(temporal_filter=0.0, alternate_mirror=alternate) for alternate in (False, True)]
     np.testing.assert_array_equal(*unfiltered)
 
 
@@ -99,7 +100,7 @@ def test_a_live_video_is_filtered_and_mirrored_as_its_options_say():
     found = []
     for changes, same in (
         ({}, {}),
-        ({"alternate_mirror": False}, {"alternate": False}),
+        ({"alternate_mirror": False}, {"alternate_mirror": False}),
         ({"temporal_filter": 0.0}, {"temporal_filter": 0.0}),
     ):
         options = PredictOptions(input=("0",), output_dir="maps", live=True, **changes)

@@ -80,9 +80,9 @@ def export(options: ExportOptions) -> Path:
 def _name_run(run: str) -> str:
     """What a run is called; an exported model is called after those it was made of."""
     path = find_export(run)
-    return (
-        Path(run).resolve().name if path is None else saved_models.read_settings(path)[0].get("run", path.parent.name)
-    )
+    if path is None:
+        return Path(run).resolve().name
+    return saved_models.read_settings(path)[0].get("run", path.parent.name)
 
 
 def _load_mean(runs: list[str], checkpoint: str) -> keras.Model:

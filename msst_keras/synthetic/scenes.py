@@ -77,6 +77,7 @@ def make_scene(
     camera, paths = _move(rng, num_frames, image_size, options)
 
     def add(kind: str, half_axes: np.ndarray, path: np.ndarray) -> None:
+        """Adds a thing of this kind, with the path of its middle, (num_frames + 1, 2, 3)."""
         shape = _draw_shape(rng, half_axes)
         side = int(np.ceil(2 * shape.reach)) + 3
         texture = cut_patch(rng, photos[rng.integers(len(photos))], side, vivid=kind == "distractor")
@@ -84,6 +85,7 @@ def make_scene(
         layers.append(Layer(kind, texture, (np.array(texture.shape[1::-1]) - 1) / 2, shape, maps))
 
     def still(place: np.ndarray, angle: float) -> np.ndarray:
+        """The path of a thing that rests on the background."""
         return np.broadcast_to(similarity(1, angle, place), (num_frames + 1, 2, 3))
 
     layers = [Layer("background", texture, origin, None, camera)]

@@ -53,6 +53,7 @@ def draw_motion(
     follows, rests = rng.random() < options.follow_share, rng.random() < options.rest_share
 
     def draw(speed: tuple[float, float], growth: float, turn: float) -> MotionPath:
+        """Draws the path of the camera or of an object."""
         return MotionPath(rng, num_frames, min(mask.shape) * rng.uniform(*speed), growth, turn)
 
     camera = draw(options.camera_speed, options.camera_zoom, options.camera_rotation)

@@ -184,6 +184,7 @@ def _load(still: MovingStill) -> Scene:
     deviation = np.sqrt(1 / shrunk.zoom**2 - 1) / 2 if shrunk else 0.0
 
     def cut(image: np.ndarray, cover: np.ndarray, motion: np.ndarray) -> Cutout:
+        """Cuts a thing out of an image, as the camera sees it."""
         maps = np.stack([compose(*pair) for pair in zip(camera, motion, strict=True)])
         return Cutout.with_soft_edge(image, cover, maps, deviation)
 

@@ -34,6 +34,7 @@ def cut_background(rng: np.random.Generator, name: str, image_size: tuple[int, i
     places = [view / 2 + (texture.shape[1::-1] - view) * rng.random(2) for _ in range(10)]
 
     def contrast(place: np.ndarray) -> float:
+        """The standard deviation of the view at a place, in levels of 255."""
         left, top = (place - view / 2).astype(int)
         return texture[top : top + view[1], left : left + view[0]].std()
 

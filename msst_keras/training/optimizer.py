@@ -95,11 +95,13 @@ class Update:
         def step(
             variable: tf.Variable, mean: tf.Variable, square: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor
         ) -> tf.Tensor:
+            """Adam's step of one weight."""
             mean.assign_add((gradient - mean) * (1 - adam.beta_1))
             square.assign_add((tf.square(gradient) - square) * (1 - adam.beta_2))
             return variable.assign_sub(mean * rate / (tf.sqrt(square) + adam.epsilon))
 
         def average(mean: tf.Variable, weight: tf.Tensor) -> tf.Tensor:
+            """Moves the mean of one weight."""
             return mean.assign_sub((1 - self._options.average_decay) * (mean - weight))
 
         moments = zip(adam._momentums, adam._velocities, strict=True)
@@ -121,6 +123,7 @@ class Update:
         shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
 
         def list_shapes(name: str) -> list[tuple[int, ...]]:
+            """The shapes of the variables of this name in the checkpoint."""
             keys = (f"update/{name}/{number}/.ATTRIBUTES/VARIABLE_VALUE" for number in itertools.count())
             return [tuple(shapes[key]) for key in itertools.takewhile(shapes.__contains__, keys)]
 

@@ -102,6 +102,7 @@ class _Still:
         self.variables = list(model.trainable_variables)
 
     def apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor) -> tf.Tensor:
+        """Gives the norm of the gradients alone."""
         return tf.linalg.global_norm(gradients)
 
 

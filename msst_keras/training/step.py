@@ -37,7 +37,9 @@ def make_step(
 
     @tf.function(jit_compile=options.xla, reduce_retracing=False, autograph=False)
     def sum_gradients(batch: dict[str, tf.Tensor]) -> Sums:
+        """Sums of the losses and gradients of a device's batch, part by part."""
         def loss_of(outputs: dict[str, tf.Tensor], part: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            """The losses of one part, each divided by the number of parts of the whole batch."""
             losses = joint_loss(
                 outputs, part["mask"], options.alpha, options.beta, options.region_weight, part.get("weight"),
                 options.side_weight, options.min_share,
@@ -57,6 +59,7 @@ def make_step(
         def add(
             part: tf.Tensor, sums: dict[str, tf.Tensor], gradients: list[tf.Tensor]
         ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
+            """Adds the losses and gradients of the next part."""
             first = part * size
             rows = {name: value[first : first + size] for name, value in batch.items()}
             return part + 1, *compute(model, update.variables, rows, loss_of, sums, gradients)
@@ -67,6 +70,7 @@ def make_step(
         return sums, gradients
 
     def replica_step(batch: dict[str, tf.Tensor], learning_rate: tf.Tensor, stop: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What each device does with its share of the batch."""
         losses, gradients = sum_gradients(batch)
         context = tf.distribute.get_replica_context()
         stop = tf.identity(stop)  # puts it on the replica's device, where the reduction needs it
@@ -75,6 +79,7 @@ def make_step(
 
     @tf.function(autograph=False)
     def step(batch: dict[str, tf.Tensor], learning_rate: tf.Tensor, stop: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One step on all devices; gives the losses, the gradient's norm and the sum of `stop`."""
         results = devices.strategy.run(replica_step, (batch, learning_rate, stop))
         return {name: devices.strategy.experimental_local_results(value)[0] for name, value in results.items()}
 
@@ -119,6 +124,7 @@ def _add_recomputed_gradients(
     values = [variable.value for variable in variables]
 
     def encode(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The encoder's maps of one image of the batch."""
         return encoder({name: value[image : image + 1] for name, value in images.items()}, training=True)
 
     maps = tf.map_fn(
@@ -138,6 +144,7 @@ def _add_recomputed_gradients(
     map_gradients = {name: tf.reshape(value, tf.shape(maps[name])) for name, value in map_gradients.items()}
 
     def add_image(image: tf.Tensor, gradients: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Adds the encoder's gradients of one image, whose maps are computed again."""
         with tf.GradientTape() as tape:
             found = encode(image)
         ahead = {name: value[image : image + 1] for name, value in map_gradients.items()}

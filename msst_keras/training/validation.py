@@ -39,6 +39,7 @@ def make_validation(
     predict = _make_prediction(model, devices)
 
     def validate() -> dict[str, Any]:
+        """Scores the whole validation set."""
         evaluator = Evaluator(PROTOCOLS["paper"])
         batches = iter(validation_batches(index, num_frames, batch_size, image_size, devices.share))
         while local := list(itertools.islice(batches, devices.share.num_replicas)):
@@ -73,6 +74,7 @@ def make_drawing(
     inputs = {name: tf.constant(clips[name]) for name in model.input}
 
     def draw() -> list[dict[str, np.ndarray]]:
+        """The maps of the chosen clips, one dictionary of images for each."""
         # Every replica computes the same pictures, because the processes of a training must do everything together.
         outputs = predict(devices.scatter([inputs] * devices.share.num_replicas))
         outputs = {name: devices.gather(value)[: len(chosen), ..., 0] for name, value in outputs.items()}
@@ -96,6 +98,7 @@ def _make_prediction(model: keras.Model, devices: Devices) -> Callable[[dict[str
     """A graph: inputs on every replica -> {"fused"[, "recurrent"]}, maps in 0..1."""
 
     def predict(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The maps in 0..1 of a clip."""
         return {name: tf.sigmoid(logits) for name, logits in model(clip, training=False).items()}
 
     return tf.function(lambda clip: devices.strategy.run(predict, (clip,)), reduce_retracing=True, autograph=False)

@@ -130,6 +130,20 @@ def print_stages(watch: Stopwatch, wall: float, cpu: float, num_frames: int) -> 
         )
 
 
+def print_runs(runs: dict[str, list[tuple[float, float, str]]], num_frames: int) -> None:
+    """A line for both kinds of run, in medians, and one that compares them; ends the program if maps differ."""
+    for name, results in runs.items():
+        rates = [num_frames / wall for wall, _, _ in results]
+        cpu = 1000 * np.median([cpu for _, cpu, _ in results]) / num_frames
+        spread = f" ({min(rates):.2f} to {max(rates):.2f})" if len(rates) > 1 else ""
+        print(f"{name:8s} {np.median(rates):6.2f} frames a second{spread}, {cpu:6.1f} CPU ms a frame")
+    ratios = [serial / pipeline for (serial, _, _), (pipeline, _, _) in zip(*runs.values(), strict=True)]
+    are_same = len({maps for results in runs.values() for _, _, maps in results}) == 1
+    print(f"pipeline / serial {np.median(ratios):.2f}; {'the same' if are_same else 'OTHER'} maps, byte for byte")
+    if not are_same:
+        raise SystemExit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(SHIPPED_MODEL), help="folder of a SavedModel")
@@ -164,20 +178,6 @@ def main() -> None:
         wall, cpu = (sum(each[index] for each in runs["serial"]) for index in (0, 1))
         print_stages(watch, wall, cpu, num_frames * arguments.repeats)
         print_runs(runs, num_frames)
-
-
-def print_runs(runs: dict[str, list[tuple[float, float, str]]], num_frames: int) -> None:
-    """A line for both kinds of run, in medians, and one that compares them; ends the program if maps differ."""
-    for name, results in runs.items():
-        rates = [num_frames / wall for wall, _, _ in results]
-        cpu = 1000 * np.median([cpu for _, cpu, _ in results]) / num_frames
-        spread = f" ({min(rates):.2f} to {max(rates):.2f})" if len(rates) > 1 else ""
-        print(f"{name:8s} {np.median(rates):6.2f} frames a second{spread}, {cpu:6.1f} CPU ms a frame")
-    ratios = [serial / pipeline for (serial, _, _), (pipeline, _, _) in zip(*runs.values(), strict=True)]
-    are_same = len({maps for results in runs.values() for _, _, maps in results}) == 1
-    print(f"pipeline / serial {np.median(ratios):.2f}; {'the same' if are_same else 'OTHER'} maps, byte for byte")
-    if not are_same:
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from msst_keras.files import read_json
 from msst_keras.inference import temporal_filter
-from msst_keras.motion.settings import MotionSettings
+from msst_keras.motion.settings import MAX_LOGIT_SHIFT, MotionSettings
 
 # What the signatures may be made of: arithmetic on tensors, its control flow, and pictures from and to bytes.
 _ARITHMETIC = frozenset(
@@ -155,7 +155,11 @@ def read_settings(path: Path) -> tuple[dict, MotionSettings | None]:
     require(type(length) is int and 1 <= length <= _MAX_FRAMES, f"a whole number of 1 to {_MAX_FRAMES}", "num_frames")
     require(_is_size(size), f"height and width, up to {_MAX_SIDE}", "image_size")
     shift = settings.get("logit_shift", 0.0)
-    require(type(shift) in (int, float) and abs(shift) <= 10, "a number of -10 to 10", "logit_shift")
+    require(
+        type(shift) in (int, float) and abs(shift) <= MAX_LOGIT_SHIFT,
+        f"a number of {-MAX_LOGIT_SHIFT:g} to {MAX_LOGIT_SHIFT:g}",
+        "logit_shift",
+    )
     require("motion" in settings and isinstance(settings["motion"], dict | None), "motion settings, or null", "motion")
     try:
         temporal_filter.read_share(settings)

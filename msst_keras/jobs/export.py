@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras import __version__
-from msst_keras.inference import saved_models
 from msst_keras.inference.temporal_filter import read_share
 from msst_keras.jobs.trained import find_export, load_trained, read_settings
 from msst_keras.model.msst import fold_model
@@ -79,10 +78,7 @@ def export(options: ExportOptions) -> Path:
 
 def _name_run(run: str) -> str:
     """What a run is called; an exported model is called after those it was made of."""
-    path = find_export(run)
-    if path is None:
-        return Path(run).resolve().name
-    return saved_models.read_settings(path)[0].get("run", path.parent.name)
+    return read_settings(run).get("run", Path(run).resolve().name)
 
 
 def _load_mean(runs: list[str], checkpoint: str) -> keras.Model:

@@ -54,8 +54,6 @@ def residual_magnitude(flow: KerasTensor, camera: str = "median") -> KerasTensor
 
 def subtract_camera(flow: KerasTensor, camera: str) -> KerasTensor:
     """`camera.subtract_camera` in the graph, in float32: (B, h, w, 2) -> the same shape."""
-    if camera == "none":
-        return flow
     return ops.transpose(subtract_camera_planes(flow, camera), (0, 2, 3, 1))
 
 

@@ -22,6 +22,8 @@ _KINDS = (NO_PRIOR, *UNTRAINED, NETWORK, FILES)
 _CHANNELS = {FLOW: 3}  # the others have 1
 # The largest share of a map that may come from the maps before it; with more a map would hardly change.
 MAX_TEMPORAL_SHARE = 0.9
+# What may be added to the logits of a model's maps, up or down; with more, every map would be black or white.
+MAX_LOGIT_SHIFT = 10.0
 # Of the levels 0 to 255 of flow as an image: the level of no motion, and the number of levels from there to full scale.
 ZERO_LEVEL, LEVELS = 128, 127
 

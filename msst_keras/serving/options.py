@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from msst_keras.model.options import FLOAT32, POLICIES
-from msst_keras.motion.settings import MAX_TEMPORAL_SHARE
+from msst_keras.motion.settings import MAX_LOGIT_SHIFT, MAX_TEMPORAL_SHARE
 from msst_keras.options import Size, check_options, option
 
 CHECKPOINTS = ("last", "best")
@@ -53,8 +53,8 @@ class ExportOptions:
         "objects are large, paints too much in video. Choose it on sequences that were held out from training. The "
         "default is 0, and of an exported model what it has.",
         None,
-        low=-10.0,
-        high=10.0,
+        low=-MAX_LOGIT_SHIFT,
+        high=MAX_LOGIT_SHIFT,
     )
     temporal_filter: float | None = option(
         "How much the maps around it count in each map that `msst predict` and other clients write, carried along the "

@@ -38,6 +38,7 @@ def make_step(
     @tf.function(jit_compile=options.xla, reduce_retracing=False, autograph=False)
     def sum_gradients(batch: dict[str, tf.Tensor]) -> Sums:
         """Sums of the losses and gradients of a device's batch, part by part."""
+
         def loss_of(outputs: dict[str, tf.Tensor], part: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             """The losses of one part, each divided by the number of parts of the whole batch."""
             losses = joint_loss(

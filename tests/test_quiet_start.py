@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -70,3 +71,14 @@ def test_the_real_tensorflow_starts_and_works_on_integers_without_a_word():
     assert done.returncode == 0
     assert done.stderr.splitlines()[-1] == "after"
     assert has_card or done.stderr == "after\n"
+
+
+def test_threads_of_opencv_sleep_while_they_wait_unless_the_user_says_otherwise():
+    names = [f"OPENCV_THREAD_POOL_ACTIVE_WAIT_{thread}" for thread in ("MAIN", "WORKER")]
+    code = (
+        f"import sys, os, msst_keras; assert 'cv2' not in sys.modules; print(*(os.environ[name] for name in {names!r}))"
+    )
+    others = {name: value for name, value in os.environ.items() if name not in names}
+    for said, found in (({}, "0 0"), ({names[0]: "7"}, "7 0")):
+        run = subprocess.run([sys.executable, "-c", code], env=others | said, capture_output=True, text=True)
+        assert run.stdout.strip() == found, run.stderr

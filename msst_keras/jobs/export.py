@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def export(options: ExportOptions) -> Path:
       FileNotFoundError: no run, or none with a checkpoint.
       FileExistsError: the version is there already.
       ValueError: a run whose prior is not that of its records, or came from files; an exported model whose prior is a
-        network; runs of different networks; a size that the network cannot have.
+        network; runs of different networks; a size that the network, the flow or such a prior cannot have.
     """
     settings = read_settings(options.run_dir)
     motion = settings["motion"]
@@ -46,6 +47,8 @@ def export(options: ExportOptions) -> Path:
         raise ValueError(
             f"{options.run_dir}: its motion prior is a network, which is not read from exported models; export the run"
         )
+    if options.motion_size:
+        motion = _resize_motion(options.run_dir, motion, options.motion_size)
     image_size = options.image_size or settings["image_size"]
     check_sizes(settings["model"].get("decoder", ModelOptions.decoder), [image_size], "image_size")
     keras.config.set_dtype_policy(options.precision)
@@ -74,6 +77,20 @@ def export(options: ExportOptions) -> Path:
         export_saved_model(path, model, _load_prior(options.run_dir, motion), asset)
     print(path)
     return path
+
+
+def _resize_motion(run: str, motion: MotionSettings | None, size: tuple[int, int]) -> MotionSettings:
+    """The settings with flow of another size."""
+    if motion is None:
+        raise ValueError(f"{run}: its network sees no motion, so there is no --motion_size to change")
+    flow = dataclasses.replace(motion.flow_settings, motion_size=size).to_dict()
+    if motion.prior.kind == NETWORK and flow != motion.flow:
+        height, width = motion.flow_settings.motion_size
+        raise ValueError(
+            f"{run}: its motion prior is a network, which was fitted to flow of {height}x{width}; make records and a "
+            "prior with another --motion_size"
+        )
+    return dataclasses.replace(motion, flow=flow)
 
 
 def _name_run(run: str) -> str:

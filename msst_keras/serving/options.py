@@ -26,6 +26,12 @@ class ExportOptions:
     image_size: Size | None = option(
         "The size of the network's input. By default it is the last one that it was trained with.", None
     )
+    motion_size: Size | None = option(
+        "The size that optical flow is computed at. By default it is that of the run's records. Smaller flow takes "
+        "less time and makes the maps a little worse (the installed model's card has numbers). It cannot be changed "
+        "for a prior of `msst train_prior`, whose superpixels are of one size.",
+        None,
+    )
     version: int | None = option(
         "The number of the version. By default it is one more than the newest that is there.", None, low=1
     )

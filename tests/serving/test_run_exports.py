@@ -25,7 +25,7 @@ SIZE = (49, 64)
 SHIFT = -0.75
 
 
-def make_run(folder, seed, **changes):
+def make_run(folder, seed, motion=None, **changes):
     """A run directory with one checkpoint, and the model in it; its maps are no constants."""
     keras.utils.set_random_seed(seed)
     model = build_msst(**NETWORK | changes)
@@ -34,7 +34,7 @@ def make_run(folder, seed, **changes):
         if weight.path.endswith("_map/kernel"):
             weight.assign(generator.normal(size=weight.shape))
     (folder / "checkpoints").mkdir(parents=True)
-    run = {"model": NETWORK | changes | {"weights": "imagenet"}, "motion": None, "image_size": SIZE}
+    run = {"model": NETWORK | changes | {"weights": "imagenet"}, "motion": motion, "image_size": SIZE}
     (folder / "run.json").write_text(json.dumps(run))
     tf.train.Checkpoint(model=model).write(str(folder / "checkpoints" / "ckpt-1"))
     return model
@@ -68,6 +68,44 @@ def test_a_size_whose_levels_would_not_lie_on_each_other_is_refused(tmp_path):
     with pytest.raises(ValueError, match="^--decoder=topdown needs --image_size of multiples of 32, such as 288x512$"):
         export(options)
     assert not (tmp_path / "model").exists()
+
+
+def test_an_exported_model_asks_for_flow_of_another_size(tmp_path):
+    motion = MotionSettings(FlowSettings(motion_size=SIZE).to_dict(), None, PriorSettings("flow")).to_dict()
+    model = make_run(tmp_path / "run", 1, motion, variant="st", motion_input="flow")
+    size = (36, 56)
+    path = export(ExportOptions(run_dir=str(tmp_path / "run"), output_dir=str(tmp_path / "model"), motion_size=size))
+    found = json.loads((path / "assets" / "msst.json").read_text())["motion"]
+    assert found == motion | {"flow": motion["flow"] | {"motion_size": list(size)}}
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (1, *SIZE, 3), np.uint8)
+    flow = generator.normal(size=(1, *size, 2)).astype(np.float32)
+    prior = make_prior("flow", FlowSettings(motion_size=size))({"flow": flow})
+    image = tf.image.resize(prior, SIZE).numpy()
+    logits = model({"frames": frames[None].astype(np.float32), "prior": image[None]})["fused"]
+    saliency = tf.saved_model.load(str(path)).signatures["serving_default"](
+        frames=tf.constant(frames[None]), flow=tf.constant(flow[None])
+    )["saliency"]
+    np.testing.assert_allclose(saliency, tf.sigmoid(logits), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("prior", "reason"),
+    [
+        (None, "run: its network sees no motion, so there is no --motion_size to change"),
+        (
+            PriorSettings("network", "abc"),
+            "run: its motion prior is a network, which was fitted to flow of 49x64; make records and a prior with "
+            "another --motion_size",
+        ),
+    ],
+)
+def test_flow_of_another_size_is_refused(tmp_path, prior, reason):
+    motion = MotionSettings(FlowSettings(motion_size=SIZE).to_dict(), SuperpixelSettings().to_dict(), prior)
+    make_run(tmp_path / "run", 1, motion.to_dict() if prior else None)
+    options = ExportOptions(run_dir=str(tmp_path / "run"), output_dir=str(tmp_path / "model"), motion_size=(36, 56))
+    with pytest.raises(ValueError, match=f"{reason}$"):
+        export(options)
 
 
 @pytest.mark.parametrize("variant", ["os", "msst"])

@@ -15,7 +15,7 @@ def by_number(paths: list[Path]) -> dict[int, Path]:
     """
     numbers: dict[int, Path] = {}
     last, column = None, _varying_number(paths)
-    for path in sorted(paths, key=_natural_key):
+    for path in sorted(paths, key=natural_key):
         number = read_number(path, column)
         if number in numbers:
             raise ValueError(f"{path}: the number {number} is that of {numbers[number].name} too; one file a number")
@@ -49,7 +49,7 @@ def _varying_number(paths: list[Path]) -> int:
     return varying[0] if len(varying) == 1 else -1
 
 
-def _natural_key(path: Path) -> list[str | int]:
+def natural_key(path: Path) -> list[str | int]:
     """Text and numbers of a name in turn, so that 2 comes before 10."""
     parts = re.split("([0-9]+)", path.stem)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]

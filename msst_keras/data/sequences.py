@@ -7,7 +7,7 @@ Three kinds have the interface of `Sequence`: files on disk (`FileSequence`), a 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -121,7 +121,7 @@ class FileSequence:
             encoded = images.encode_jpeg(image)
             yield name, encoded, images.decode_frame(encoded, f"{self.video_path}, frame {name}")
 
-    def read_images(self) -> Iterator[tuple[str, np.ndarray, float]]:
+    def read_images(self) -> Generator[tuple[str, np.ndarray, float], None, None]:
         """Yields (name, frame, seconds since the first frame) in order: the frames as they are, not encoded.
 
         Raises:

@@ -18,6 +18,7 @@ from msst_keras.jobs.options import DemoOptions
 from msst_keras.locks import hold_folder
 from msst_keras.motion.flow import FlowEstimator, FlowSettings
 from msst_keras.motion.flow_pictures import magnitude_prior
+from msst_keras.options import join_values
 from msst_keras.processes import run_job
 from msst_keras.synthetic import videos
 
@@ -103,14 +104,15 @@ def _list_trainings(options: DemoOptions) -> dict[Path, list[str]]:
 def _list_predictions(out: Path, sequences: Sequence[FileSequence], overlay: Path) -> dict[Path, list[str]]:
     """The exported model, and its maps of all sequences; the first one's frames with their maps laid over."""
     model, maps = out / "saved_model", out / "maps/msst"
-    frames = [str(sequence.frame_paths[0].parent) for sequence in sequences]
-    return {
+    first, *others = (str(sequence.frame_paths[0].parent) for sequence in sequences)
+    predict = ["predict", f"--model={model}", f"--output_dir={maps}"]
+    jobs = {
         model / "1": ["export", f"--run_dir={out}/run", f"--output_dir={model}", "--version=1"],
-        overlay: ["predict", f"--model={model}", f"--input={frames[0]}", f"--output_dir={maps}",
-                  f"--overlay={overlay}"],
-        maps / sequences[-1].name: [
-            "predict", f"--model={model}", f"--input={','.join(frames[1:])}", f"--output_dir={maps}"],
-    }  # fmt: skip
+        maps / sequences[0].name: [*predict, f"--input={first}", f"--overlay={overlay}"],  # the maps come last
+    }
+    if others:
+        jobs[maps / sequences[-1].name] = [*predict, f"--input={join_values(others)}"]
+    return jobs
 
 
 def _write_size(size: tuple[int, int]) -> str:

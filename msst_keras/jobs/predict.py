@@ -85,8 +85,8 @@ def _check_outputs(options: PredictOptions, sequences: list[FileSequence]) -> No
         overlay = _overlay_path(options, sequence)
         for output in (Path(options.output_dir) / sequence.name, *([overlay] if overlay else [])):
             check_apart(output, inputs)
-        for folder in folders if overlay else ():
-            if overlay.resolve().is_relative_to(folder.resolve()):
+        for folder in folders:
+            if overlay and overlay.resolve().is_relative_to(folder.resolve()):
                 raise ValueError(f"--overlay={overlay} would land in {folder}, which is for maps alone; choose another")
 
 
@@ -179,10 +179,8 @@ def _make_maps(
     frames = (((name, seconds), frame) for name, frame, seconds in read)
     flows = None
     if options.flow_dir:
-        settings = model.motion.flow_settings if model.motion else FlowSettings()
-        given = read_flows(
-            options.flow_dir, sequence.name, sequence.frame_names, settings.motion_size, settings.stride
-        )  # fmt: skip
+        flow = model.motion.flow_settings if model.motion else FlowSettings()
+        given = read_flows(options.flow_dir, sequence.name, sequence.frame_names, flow.motion_size, flow.stride)
         flows = itertools.islice(given, start, None)
     ahead = temporal_filter.LOOK_AHEAD if options.look_ahead is None else options.look_ahead
     maps = stream_maps(

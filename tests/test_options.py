@@ -101,6 +101,7 @@ def test_what_a_field_says_holds_in_python():
         (lambda: StepOptions(alpha="x"), r"alpha must be balanced, or a number in .0, 1., not 'x'"),
         (lambda: PredictOptions(input=("a",), dense_crf=CrfChoice("dss")), "the CRF are given, which is off"),
         (lambda: EvaluateOptions(predictions="a", ground_truth="b", output_dir="c", protocol=("mine",)), "among paper"),
+        (lambda: PredictOptions(input=("a",), model_name="mine"), "of a model on a server: give --server"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

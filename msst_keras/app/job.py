@@ -92,8 +92,7 @@ class Job:
             if self.is_active:
                 self.state = "cancelled"
             if self._process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
+                _kill(self._process)
 
     def remove(self) -> None:
         """Removes everything that was made."""
@@ -187,7 +186,7 @@ class Job:
                 partial.rename(self.frame_path(index))
             self.num_frames = index + 1
         except (ValueError, OSError):
-            os.killpg(child.pid, signal.SIGKILL)
+            _kill(child)
             child.wait()
             raise
 
@@ -195,6 +194,13 @@ class Job:
         with self._lock:
             if self.state == "working":
                 self.state, self.error = state, error
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Ends a child and its processes, unless it has ended: its number may then be that of somebody else's process."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _reduce(frame: np.ndarray, encoded: bytes) -> bytes:

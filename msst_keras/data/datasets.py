@@ -48,7 +48,7 @@ def find_sequences(
         choice = "train, val or all" if layout.has_splits else "all"
         raise ValueError(f"{dataset} has no split '{split}'; take {choice}")
     if not root.exists():
-        raise FileNotFoundError(f"{root}: no such {'file or ' if dataset == 'video' else ''}folder")
+        raise FileNotFoundError(f"{root}: no such {'file or ' if dataset in ('video', 'folder') else ''}folder")
     found = _list_sequences(dataset, root, split, needs_frames)
     names = [name for name, _ in found]
     twice = [name for name, count in collections.Counter(names).items() if count > 1]

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from msst_keras.data import file_names
 from msst_keras.data.sequences import FileSequence
+from msst_keras.progress import say
+
+_MAX_NAMES = 5  # in a note
 
 
 def pair_labels(sequence: FileSequence, folder: Path) -> dict[int, tuple[Path, ...]]:
@@ -18,7 +21,7 @@ def pair_labels(sequence: FileSequence, folder: Path) -> dict[int, tuple[Path, .
       FileNotFoundError: no such folder.
       ValueError: a label without its frame.
     """
-    indices = {unicodedata.normalize("NFC", name): index for index, name in enumerate(sequence.frame_names)}
+    indices = {_compose(name): index for index, name in enumerate(sequence.frame_names)}
     paths = file_names.list_images(folder)
     for path in paths:
         if file_names.plain_name(path) not in indices:
@@ -27,17 +30,37 @@ def pair_labels(sequence: FileSequence, folder: Path) -> dict[int, tuple[Path, .
 
 
 def find_folders(sequences: Iterable[FileSequence], labels_dir: str | Path) -> dict[str, Path]:
-    """FileSequence -> the folder of its labels, of the sequences that have one.
+    """The name of a sequence -> the folder of its labels, of the sequences that have one.
+
+    Accents may be spelled otherwise (see `file_names.plain_name`). A note says which folders are of none of the
+    sequences, because those may be a part of a dataset.
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: there are labels for none of the sequences.
+      ValueError: there are labels for none of the sequences, or two folders for one.
     """
-    names = {sequence.name for sequence in sequences}
-    folders = {path.name: path for path in file_names.subfolders(Path(labels_dir)) if path.name in names}
+    names = {_compose(sequence.name): sequence.name for sequence in sequences}
+    folders: dict[str, Path] = {}
+    strangers = []
+    for path in file_names.subfolders(Path(labels_dir)):
+        name = names.get(_compose(path.name))
+        if name is None:
+            strangers.append(path.name)
+        elif name in folders:
+            raise ValueError(f"{labels_dir}: two folders hold labels of sequence '{name}'; make one of them")
+        else:
+            folders[name] = path
     if not folders:
         raise ValueError(f"{labels_dir}: no labels of any of the sequences; expected SEQUENCE/FRAME.png")
+    if strangers:
+        shown = ", ".join(strangers[:_MAX_NAMES]) + ", ..." * (len(strangers) > _MAX_NAMES)
+        say(f"{labels_dir}: {len(strangers)} folders are left out that are named after none of the sequences ({shown})")
     return folders
+
+
+def _compose(name: str) -> str:
+    """A name with its letters composed, to compare it with others."""
+    return unicodedata.normalize("NFC", name)
 
 
 def add_masks(sequences: Iterable[FileSequence], masks_dir: str | Path) -> list[FileSequence]:

@@ -282,7 +282,7 @@ def _count_packets(container: av.container.InputContainer, stream: av.VideoStrea
     if first is not None and last > first and count > 1:
         mean = (count - 1) / ((last - first) * stream.time_base)
         # Times are often rounded to milliseconds: 29.97 is then nearer to the truth than what is counted.
-        rate = rate if abs(mean / rate - 1) < 0.005 else mean.limit_denominator(1001)
+        rate = rate if abs(mean / rate - 1) < 0.005 else mean.limit_denominator(1001) or mean
     if count == _MAX_COUNTED and container.duration:
         count = max(count, round(rate * Fraction(container.duration, av.time_base)))
     return count, rate

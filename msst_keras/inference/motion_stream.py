@@ -72,8 +72,9 @@ class MotionStream:
             )
         if self._flow is None:
             return [self._add_motion(frame, time, flow)]
+        flows = self._flow.push(frame, time)  # first, because a frame that is refused must not wait for its flow
         self._waiting.append((frame, time))
-        return [self._add_motion(*self._waiting.popleft(), flow) for flow in self._flow.push(frame, time)]
+        return [self._add_motion(*self._waiting.popleft(), flow) for flow in flows]
 
     def close(self) -> list[MovingFrame]:
         """Ends the video and returns the frames that were still to come, in order."""

@@ -177,6 +177,8 @@ class PredictOptions:
             raise ValueError("settings of the CRF are given, which is off: give --crf too")
         if self.server and self.model:
             raise ValueError("--server has the model: give --model_name in place of --model")
+        if not self.server and self.model_name != PredictOptions.model_name:
+            raise ValueError("--model_name is given, which is that of a model on a server: give --server too")
 
     def _check_live(self) -> None:
         if not self.live:
@@ -186,6 +188,7 @@ class PredictOptions:
         given = {
             "server": self.server, "crf": self.crf, "mirror": self.mirror, "flow_dir": self.flow_dir,
             "threshold": self.threshold is not None, "look_ahead": self.look_ahead,
+            "model_name": self.model_name != PredictOptions.model_name, "overlay": self.overlay not in ("auto", "none"),
         }  # fmt: skip
         names = [f"--{name}" for name, value in given.items() if value]
         if names:

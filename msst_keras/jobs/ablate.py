@@ -184,7 +184,8 @@ def _make_maps(out: Path, name: str, train_args: list[str], sequences: list[File
 def _refine_maps(options: AblateOptions, name: str, sequences: list[FileSequence]) -> int:
     folder = Path(options.output_dir) / "maps"
     maps, refined = folder / name, folder / (name + _CRF_SUFFIX)
-    if len(list(refined.glob("*/[!.]*.png"))) == sum(map(len, sequences)):
+    # An empty file is what a power cut leaves of a map.
+    if sum(path.stat().st_size > 0 for path in refined.glob("*/[!.]*.png")) == sum(map(len, sequences)):
         return 0
     frames = sequences[0].frame_paths[0].parent.parent
     arguments = [f"--maps={maps}", f"--frames={frames}", f"--output_dir={refined}"]

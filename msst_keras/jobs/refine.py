@@ -61,7 +61,9 @@ def _begin(options: RefineOptions, pairs: list[tuple[Path, Path]]) -> list[tuple
     memory = Memory(output_dir, "refine", settings)
     names = {pair[0].relative_to(maps_dir).as_posix(): pair for pair in pairs}
     inputs = {name: hash_files({"map": pair[0], "frame": pair[1]}) for name, pair in names.items()}
-    there = {path.relative_to(output_dir).as_posix() for path in _list_maps(output_dir)}
+    found = _list_maps(output_dir)
+    empty = {path for path in found if not path.stat().st_size}  # a power cut leaves such files
+    there = {path.relative_to(output_dir).as_posix() for path in found if path not in empty}
     try:
         known = memory.compare()
         if known is None:
@@ -80,7 +82,7 @@ def _begin(options: RefineOptions, pairs: list[tuple[Path, Path]]) -> list[tuple
         )
     for name in stale:
         (output_dir / name).unlink()
-    for path in (*output_dir.glob(".partial-*"), *output_dir.glob("*/.partial-*")):
+    for path in (*empty, *output_dir.glob(".partial-*"), *output_dir.glob("*/.partial-*")):
         remove(path)
     memory.write(inputs=inputs)
     return [pair for name, pair in names.items() if name not in there or name in stale]

@@ -239,18 +239,24 @@ class FlowEstimator:
         time = self._num_frames if time is None else time
         if self._times and not time > self._times[-1]:  # also true for NaN
             raise ValueError(f"Times of frames must rise, found {time} after {self._times[-1]}.")
-        self._frame_shape = frame.shape
-        self._frames.append(grey)
-        self._times.append(time)
-        self._num_frames += 1
-        frames, stride, span = self._frames, self.settings.stride, time - self._times[0]
-        if self._num_frames == 1:
+        # Kept only when the flow is known, so that a frame whose flow is refused leaves no trace.
+        frames, times = self._frames.copy(), self._times.copy()
+        frames.append(grey)
+        times.append(time)
+        flows = self._new_flows(frames, time - times[0])
+        self._frames, self._times = frames, times
+        self._frame_shape, self._num_frames = frame.shape, self._num_frames + 1
+        return flows
+
+    def _new_flows(self, frames: collections.deque[np.ndarray], span: float) -> list[np.ndarray]:
+        """The flows that became known by the last of these reduced frames, `span` after the first of them."""
+        if len(frames) == 1:
             return []
         if self.settings.direction == "forward":
-            return [self._measure(frames[0], grey, span)] if len(frames) > stride else []
+            return [self._measure(frames[0], frames[-1], span)] if len(frames) > self.settings.stride else []
         # The oldest frame held is the one `stride` before, or the first of the sequence.
-        flows = [self._measure(frames[0], grey, -span)] if self._num_frames == 2 else []
-        return [*flows, self._measure(grey, frames[0], span)]
+        flows = [self._measure(frames[0], frames[-1], -span)] if self._num_frames == 1 else []
+        return [*flows, self._measure(frames[-1], frames[0], span)]
 
     def close(self) -> list[np.ndarray]:
         """Ends the sequence and returns the remaining flows in order. The estimator can then be used again."""

@@ -12,6 +12,8 @@ import base64
 import collections
 import json
 import re
+import socket
+import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
@@ -98,6 +100,17 @@ class GrpcConnection:
         return kinds.get(code, OSError)(text if code in kinds else f"{text} ({code.name})")
 
 
+class _Socket(socket.socket):
+    """A socket with a deadline: what is read must be there at `end`, however small the pieces that it comes in."""
+
+    end = 0.0
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        """Reads, but waits no longer than until `end`."""
+        self.settimeout(_time_left(self.end))
+        return super().recv_into(*args, **kwargs)
+
+
 class RestConnection:
     """By REST, version 1; several threads may use it at once: each request takes an idle connection, or a new one."""
 
@@ -113,36 +126,51 @@ class RestConnection:
         self, name: str, version: int | str | None, signature: str, inputs: Mapping[str, bytes], timeout: float
     ) -> tuple[dict[str, bytes], int]:
         """See `GrpcConnection.predict`."""
+        end = time.monotonic() + timeout
         path = _model_path(name, version)
         if not isinstance(version, int):  # an answer by REST does not say which version gave it
-            metadata = self._ask("GET", f"{path}/metadata", None, timeout)
-            version = int(metadata["model_spec"]["version"])
+            metadata = self._ask("GET", f"{path}/metadata", None, timeout, end)
+            try:
+                version = int(str(metadata["model_spec"]["version"]))
+            except (KeyError, TypeError, ValueError):
+                raise self._refuse(metadata) from None
             path = _model_path(name, version)
         row = {key: {"b64": base64.b64encode(value).decode()} for key, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "instances": [row]})
-        answer = self._ask("POST", f"{path}:predict", body, timeout)
+        answer = self._ask("POST", f"{path}:predict", body, timeout, end)
         try:
             (found,) = answer["predictions"]
             # Of one output a server leaves the name away.
             outputs = {"": found} if "b64" in found else found
             return {key: base64.b64decode(value["b64"]) for key, value in outputs.items()}, version
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.address}: no answer of a model of `msst export`: {str(answer)[:80]}") from error
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise self._refuse(answer) from None
 
     def close(self) -> None:
         """Ends the connections."""
         while self._idle:
             self._idle.pop().close()
 
-    def _ask(self, method: str, path: str, body: str | None, timeout: float) -> dict:
+    def _refuse(self, answer: Any) -> ValueError:
+        """What is raised in place of an answer that says something else than expected, or is of another server."""
+        return ValueError(f"{self.address}: no answer of a model of `msst export`: {str(answer)[:80]}")
+
+    def _ask(self, method: str, path: str, body: str | None, timeout: float, end: float) -> Any:
+        """The JSON value that a request is answered with until `end`; `timeout`, for an error, says how long that was.
+
+        What is no JSON is the value {"error": its beginning}.
+        """
         try:
             connection = self._idle.pop()
         except IndexError:
             connection = self._http.HTTPConnection(self._host, self._port)
-        connection.timeout = timeout
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout)
         try:
+            if not connection.sock:  # it is new, or the server has closed it
+                connection.timeout = _time_left(end)
+                connection.connect()
+                connection.sock = _Socket(fileno=connection.sock.detach())
+            connection.sock.end = end
+            connection.sock.settimeout(_time_left(end))
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             response = connection.getresponse()
             status, content = response.status, response.read()
@@ -162,6 +190,11 @@ class RestConnection:
             kind = {400: ValueError, 404: FileNotFoundError, 503: Unavailable, 504: TimeoutError}.get(status, OSError)
             raise kind(f"{self.address}: {_find_sentence(str(sentence))}" + f" (status {status})" * (kind is OSError))
         return answer
+
+
+def _time_left(end: float) -> float:
+    """Seconds until a time of `time.monotonic`, and a little where it has passed, because 0 would mean no waiting."""
+    return max(end - time.monotonic(), 1e-3)
 
 
 def _model_path(name: str, version: int | str | None) -> str:

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +19,7 @@ pytest.importorskip("uvicorn")
 
 from served import Served  # noqa: E402
 
+from msst_keras.app import job as app_job  # noqa: E402
 from msst_keras.app.job import Job, Limits, frame_size  # noqa: E402
 from msst_keras.data import images  # noqa: E402
 
@@ -197,3 +199,28 @@ def test_without_a_model_it_does_not_start(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     sentence = f"msst app: {tmp_path}/no: no such model folder; `msst export` writes saved_models/NAME/VERSION, name it"
     assert result.returncode == 1 and result.stderr.startswith(sentence)
+
+
+def test_only_a_process_that_still_runs_is_killed(tmp_path, monkeypatch):
+    """The number of one that ended and was waited for may be that of somebody else's by now."""
+    killed, kill = [], app_job.os.killpg
+    monkeypatch.setattr(app_job.os, "killpg", lambda *given: (killed.append(given[0]), kill(*given)))
+    job = Job(tmp_path / "job", "a.mp4", "model", Limits(num_pixels=5), refine=False)
+    job._process = subprocess.Popen(["true"], start_new_session=True)
+    job._process.wait()
+    job.state = "done"
+    job.cancel()
+    job.state = "working"
+    too_large = types.SimpleNamespace(read_frames=lambda: [("00000", b"", np.zeros((2, 3, 3), np.uint8))])
+    with pytest.raises(ValueError, match="frames of 2x3 have more than 5 pixels"):
+        job._extract(too_large, job._process)
+    assert killed == [] and job.state == "working"
+
+    running = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
+    job._process = running[0]
+    job.cancel()
+    job.frame_path(0).parent.rmdir()
+    job.state = "working"
+    with pytest.raises(ValueError, match="frames of 2x3 have more than 5 pixels"):
+        job._extract(too_large, running[1])
+    assert [each.wait(60) for each in running] == [-9, -9] and killed == [each.pid for each in running]

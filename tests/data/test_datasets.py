@@ -268,6 +268,8 @@ def test_trees_that_are_not_there(tmp_path):
         datasets.find_sequences("davis", tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder"):
         datasets.find_sequences("video", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="vidoe.mp4: no such file or folder"):  # as `msst predict` asks for it
+        datasets.find_sequences("folder", tmp_path / "vidoe.mp4")
     with pytest.raises(FileNotFoundError, match="JPEGImages: no such folder"):
         datasets.find_sequences("davis", tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder Trainingset or Testset here"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,32 @@ def test_masks_are_added_where_there_are_none(tmp_path, sequences):
     np.testing.assert_array_equal(camel.read_mask(0), np.tri(*SIZE).astype(bool))
     with pytest.raises(ValueError, match="masks/boat: the dataset has masks of this sequence itself"):
         label_folders.add_masks(sequences, tmp_path / "masks")
+
+
+@pytest.mark.parametrize("ours, theirs", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_spelled_otherwise(tmp_path, ours, theirs):
+    """A Mac takes an accent apart: the folder of labels that comes from there has other bytes in its name."""
+    names = [unicodedata.normalize(ours, name) for name in ("café", "été")]
+    frame = write(tmp_path / "frames/00000.png", np.zeros((*SIZE, 3)))
+    sequences = [FileSequence(name, (frame,)) for name in names]
+    label = write(tmp_path / "labels" / unicodedata.normalize(theirs, "café") / "00000.png", np.tri(*SIZE) * 255)
+    assert label_folders.find_folders(sequences, tmp_path / "labels") == {names[0]: label.parent}
+    for add, attribute in (("add_masks", "mask_paths"), ("add_coarse_labels", "coarse_paths")):
+        cafe, other = getattr(label_folders, add)(sequences, tmp_path / "labels")
+        assert getattr(cafe, attribute) == {0: (label,)} and other is sequences[1]
+    both = write(tmp_path / "labels" / names[0] / "00000.png", np.zeros(SIZE))
+    with pytest.raises(ValueError, match="labels: two folders hold labels of sequence 'caf.*'; make one of them"):
+        label_folders.find_folders(sequences, tmp_path / "labels")
+    both.unlink()
+
+
+def test_folders_of_no_sequence_are_named(tmp_path, sequences, capsys):
+    write(tmp_path / "coarse/boat/00000.png", np.zeros(SIZE))
+    label_folders.add_coarse_labels(sequences, tmp_path / "coarse")
+    assert capsys.readouterr().err == ""
+    for name in ("dog", "Camel"):
+        write(tmp_path / f"coarse/{name}/00000.png", np.zeros(SIZE))
+    label_folders.add_coarse_labels(sequences, tmp_path / "coarse")
+    assert capsys.readouterr().err == (
+        f"note: {tmp_path}/coarse: 2 folders are left out that are named after none of the sequences (Camel, dog)\n"
+    )

@@ -124,6 +124,13 @@ def test_times_of_a_variable_rate_are_kept(tmp_path, name):
     assert facts.num_frames == 6 and facts.frame_rate == pytest.approx(5 / 3, rel=0.001)
 
 
+def test_a_frame_an_hour_is_a_rate(tmp_path):
+    """The nearest fraction of a denominator up to 1001 is 0 here, which no overlay can have."""
+    path = write_video(tmp_path / "slow.mkv", pictures(3), 25, [0, 3600, 7200])
+    assert read(path)[1] == [0, 3600, 7200]
+    assert videos.probe_video(path).frame_rate == Fraction(1, 3600)
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path):
     path = write_video(tmp_path / "long.mp4", pictures(10_000), options={"preset": "ultrafast"})

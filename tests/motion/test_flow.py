@@ -298,3 +298,17 @@ def test_bad_flow(flow, message):
     for function in (flow_to_color, magnitude_prior):
         with pytest.raises(ValueError, match=message):
             function(flow)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_frame_whose_flow_is_refused_leaves_no_trace(direction):
+    settings = FlowSettings("dis_fast", SIZE, direction)
+    frames = moving_photo(3)
+    expected = list(FlowEstimator(settings).flows(frames))
+    estimator = FlowEstimator(settings)
+    found = estimator.push(frames[0], 0)
+    with pytest.raises(ValueError, match="Flow must be finite and below"):
+        estimator.push(frames[2], 1e-6)  # so soon that what moved is too fast
+    for number, frame in enumerate(frames[1:], 1):
+        found += estimator.push(frame, number)
+    np.testing.assert_array_equal([*found, *estimator.close()], expected)

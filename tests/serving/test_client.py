@@ -251,6 +251,87 @@ def test_requests_on_the_way_are_bounded_and_have_a_deadline():
         assert time.monotonic() - start < 2
 
 
+@contextlib.contextmanager
+def rest_server(get, post=b""):
+    """A server that answers with what it is given: bytes, or a function that makes them."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def answer(self, content):
+            content = content() if callable(content) else content
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.wfile.write(content)
+
+        def do_GET(self):  # noqa: N802
+            self.answer(get)
+
+        def do_POST(self):  # noqa: N802
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(post)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+VERSION = b'{"model_spec": {"version": "3"}}'
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (b"<html>hello</html>",), (b"{}",), (b"[]",), (b"7",), (b"",), (b'{"model_spec": {"version": ""}}',),
+        (b'{"model_spec": {"version": null}}',), (b'{"model_spec": {"version": Infinity}}',),
+        (VERSION, b"<html>hello</html>"), (VERSION, b"[]"), (VERSION, b'{"predictions": []}'),
+        (VERSION, b'{"predictions": [[1, 2]]}'), (VERSION, b'{"predictions": ["text"]}'),
+        (VERSION, b'{"predictions": [{"b64": 3}]}'),
+    ],
+)  # fmt: skip
+def test_what_is_no_model_server_is_one_sentence(answers):
+    with rest_server(*answers) as address:
+        with pytest.raises(ValueError, match=f"^{address}: no answer of a model of `msst export`: [^\n]+$"):
+            RemoteModel(address, timeout=60)
+
+
+def test_both_requests_of_rest_have_one_deadline():
+    def slowly(answer, seconds):
+        time.sleep(seconds)
+        return answer
+
+    described = json.dumps({"predictions": [{"b64": "e30="}]}).encode()
+    with rest_server(lambda: slowly(VERSION, 0.6), lambda: slowly(described, 0.8)) as address:
+        with pytest.raises(TimeoutError, match=f"{address}: no answer within 1 s"):
+            connection.connect(address).predict("msst", None, "describe", {}, timeout=1.0)
+        outputs, version = connection.connect(address).predict("msst", None, "describe", {}, timeout=60.0)
+        assert (outputs, version) == ({"": b"{}"}, 3)
+
+
+def test_an_answer_in_drops_has_a_deadline():
+    """Each of them comes in time; the whole answer does not."""
+
+    def drip(listening):
+        client, _ = listening.accept()
+        client.recv(65536)
+        with client, contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}":
+                client.send(bytes([byte]))
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,), daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(TimeoutError, match="no answer within 0.5 s"):
+            connection.connect(address).predict("msst", None, "describe", {}, timeout=0.5)
+        thread.join(60)
+
+
 def test_no_server_is_one_sentence():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -16,8 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
+from msst_keras.data.sequences import FileSequence
 from msst_keras.evaluation.report import write_results
-from msst_keras.jobs.ablate import _plan_runs, _result_paths, ablate, share_precision
+from msst_keras.jobs import ablate as ablate_job
+from msst_keras.jobs.ablate import _plan_runs, _refine_maps, _result_paths, ablate, share_precision
 from msst_keras.jobs.options import AblateOptions
 from msst_keras.synthetic import videos
 
@@ -231,3 +233,18 @@ def test_a_run_that_was_begun_keeps_its_precision(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(f'{{"precision": "{precision}"}}')
     assert share_precision(tmp_path / "os-0", tmp_path / "os-1", []) == []
+
+
+def test_empty_files_are_no_refined_maps(tmp_path, monkeypatch):
+    """A power cut leaves some; `msst refine` makes those again, so it has to be asked."""
+    asked = []
+    monkeypatch.setattr(ablate_job, "run_job", lambda *command: asked.append(command) or 0)
+    options = AblateOptions(configs=("os.cfg",), ground_truth=str(tmp_path), output_dir=str(tmp_path / "out"))
+    frames = tuple(tmp_path / f"JPEGImages/a/{index:05d}.jpg" for index in range(2))
+    for content, times in ((b"", 1), (b"png", 1)):
+        for frame in frames:
+            path = tmp_path / "out/maps/os_crf/a" / frame.with_suffix(".png").name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"png" if frame == frames[0] else content)
+        assert _refine_maps(options, "os", [FileSequence("a", frames)]) == 0
+        assert len(asked) == times and asked[0][0] == "refine"

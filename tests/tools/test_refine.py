@@ -8,6 +8,8 @@ from forked import msst
 
 from msst_keras.data import images
 from msst_keras.inference import crf
+from msst_keras.inference.options import CrfChoice, RefineOptions
+from msst_keras.jobs import refine as refine_job
 
 
 def refine(folder, *arguments):
@@ -68,6 +70,23 @@ def test_each_map_is_refined_with_its_frame(folder):
     found = images.read_map(folder / "refined" / names[0])
     np.testing.assert_allclose(found, expected, atol=0.5 / 255 + 1e-6)
     assert gone.read_bytes() == before
+
+
+def test_an_empty_file_is_no_refined_map(folder):
+    """A power cut leaves some: their names reached the disk, what is in them did not."""
+    options = RefineOptions(
+        maps=f"{folder}/maps", frames=f"{folder}/frames", output_dir=f"{folder}/refined", num_workers=1,
+        crf=CrfChoice(iterations=1),
+    )  # fmt: skip
+    assert refine_job.refine(options) == 4
+    empty, kept = folder / "refined/a/00002.png", folder / "refined/b/00000.png"
+    before, time = empty.read_bytes(), kept.stat().st_mtime_ns
+    empty.write_bytes(b"")
+    (folder / "maps/b/00002.png").unlink()  # somebody has taken this map away meanwhile
+    (folder / "refined/b/00002.png").write_bytes(b"")
+    assert refine_job.refine(options) == 1
+    assert empty.read_bytes() == before and kept.stat().st_mtime_ns == time
+    assert not (folder / "refined/b/00002.png").exists()
 
 
 def test_folders_without_sequences(folder):

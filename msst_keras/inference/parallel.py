@@ -46,7 +46,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], num_workers: in
                 future.cancel()
 
 
-def read_ahead(items: Iterable[T], num_ahead: int) -> Generator[T, None, None]:
+def read_ahead(items: Iterable[T], num_ahead: int, stop: Callable[[], None] | None = None) -> Generator[T, None, None]:
     """Yields the items of an iterable that a thread of its own makes, while the caller works on those before.
 
     A chain of them is a pipeline: each stage is a generator over the stage before, and works in a thread of its own.
@@ -55,6 +55,8 @@ def read_ahead(items: Iterable[T], num_ahead: int) -> Generator[T, None, None]:
     Args:
       items: whatever it does is done in the thread; a generator is closed there too, when the caller stops reading.
       num_ahead: so many items wait or are being made at most. 0 makes no thread.
+      stop: makes `items` end. It is called when the caller stops reading, because the item that is being made may be
+        one that does not come for long.
 
     Raises:
       ValueError: a negative number of items.
@@ -65,7 +67,7 @@ def read_ahead(items: Iterable[T], num_ahead: int) -> Generator[T, None, None]:
     if num_ahead == 0:
         yield from items
         return
-    reader = _Reader(items, num_ahead)
+    reader = _Reader(items, num_ahead, stop)
     reader.start()
     try:
         yield from reader.take()
@@ -76,8 +78,8 @@ def read_ahead(items: Iterable[T], num_ahead: int) -> Generator[T, None, None]:
 class _Reader(Generic[T]):
     """The thread behind `read_ahead`."""
 
-    def __init__(self, items: Iterable[T], num_ahead: int):
-        self._items, self._stopped = items, False
+    def __init__(self, items: Iterable[T], num_ahead: int, stop: Callable[[], None] | None):
+        self._items, self._stop_items, self._stopped = items, stop, False
         # (True, item); last (False, error or None)
         self._made: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
         self._room = threading.Semaphore(num_ahead)
@@ -95,6 +97,8 @@ class _Reader(Generic[T]):
     def stop(self) -> None:
         """Waits for the item that is being made; nothing is made after it."""
         self._stopped = True
+        if self._stop_items is not None:
+            self._stop_items()
         self._room.release()
         self._thread.join()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,6 +105,7 @@ def stream_maps(
     temporal_filter: float | None = None,
     look_ahead: int = 0,
     first: int = 0,
+    stop: Callable[[], None] | None = None,
 ) -> Generator[tuple[Name, np.ndarray, np.ndarray], None, None]:
     """Yields (name, frame, map) for each (name, frame) or (name, frame, time) of a video; see `SaliencyStream`.
 
@@ -123,6 +124,7 @@ def stream_maps(
         model's settings say.
       look_ahead: how many of those after it count in that at least; so its maps come later.
       first: the number of the first of `frames` in its video, when a video is gone on with.
+      stop: makes `frames` end, where they may wait for long; see `read_ahead`.
 
     Raises:
       ValueError: see `SaliencyStream.push` and `saliency_stream.open_filter`.
@@ -131,7 +133,7 @@ def stream_maps(
     motion: Any = MirroredMotion(model.motion) if mirror else MotionStream(model.motion)
     filtering: Any = (MirroredFilter if mirror else open_filter)(model, temporal_filter, look_ahead, first)
     maps: Any = MirroredMaps(model) if mirror else open_maps(model, filtering, alternate_mirror, first)
-    moving = read_ahead(_add_motion(motion, frames, flows), num_ahead)
+    moving = read_ahead(_add_motion(motion, frames, flows), num_ahead, stop)
     made = read_ahead(_add_maps(maps, moving), num_ahead)
     return read_ahead(_filter_maps(filtering, made), num_ahead)
 

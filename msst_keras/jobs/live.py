@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from msst_keras.inference import SHIPPED_MODEL
@@ -46,12 +46,15 @@ def live(options: PredictOptions) -> dict[str, Any]:
     return view.state()
 
 
-def _make_maps(options: PredictOptions, model: SaliencyModel, frames: Iterable[Any]) -> Generator[Any, None, None]:
+def _make_maps(
+    options: PredictOptions, model: SaliencyModel, frames: Iterable[Any], stop: Callable[[], None]
+) -> Generator[Any, None, None]:
     """The maps of live frames; see `stream_maps`."""
     # One frame ahead: a frame that waited longer would be an old one.
     return stream_maps(
-        model, frames, num_ahead=1, alternate_mirror=options.alternate_mirror, temporal_filter=options.temporal_filter
-    )
+        model, frames, num_ahead=1, alternate_mirror=options.alternate_mirror, temporal_filter=options.temporal_filter,
+        stop=stop,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -8,18 +8,24 @@ import os
 import re
 import stat
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from msst_keras.data import image_files
+from msst_keras.live.clock import Clock
 
 # Schemes of FFmpeg that lead to a live stream. `file:` and the like are not among them.
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt")
-OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # a source that is silent for so long is gone
+# A camera or an address that is silent for so many seconds, when it is opened and later, is gone. A pipe is not: its
+# writer may come late.
+_TIMEOUTS = (15.0, 10.0)
 # Decoders hold no frame back. RTSP over TCP: lost UDP packets are grey pictures. What FFmpeg buffers while it finds out
 # what comes (its `nobuffer`) does no harm: it is read at once, and dropped but for the newest.
 _OPTIONS = {"flags": "low_delay", "rtsp_transport": "tcp"}
@@ -27,6 +33,7 @@ _OPTIONS = {"flags": "low_delay", "rtsp_transport": "tcp"}
 _TIMELESS = ("mpjpeg", "mjpeg", "image2pipe", "h264", "hevc", "rawvideo", "yuv4mpegpipe", "m4v")
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 _DEFAULT_RATE = 25.0
+_MOST_FAILURES = 100  # one after the other; then what comes is no video any more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +69,12 @@ class LiveSource:
         Raises:
           FileNotFoundError: no such camera or pipe.
           ValueError: no such kind of source; one that does not answer, or gives no video.
+          KeyboardInterrupt, or what else a signal raises: while a pipe is silent.
         """
         self.name = address
         path, options = _find(address)
         try:
-            self._container = av.open(path, options=_OPTIONS, timeout=(OPEN_SECONDS, READ_SECONDS), **options)
+            self._container = _open_pipe(path) if options is None else _open(path, timeout=_TIMEOUTS, **options)
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"{address}: no video comes from there ({_reason(error)})") from None
         self._stream = self._container.streams.best("video")
@@ -83,60 +91,67 @@ class LiveSource:
         Raises:
           ValueError: the source fell silent or sends what cannot be decoded.
         """
-        clock = _Clock(self._container.format.name.split(",")[0] not in _TIMELESS)
+        clock = Clock(self.frame_rate, self._container.format.name.split(",")[0] not in _TIMELESS)
         with contextlib.closing(self._container):
-            packets, failures = self._container.demux(self._stream), 0
-            while True:
-                try:
-                    packet = next(packets, None)
-                    pictures = packet.decode() if packet else ()
-                except av.InvalidDataError as error:  # a packet was lost, or we came in the middle of a picture
-                    failures += 1
-                    if failures > 100:
-                        raise ValueError(f"{self.name}: what comes cannot be decoded ({_reason(error)})") from None
-                    continue
-                except (av.FFmpegError, OSError) as error:
-                    raise ValueError(f"{self.name}: the source broke off ({_reason(error)})") from None
+            for picture in self._pictures():
+                image_files.check_size(picture.width, picture.height, self.name)
+                arrived = time.monotonic()
+                yield LiveFrame(picture, clock.tell(picture.time, arrived), arrived)
+
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        """Yields what can be decoded, and goes on behind what cannot."""
+        packets, failures = self._container.demux(self._stream), 0
+        while True:
+            packet = None
+            try:
+                packet = next(packets, None)
                 if packet is None:
                     return
-                for picture in pictures:
-                    failures = 0
-                    image_files.check_size(picture.width, picture.height, self.name)
-                    arrived = time.monotonic()
-                    yield LiveFrame(picture, clock.tell(picture.time, arrived), arrived)
+                pictures = packet.decode()
+            except av.InvalidDataError as error:  # a packet was lost, or we came in the middle of a picture
+                failures += 1
+                if failures > _MOST_FAILURES:
+                    raise ValueError(f"{self.name}: what comes cannot be decoded ({_reason(error)})") from None
+                if packet is None:  # the iterator itself raised, and has therefore ended; the source has not
+                    packets = self._container.demux(self._stream)
+                continue
+            except (av.FFmpegError, OSError) as error:
+                raise ValueError(f"{self.name}: the source broke off ({_reason(error)})") from None
+            for picture in pictures:
+                failures = 0
+                yield picture
 
 
-class _Clock:
-    """Times that rise from 0: the source's own where it has them, else those of arrival."""
-
-    _LEAST = 1e-3  # seconds between two frames
-
-    def __init__(self, has_times: bool):
-        self._has_times, self._offset = has_times, 0.0
-        self._last: float | None = None
-
-    def tell(self, time: float | None, arrived: float) -> float:
-        """Seconds since the first frame, later than those of the frame before; given its own time and its arrival."""
-        if time is None or not self._has_times:
-            time, self._has_times = arrived, False
-        if self._last is None:
-            self._offset, seconds = time, 0.0
-        else:
-            seconds = time - self._offset
-            # A clock that was set back, or far ahead, goes on from where it was.
-            if not self._last < seconds < self._last + READ_SECONDS:
-                seconds = self._last + self._LEAST
-                self._offset = time - seconds
-        self._last = seconds
-        return seconds
+def _open(path: str, **options: Any) -> Any:
+    """The container that PyAV makes of a source."""
+    return av.open(path, options=_OPTIONS, **options)
 
 
-def _find(address: str) -> tuple[str, dict]:
-    """What PyAV opens, and how."""
+def _open_pipe(path: str) -> Any:
+    """The container of a pipe, however long its writer is silent.
+
+    FFmpeg waits in C, where Python handles no signal. So it waits in a thread, and this one, which Ctrl-C and SIGTERM
+    interrupt, waits for that thread. It is a daemon: when the program ends, it ends too.
+    """
+    opened: Future[Any] = Future()
+
+    def work() -> None:
+        """Opens the pipe."""
+        try:
+            opened.set_result(_open(path))
+        except Exception as error:
+            opened.set_exception(error)
+
+    threading.Thread(target=work, name="open pipe", daemon=True).start()
+    return opened.result()
+
+
+def _find(address: str) -> tuple[str, dict[str, str] | None]:
+    """What PyAV opens, and how: its options, or None for a pipe."""
     if address.isdecimal():
         return _find_camera(address)
     if address == "-":
-        return "pipe:0", {}
+        return "pipe:0", None
     scheme = re.match(r"([a-z0-9+]+)://", address, re.IGNORECASE)
     if scheme:
         if scheme[1].lower() not in SCHEMES:
@@ -149,10 +164,11 @@ def _find(address: str) -> tuple[str, dict]:
         return address, {"format": "v4l2"}
     if not stat.S_ISFIFO(path.stat().st_mode):
         raise ValueError(f"{address}: a file is no live source; leave --live away")
-    return "file:" + os.path.abspath(path), {}
+    return "file:" + os.path.abspath(path), None
 
 
-def _find_camera(number: str) -> tuple[str, dict]:
+def _find_camera(number: str) -> tuple[str, dict[str, str]]:
+    """What PyAV opens for this machine's camera of a number, and how."""
     if sys.platform not in _CAMERAS:
         raise ValueError(f"cameras cannot be opened by their number on {sys.platform}; give an address or a pipe")
     kind, path = _CAMERAS[sys.platform]
@@ -163,4 +179,5 @@ def _find_camera(number: str) -> tuple[str, dict]:
 
 
 def _reason(error: Exception) -> str:
+    """What went wrong, in words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

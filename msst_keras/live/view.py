@@ -17,9 +17,10 @@ from msst_keras.live.source import LiveFrame
 _JPEG_QUALITY = 85
 _RATE_SECONDS = 3.0  # the rate that is shown is that of so long a time
 
-# (frame, its pixels, its time in frames), ... -> (frame, its pixels, its map), ... in order; see `stream.stream_maps`.
+# (frame, its pixels, its time in frames), ..., what makes these end -> (frame, its pixels, its map), ... in order; see
+# `stream.stream_maps`.
 MakeMaps = Callable[
-    [Iterator[tuple[LiveFrame, np.ndarray, float]]],
+    [Iterator[tuple[LiveFrame, np.ndarray, float]], Callable[[], None]],
     Generator[tuple[LiveFrame, np.ndarray, np.ndarray], None, None],
 ]
 
@@ -74,15 +75,14 @@ class LiveView:
             return (self._number, self._picture) if self._number > after else None
 
     def _work(self) -> None:
+        """Makes the maps until the source or the work ends."""
         try:
-            with contextlib.closing(self._make_maps(self._numbered())) as maps:
-                for frame, pixels, saliency in maps:
-                    if self.watchers:
-                        self._show(images.encode_jpeg(overlay(pixels, saliency), _JPEG_QUALITY))
-                    self._num_maps += 1
-                    now = time.monotonic()
-                    self._lag = now - frame.arrived
-                    self._ends = [*self._ends[-100:], now]
+            with contextlib.closing(self._make_maps(self._numbered(), self._newest.stop)) as maps:
+                try:
+                    for frame, pixels, saliency in maps:
+                        self._take(frame, pixels, saliency)
+                finally:  # first: closing the maps waits for a stage that may wait for the next frame
+                    self._newest.stop()
         except Exception as error:
             self._error = error
         finally:
@@ -91,11 +91,22 @@ class LiveView:
             with self._painted:
                 self._painted.notify_all()
 
+    def _take(self, frame: LiveFrame, pixels: np.ndarray, saliency: np.ndarray) -> None:
+        """Shows a map to those who look, and counts it."""
+        if self.watchers:
+            self._show(images.encode_jpeg(overlay(pixels, saliency), _JPEG_QUALITY))
+        self._num_maps += 1
+        now = time.monotonic()
+        self._lag = now - frame.arrived
+        self._ends = [*self._ends[-100:], now]
+
     def _numbered(self) -> Iterator[tuple[LiveFrame, np.ndarray, float]]:
+        """Yields the newest frames, their pixels, and their times in frames."""
         for frame in self._newest:
             yield frame, frame.image(), frame.seconds * self._frame_rate
 
     def _show(self, picture: bytes) -> None:
+        """Makes a JPEG the newest picture."""
         with self._painted:
             self._picture, self._number = picture, self._number + 1
             self._painted.notify_all()

@@ -1,4 +1,4 @@
-"""Live sources: never made to wait, the newest frame alone, true times, and a page that shows what is made of it."""
+"""Live video: the newest frame alone, a source that is never made to wait, and a page that shows what is made of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import contextlib
 import http.client
 import http.server
 import json
-import os
 import threading
 import time
-from fractions import Fraction
 
-import av
-import cv2
 import numpy as np
 import pytest
 
@@ -22,9 +18,11 @@ import uvicorn  # noqa: E402
 
 from msst_keras.data import images  # noqa: E402
 from msst_keras.inference.options import PredictOptions  # noqa: E402
+from msst_keras.inference.parallel import read_ahead  # noqa: E402
+from msst_keras.live import view as live_view  # noqa: E402
 from msst_keras.live.newest import Newest  # noqa: E402
 from msst_keras.live.server import LivePage  # noqa: E402
-from msst_keras.live.source import LiveFrame, LiveSource  # noqa: E402
+from msst_keras.live.source import LiveFrame  # noqa: E402
 from msst_keras.live.view import LiveView  # noqa: E402
 from msst_keras.web.guard import Guard  # noqa: E402
 
@@ -54,7 +52,7 @@ def paced(num_frames, seconds):
 def slow_maps(seconds, seen):
     """Maps that take so long each."""
 
-    def make(frames):
+    def make(frames, stop):
         for frame, pixels, when in frames:
             time.sleep(seconds)
             seen.append((frame.picture.number, when))
@@ -127,7 +125,7 @@ def test_pictures_are_painted_for_those_who_look():
 
 
 def test_an_error_of_the_work_ends_it_and_is_told():
-    def fail(frames):
+    def fail(frames, stop):
         next(frames)
         raise ValueError("frames of one sequence must have one size")
         yield
@@ -140,10 +138,67 @@ def test_an_error_of_the_work_ends_it_and_is_told():
         view.stop()
 
 
+def test_an_error_ends_the_work_while_the_source_is_silent(monkeypatch):
+    waits, comes = threading.Event(), threading.Event()
+
+    def frames():
+        yield from paced(1, 0.0)
+        comes.wait(60)
+
+    def make_maps(frames):
+        for frame, pixels, _ in frames:
+            yield frame, pixels, np.zeros(SIZE, np.float32)
+            waits.set()
+
+    def fail(pixels, saliency):
+        waits.wait(20)
+        raise ValueError("there is no room for a picture")
+
+    monkeypatch.setattr(live_view, "overlay", fail)
+    view = LiveView(frames(), 25.0, lambda frames, stop: read_ahead(make_maps(frames), 1))
+    view.watchers += 1
+    view.start()
+    is_over = view.is_over.wait(10)
+    comes.set()
+    assert is_over
+    with pytest.raises(ValueError, match="no room for a picture"):
+        view.stop()
+
+
+def test_an_error_of_a_stage_ends_the_work_while_the_source_is_silent():
+    waits, comes = threading.Event(), threading.Event()
+
+    def frames():
+        yield from paced(1, 0.0)
+        comes.wait(60)
+
+    def first_stage(frames):
+        yield next(frames)
+        waits.set()
+        yield from frames
+
+    def second_stage(items):
+        with contextlib.closing(items):
+            yield next(items)
+            waits.wait(20)
+            raise ValueError("there is no room for a map")
+
+    def make_maps(frames, stop):
+        return read_ahead(second_stage(read_ahead(first_stage(frames), 1, stop)), 1)
+
+    view = LiveView(frames(), 25.0, make_maps)
+    view.start()
+    is_over = view.is_over.wait(10)
+    comes.set()
+    assert is_over
+    with pytest.raises(ValueError, match="no room for a map"):
+        view.stop()
+
+
 @contextlib.contextmanager
 def served(view):
     """The port of the page of a view, served by a thread of this process."""
-    with http.server.HTTPServer(("127.0.0.1", 0), Mjpeg) as free:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as free:
         port = free.server_port
     app = Guard(LivePage(view, "camera 0").make_app(), port)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1))
@@ -189,80 +244,6 @@ def test_the_page_streams_the_newest_pictures_and_tells_the_numbers():
         view.stop()
 
 
-def write_stream(path, times, rate=30):
-    """Writes frames of these times (seconds) to a pipe, as MPEG-TS with MPEG-4 video."""
-    with av.open(str(path), "w", format="mpegts") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.height, stream.width, stream.pix_fmt, stream.gop_size = *SIZE, "yuv420p", 1
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for number, seconds in enumerate(times):
-            picture = av.VideoFrame.from_ndarray(np.full((*SIZE, 3), 20 * number, np.uint8), format="rgb24")
-            picture.pts, picture.time_base = round(seconds * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-
-
-def test_a_pipe_gives_frames_with_their_own_times(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    times = [0.0, 1 / 30, 2 / 30, 5 / 30, 6 / 30, 9 / 30]
-    writer = threading.Thread(target=write_stream, args=(tmp_path / "pipe", times), daemon=True)
-    writer.start()
-    source = LiveSource(str(tmp_path / "pipe"))
-    frames = list(source.frames())
-    writer.join()
-    assert source.frame_rate == pytest.approx(30)
-    assert [frame.seconds for frame in frames] == pytest.approx(times, abs=2e-3)
-    for number, frame in enumerate(frames):
-        assert frame.image().shape == (*SIZE, 3) and np.abs(frame.image() - 20.0 * number).mean() < 3
-
-
-class Mjpeg(http.server.BaseHTTPRequestHandler):
-    """A network camera of the simplest kind: JPEGs one behind the other, without times."""
-
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            for number in range(12):
-                jpeg = cv2.imencode(".jpg", np.full((*SIZE, 3), 20 * number, np.uint8))[1].tobytes()
-                head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
-                self.wfile.flush()
-                time.sleep(0.1)
-
-    def log_message(self, *_):
-        pass
-
-
-def test_a_camera_without_times_is_timed_by_arrival():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        frames = []
-        with pytest.raises(ValueError, match="camera: the source broke off"):  # it ends without its last boundary
-            for frame in LiveSource(f"http://127.0.0.1:{server.server_port}/camera").frames():
-                frames.append(frame)
-        server.shutdown()
-    assert len(frames) >= 8
-    steps = np.diff([frame.seconds for frame in frames])
-    assert (steps > 0).all() and np.median(steps[-5:]) == pytest.approx(0.1, abs=0.05)  # not FFmpeg's guess of 1/25 s
-
-
-@pytest.mark.parametrize(
-    ("address", "error", "message"),
-    [
-        ("97", FileNotFoundError, "there is no camera 97"),
-        ("nothing", FileNotFoundError, "nothing: no such pipe; a live source is a camera's number"),
-        ("file:///etc/passwd", ValueError, "a live address begins with rtsp://, "),
-        ("http://127.0.0.1:9/none", ValueError, "http://127.0.0.1:9/none: no video comes from there"),
-        (__file__, ValueError, "a file is no live source; leave --live away"),
-    ],
-)
-def test_what_is_no_live_source_is_one_sentence(address, error, message):
-    with pytest.raises(error, match=message):
-        LiveSource(address)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -273,22 +254,9 @@ def test_what_is_no_live_source_is_one_sentence(address, error, message):
         ),
         ({"input": ("0",), "crf": True, "threshold": 0.5}, "and has no use for --crf, --threshold"),
         ({"input": ("0",), "look_ahead": 7}, "and has no use for --look_ahead"),
+        ({"input": ("0",), "overlay": "x.mp4", "model_name": "mine"}, "and has no use for --model_name, --overlay"),
     ],
 )
 def test_options_that_do_not_go_with_live_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PredictOptions(live=True, **options)
-
-
-def test_a_source_that_breaks_off_is_one_sentence(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-
-    def write():
-        with open(tmp_path / "pipe", "wb") as pipe:
-            pipe.write(b"no video at all " * 1000)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    with pytest.raises(ValueError, match="pipe: no video comes from there"):
-        LiveSource(str(tmp_path / "pipe"))
-    writer.join()

@@ -187,9 +187,24 @@ def hash_files(paths: Mapping[str, str | Path] | Iterable[str | Path]) -> str:
 
 
 def hash_folder(folder: str | Path) -> str:
-    """One SHA-256 of all files below a folder and of their names, wherever the folder lies."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    return hash_files({path.relative_to(folder).as_posix(): path for path in paths})
+    """One SHA-256 of all files below a folder and of their names, wherever the folder lies; links are followed."""
+    return hash_files({path.relative_to(folder).as_posix(): path for path in sorted(_walk(Path(folder)))})
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, also by links to folders, but for links to a folder above them, which have no end."""
+    above: dict[str, frozenset[tuple[int, int]]] = {str(folder): frozenset()}
+    for place, names, files in os.walk(str(folder), followlinks=True):
+        passed = above.pop(place) | {_identify(place)}
+        names[:] = [name for name in names if _identify(os.path.join(place, name)) not in passed]
+        above |= {os.path.join(place, name): passed for name in names}
+        yield from (path for path in (Path(place, name) for name in files) if path.is_file())
+
+
+def _identify(folder: str) -> tuple[int, int]:
+    """The device and inode of a folder, which are one for all names that lead to it."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def read_json(path: str | Path, mend: str) -> dict:

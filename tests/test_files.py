@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from msst_keras.files import DifferentSettingsError, guard_cell, publish, read_cell, remember
+from msst_keras.files import DifferentSettingsError, guard_cell, hash_folder, publish, read_cell, remember
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -86,3 +86,32 @@ def test_what_is_published_is_on_the_disk_before_it_has_its_name(tmp_path, monke
         temporary.mkdir()
         (temporary / "b.txt").write_text("whole")
     assert set(done[: done.index("named")]) == {str(temporary), str(temporary / "b.txt")} and done[-1] == str(tmp_path)
+
+
+def write_folder(folder):
+    for name in ("b/2.png", "b/.hidden", "b-1.png", "a/deep/x", "10"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def test_the_hash_of_a_folder_is_that_which_result_folders_remember(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nowhere").symlink_to("none")
+    assert hash_folder(tmp_path) == "1a239a9e7338f4a9bbd4915ab8e7a0e8e8ce0d6b2b6d9081370e2d666699032e"
+
+
+def test_the_hash_of_a_folder_is_also_of_what_links_lead_to(tmp_path):
+    write_folder(tmp_path / "flow")
+    (tmp_path / "links").mkdir()
+    for name in ("a", "b", "b-1.png", "10"):
+        (tmp_path / "links" / name).symlink_to(tmp_path / "flow" / name)
+    before = hash_folder(tmp_path / "links")
+    assert before == hash_folder(tmp_path / "flow")
+    (tmp_path / "links/again").symlink_to("b")
+    both = hash_folder(tmp_path / "links")
+    for name in ("up", "here", "flow"):  # no end, and nothing that is not there already
+        (tmp_path / "flow/a/deep" / name).symlink_to({"up": "..", "here": ".", "flow": tmp_path / "links/a"}[name])
+    assert hash_folder(tmp_path / "links") == both != before
+    (tmp_path / "flow/b/2.png").write_text("else")
+    assert hash_folder(tmp_path / "links") not in (before, both)

@@ -95,7 +95,12 @@ def check_name(path: Path) -> None:
 
 def plain_name(path: Path) -> str:
     """The stem of a file, its letters composed: a Mac's file systems take accents apart, others do not."""
-    return unicodedata.normalize("NFC", path.stem)
+    return compose(path.stem)
+
+
+def compose(name: str) -> str:
+    """A name with its letters composed, to compare it with others (see `plain_name`)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def find_named(folder: Path, name: str) -> Path:
@@ -103,8 +108,7 @@ def find_named(folder: Path, name: str) -> Path:
     path = folder / name
     if name.isascii() or path.exists() or not folder.is_dir():
         return path
-    wanted = unicodedata.normalize("NFC", name)
-    return next((each for each in folder.iterdir() if unicodedata.normalize("NFC", each.name) == wanted), path)
+    return next((each for each in folder.iterdir() if compose(each.name) == compose(name)), path)
 
 
 def printable(text: str | Path) -> str:

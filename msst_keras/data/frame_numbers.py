@@ -1,4 +1,4 @@
-"""The number of a frame or mask: the last one in the name of its file (camel01_0020_gt.ppm: 20)."""
+"""The number of a frame or mask: the last in its file's name (camel01_0020_gt.ppm: 20), or the one that differs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from pathlib import Path
 from msst_keras.data.file_names import printable
 
 
-def by_number(paths: list[Path]) -> dict[int, Path]:
+def by_number(paths: list[Path], column: int | None = None) -> dict[int, Path]:
     """Number -> file, in ascending order, which must be the order of the names too.
 
     Where all names end with one number (PXL_20240501_12.jpg, PXL_20240502_12.jpg) the one that differs is meant.
+
+    Args:
+      paths: the files.
+      column: which of the numbers in a name counts, where that is known (see `shared_column`).
+
+    Raises:
+      ValueError: a name without number, two files of one number, or numbers in another order than the names.
     """
     numbers: dict[int, Path] = {}
-    last, column = None, _varying_number(paths)
+    last, column = None, find_column(paths) if column is None else column
     for path in sorted(paths, key=natural_key):
         number = read_number(path, column)
         if number in numbers:
@@ -28,25 +35,51 @@ def by_number(paths: list[Path]) -> dict[int, Path]:
     return numbers
 
 
-def read_number(path: Path, column: int = -1) -> int:
-    """The number in a file's name: the last one, or the one at `column` where there are several.
+def read_number(path: Path, column: int | None = None) -> int:
+    """The number in a file's name: the one at `column`, or the last one where that is None.
 
     Raises:
       ValueError: no number.
     """
-    found = re.findall("[0-9]+", path.stem)
+    found = _numbers_in(path)
     if not found:
         raise ValueError(f"{path}: no number in this name; frames and masks are ordered and paired by number")
-    return int(found[column])
+    return found[-1 if column is None else column]
 
 
-def _varying_number(paths: list[Path]) -> int:
-    """Which of the numbers in these names counts: the last, or the only one that differs if the last is always one."""
-    found = [re.findall("[0-9]+", path.stem) for path in paths]
-    if len(paths) < 2 or len({len(numbers) for numbers in found}) > 1:
-        return -1
+def find_column(paths: list[Path]) -> int | None:
+    """Which of the numbers in these names is the only one that differs; None where none or several do."""
+    found = [_numbers_in(path) for path in paths]
+    if len({len(numbers) for numbers in found}) != 1:
+        return None
     varying = [column for column in range(len(found[0])) if len({numbers[column] for numbers in found}) > 1]
-    return varying[0] if len(varying) == 1 else -1
+    return varying[0] if len(varying) == 1 else None
+
+
+def shared_column(frames: list[Path], masks: list[Path]) -> int | None:
+    """Which of the numbers counts in the names of frames and of masks, where these are named alike.
+
+    One mask by itself does not say that: in frame_3_v2.png it may be the 3 or the 2, and the frames tell.
+
+    Returns:
+      None where frames and masks are named in two ways, each of which says by itself which number counts.
+
+    Raises:
+      ValueError: a single mask that is named in another way, so that any of its numbers may be the frame's.
+    """
+    column, counts = find_column([*frames, *masks]), find_column(frames)
+    is_last = counts is None or counts == len(_numbers_in(frames[0])) - 1
+    if column is None and not is_last and len(masks) == 1 and len(_numbers_in(masks[0])) > 1:
+        raise ValueError(
+            f"{masks[0]}: which number in this name is the frame's is not clear; name it as its frame, such as "
+            f"{frames[0].stem}{masks[0].suffix}"
+        )
+    return column
+
+
+def _numbers_in(path: Path) -> list[int]:
+    """The numbers in a file's name, in order."""
+    return [int(number) for number in re.findall("[0-9]+", path.stem)]
 
 
 def natural_key(path: Path) -> list[str | int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def pair_labels(sequence: FileSequence, folder: Path) -> dict[int, tuple[Path, .
       FileNotFoundError: no such folder.
       ValueError: a label without its frame.
     """
-    indices = {_compose(name): index for index, name in enumerate(sequence.frame_names)}
+    indices = {file_names.compose(name): index for index, name in enumerate(sequence.frame_names)}
     paths = file_names.list_images(folder)
     for path in paths:
         if file_names.plain_name(path) not in indices:
@@ -39,11 +38,11 @@ def find_folders(sequences: Iterable[FileSequence], labels_dir: str | Path) -> d
       FileNotFoundError: no such folder.
       ValueError: there are labels for none of the sequences, or two folders for one.
     """
-    names = {_compose(sequence.name): sequence.name for sequence in sequences}
+    names = {file_names.compose(sequence.name): sequence.name for sequence in sequences}
     folders: dict[str, Path] = {}
     strangers = []
     for path in file_names.subfolders(Path(labels_dir)):
-        name = names.get(_compose(path.name))
+        name = names.get(file_names.compose(path.name))
         if name is None:
             strangers.append(path.name)
         elif name in folders:
@@ -56,11 +55,6 @@ def find_folders(sequences: Iterable[FileSequence], labels_dir: str | Path) -> d
         shown = ", ".join(strangers[:_MAX_NAMES]) + ", ..." * (len(strangers) > _MAX_NAMES)
         say(f"{labels_dir}: {len(strangers)} folders are left out that are named after none of the sequences ({shown})")
     return folders
-
-
-def _compose(name: str) -> str:
-    """A name with its letters composed, to compare it with others."""
-    return unicodedata.normalize("NFC", name)
 
 
 def add_masks(sequences: Iterable[FileSequence], masks_dir: str | Path) -> list[FileSequence]:

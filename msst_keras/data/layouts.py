@@ -17,8 +17,9 @@ folder (no masks)
 video (no masks)
     NAME.mp4                                        the file itself or a folder of such files
 
-The number of a frame or mask is the last one in its file name (camel01_0020_gt.ppm: 20). Hidden files do not count, nor
-do folders that systems make by themselves (@eaDir, __MACOSX).
+The number of a frame or mask is the last one in its file name (camel01_0020_gt.ppm: 20), or the one that differs where
+only one does (frame_1_v2.png, frame_2_v2.png). Hidden files do not count, nor do folders that systems make by
+themselves (@eaDir, __MACOSX).
 
 A dataset of videos is added here: its tree above, a function that finds its sequences, a row of LAYOUTS.
 """
@@ -31,7 +32,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msst_keras.data.file_names import VIDEO_SUFFIXES, list_images, plain_name, subfolders
-from msst_keras.data.frame_numbers import by_number, read_number
+from msst_keras.data.frame_numbers import by_number, find_column, read_number, shared_column
 
 SPLITS = ("train", "val", "all")
 
@@ -189,20 +190,22 @@ def pair_masks(place: Place, needs_frames: bool = True) -> tuple[tuple[Path, ...
       ValueError: no frame, no mask where one is expected, a mask without its frame, or names whose order is not clear.
     """
     stands_in = not needs_frames and not (place.frames_dir.is_dir() and list_images(place.frames_dir))
-    frames = by_number(list_images(place.mask_dirs[0] if stands_in else place.frames_dir))
+    frames = [*by_number(list_images(place.mask_dirs[0] if stands_in else place.frames_dir)).values()]
     if not frames:
         raise ValueError(f"{place.frames_dir}: no frames here; expected image files")
-    index = {number: i for i, number in enumerate(frames)}
     masks: dict[int, tuple[Path, ...]] = {}
     for mask_dir in place.mask_dirs:
         files = list_images(mask_dir)
-        for number, path in by_number(_prefer_ppm(files) if place.mask_rule == "fbms" else files).items():
+        files = _prefer_ppm(files, frames) if place.mask_rule == "fbms" else files
+        column = shared_column(frames, files)
+        index = {number: i for i, number in enumerate(by_number(frames, column))}
+        for number, path in by_number(files, column).items():
             if number not in index:
                 raise ValueError(f"{path}: a mask without its frame; {place.frames_dir} has none of number {number}")
             masks[index[number]] = (*masks.get(index[number], ()), path)
     if place.mask_dirs and not masks:
         raise ValueError(f"{place.mask_dirs[0]}: no masks here; frames without any are the dataset 'folder'")
-    return tuple(frames.values()), masks
+    return tuple(frames), masks
 
 
 def pair_stills(root: Path) -> list[tuple[Path, Path]]:
@@ -223,12 +226,13 @@ def pair_stills(root: Path) -> list[tuple[Path, Path]]:
     return [(path, masks[plain_name(path)]) for path in stills]
 
 
-def _prefer_ppm(paths: list[Path]) -> list[Path]:
+def _prefer_ppm(paths: list[Path], frames: list[Path]) -> list[Path]:
     """The FBMS masks among `paths`: no probability maps (..._PROB_gt.ppm), and nothing of a number that has a .ppm.
 
     What lies beside the .ppm is a .pgm of the object's outline, or a copy.
     """
     paths = [path for path in paths if "PROB" not in path.stem]
+    column = find_column([*frames, *paths])
     ppm = [path for path in paths if path.suffix.lower() == ".ppm"]
-    numbers = {read_number(path) for path in ppm}
-    return ppm + [path for path in paths if read_number(path) not in numbers]
+    numbers = {read_number(path, column) for path in ppm}
+    return ppm + [path for path in paths if read_number(path, column) not in numbers]

@@ -88,6 +88,10 @@ def _find_methods(options: FuseLabelsOptions) -> tuple[dict[str, Path], list[str
         name, colon, folder = text.partition(":")
         if not (name and colon and folder) or name in maps_dirs:
             raise ValueError(f"--maps takes NAME:DIR,NAME:DIR with each name once, not '{text}'")
+        if name in (fuse.PLAIN_MEAN, fuse.FUSED):
+            raise ValueError(
+                f"--maps: '{name}' is what a combination of the methods is called; name this one otherwise"
+            )
         maps_dirs[name] = Path(folder)
     if options.sources is not None:
         sources = list(options.sources)

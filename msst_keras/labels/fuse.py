@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from msst_keras.data import file_names, images
+from msst_keras.data.frame_numbers import by_number
 from msst_keras.data.sequences import FileSequence
 from msst_keras.files import publish
 from msst_keras.labels import fusion
@@ -59,7 +60,8 @@ def extract_frames(sequence: FileSequence, frames_dir: Path) -> FileSequence:
             partial.mkdir()
             for name, encoded, _ in progress(sequence.read_frames(), len(sequence), f"frames of {sequence.name}"):
                 (partial / f"{name}.jpg").write_bytes(encoded)
-    return FileSequence(sequence.name, tuple(file_names.list_images(folder)), frame_rate=sequence.frame_rate)
+    frame_paths = by_number(file_names.list_images(folder)).values()  # as text, 100000 would come before 99999
+    return FileSequence(sequence.name, tuple(frame_paths), frame_rate=sequence.frame_rate)
 
 
 def make_maps(sequence: FileSequence, make: Source, folder: Path) -> None:
@@ -128,17 +130,18 @@ def fuse_labels(
 
 
 def _find_maps(folder: Path, sequence: FileSequence) -> dict[str, Path]:
-    """Frame name -> the file of its map."""
-    if not (folder / sequence.name).is_dir():
+    """Frame name -> the file of its map; accents may be spelled otherwise (see `file_names.plain_name`)."""
+    place = file_names.find_named(folder, sequence.name)
+    if not place.is_dir():
         raise FileNotFoundError(f"{folder}: no folder '{sequence.name}' of maps here; expected SEQUENCE/FRAME.png")
-    paths = {path.stem: path for path in file_names.list_images(folder / sequence.name)}
-    missing = [name for name in sequence.frame_names if name not in paths]
+    paths = {file_names.plain_name(path): path for path in file_names.list_images(place)}
+    missing = [name for name in sequence.frame_names if file_names.compose(name) not in paths]
     if missing:
         raise FileNotFoundError(
-            f"{folder / sequence.name}: {len(missing)} of {len(sequence)} frames have no map (the first is "
-            f"{missing[0]}); a map is named as its frame"
+            f"{place}: {len(missing)} of {len(sequence)} frames have no map (the first is {missing[0]}); a map is "
+            "named as its frame"
         )
-    return paths
+    return {name: paths[file_names.compose(name)] for name in sequence.frame_names}
 
 
 def _read_maps(sequence: FileSequence, index: int, maps_dirs: Iterable[str], found: Mapping) -> np.ndarray:

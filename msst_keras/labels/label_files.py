@@ -59,14 +59,23 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
 def read_order(labels_dir: str | Path) -> list[tuple[str, str]]:
     """The (sequence, frame) of each row of the folder's table, in its order; an empty list if there is no table.
 
+    A spreadsheet may have saved the table, with a byte order mark and with rows of empty cells.
+
     Raises:
-      ValueError: the table lacks these columns.
+      ValueError: the table lacks these columns or a cell in them, or is no CSV in UTF-8.
     """
     path = Path(labels_dir) / FRAMES_CSV
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {"sequence", "frame"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: expected columns sequence and frame, found {reader.fieldnames}; make it again")
-        return [(read_cell(row["sequence"]), read_cell(row["frame"])) for row in reader]
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or (), [(reader.line_num, row) for row in reader if any(row.values())]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: expected CSV in UTF-8 ({error}); save it as such or make it again") from error
+    if not {"sequence", "frame"} <= set(columns):
+        raise ValueError(f"{path}: expected columns sequence and frame, found {columns}; make it again")
+    for line, row in rows:
+        if not (row["sequence"] and row["frame"]):
+            raise ValueError(f"{path}: line {line} lacks its sequence or its frame; fill the cell or remove the row")
+    return [(read_cell(row["sequence"]), read_cell(row["frame"])) for _, row in rows]

@@ -17,7 +17,7 @@ import numpy as np
 from msst_keras.data.sequences import FileSequence
 from msst_keras.labels.journal import Journal
 from msst_keras.labels.label_files import read_label, write_label
-from msst_keras.labels.review_files import ReviewFiles, read_for_browser, read_frame_size
+from msst_keras.labels.review_files import ReviewFiles, compose_key, read_for_browser, read_frame_size
 
 DECISIONS = ("accept", "reject", "reopen")
 
@@ -31,8 +31,8 @@ class Item:
     """A frame with a label.
 
     Attributes:
-      sequence: name of its sequence.
-      frame: name of the frame.
+      sequence: name of its sequence, spelled as the folder of the label is.
+      frame: name of the frame, spelled as the label's file is.
       frame_path: its image file.
       decision: "accept", "reject", or "reopen" if there is none.
     """
@@ -62,27 +62,27 @@ class Review:
           labels_dir: the labels.
           sequences: the frames, as image files; each label's frame must be among them.
           order: "doubt", the order of the folder's table (of `msst fuse_labels`, the most doubtful first), or
-            "sequence", by name.
+            "sequence", that of the frames.
 
         Raises:
           BlockingIOError: another process reviews this folder.
           FileNotFoundError: the folder is missing.
-          ValueError: there are no labels, or a label has no frame or lies outside the folder.
+          ValueError: there are no labels, a frame has two, or a label has no frame or lies outside the folder.
         """
         self._files = ReviewFiles(labels_dir)
         with contextlib.ExitStack() as resources:
             resources.enter_context(self._files.hold())
-            frames = {(s.name, path.stem): path for s in sequences for path in s.frame_paths}
-            self.items = [Item(*key, frames[key]) for key in self._files.find(frames, order)]
+            frames = _find_frames(sequences)
+            self.items = [Item(*names, frames[compose_key(*names)]) for names in self._files.find(frames, order)]
             self._journal = resources.enter_context(contextlib.closing(Journal(self._files.journal_path)))
             self._replay()
             self._resources = resources.pop_all()
 
     def _replay(self) -> None:
         """Takes the decisions from the journal and moves the files to where they belong."""
-        self._indices = {item.key: index for index, item in enumerate(self.items)}
+        self._indices = {compose_key(*item.key): index for index, item in enumerate(self.items)}
         for entry in self._journal.entries:
-            index = self._indices.get((entry["sequence"], entry["frame"]))
+            index = self._indices.get(compose_key(entry["sequence"], entry["frame"]))
             if index is not None and entry["action"] in DECISIONS:
                 self.items[index].decision = entry["action"]
         for item in self.items:
@@ -93,7 +93,7 @@ class Review:
 
     def find_position(self) -> int:
         """Where the review stopped: the frame that was touched last or, if that is decided, the next open one."""
-        touched = ((entry["sequence"], entry["frame"]) for entry in reversed(self._journal.entries))
+        touched = (compose_key(entry["sequence"], entry["frame"]) for entry in reversed(self._journal.entries))
         last = next((self._indices[key] for key in touched if key in self._indices), 0)
         order = (*range(last, len(self.items)), *range(last))
         return next((index for index in order if self.items[index].decision == "reopen"), last)
@@ -161,6 +161,17 @@ class Review:
     def close(self) -> None:
         """Lets other processes review the folder."""
         self._resources.close()
+
+
+def _find_frames(sequences: Iterable[FileSequence]) -> dict[tuple[str, str], Path]:
+    """(sequence, frame), as `compose_key` gives it -> the frame's file, in order; ValueError for two of one name."""
+    frames: dict[tuple[str, str], Path] = {}
+    for sequence in sequences:
+        for path in sequence.frame_paths:
+            other = frames.setdefault(compose_key(sequence.name, path.stem), path)
+            if other != path:
+                raise ValueError(f"{path}: called as {other} is, accents spelled otherwise; rename one of them")
+    return frames
 
 
 def version_of(label: np.ndarray) -> str:

@@ -67,28 +67,31 @@ class ReviewFiles:
             os.close(descriptor)
 
     def find(self, frames: Collection[tuple[str, str]], order: str) -> list[tuple[str, str]]:
-        """The (sequence, frame) of each label, rejected ones too, in the order of review.
+        """The (sequence, frame) of each label, rejected ones too, in the order of review, spelled as its file is.
 
         Args:
-          frames: the (sequence, frame) of every frame.
+          frames: the (sequence, frame) of every frame, as `compose_key` gives it, in order.
           order: see `review.Review`.
 
         Raises:
-          ValueError: there are no labels, or a label has no frame or lies outside the folder.
+          ValueError: there are no labels, a frame has two, or a label has no frame or lies outside the folder.
         """
         rejected = self._own / "rejected"
         folders = [*file_names.subfolders(self._root), *(file_names.subfolders(rejected) if rejected.is_dir() else ())]
-        found = [(folder.name, self._check(path)) for folder in folders for path in file_names.list_images(folder)]
+        found: dict[tuple[str, str], tuple[str, str]] = {}
+        for path in (path for folder in folders for path in file_names.list_images(folder)):
+            spelled = (path.parent.name, self._check(path))
+            key = compose_key(*spelled)
+            if key not in frames:
+                raise ValueError(f"{path}: a label without its frame; the frames have no '{key[0]}' with a '{key[1]}'")
+            if found.setdefault(key, spelled) != spelled:
+                raise ValueError(f"{path}: this frame has another label, whose name is spelled otherwise; remove one")
         if not found:
             raise ValueError(f"{self._root}: no labels here; expected SEQUENCE/FRAME.png")
-        for sequence, frame in found:
-            if (sequence, frame) not in frames:
-                raise ValueError(
-                    f"{self._root / sequence / frame}.png: a label without its frame; the frames have no '{sequence}' "
-                    f"with a '{frame}'"
-                )
-        ranks = {key: rank for rank, key in enumerate(read_order(self._root))} if order == "doubt" else {}
-        return sorted(dict.fromkeys(found), key=lambda key: (ranks.get(key, len(ranks)), key))
+        doubtful = read_order(self._root) if order == "doubt" else []
+        ranks = {compose_key(*names): rank for rank, names in enumerate(doubtful)}
+        places = {key: place for place, key in enumerate(frames)}
+        return [found[key] for key in sorted(found, key=lambda key: (ranks.get(key, len(ranks)), places[key]))]
 
     def _check(self, path: Path) -> str:
         """The frame's name, once it is sure that the file is a PNG file and lies in the folder."""
@@ -118,6 +121,11 @@ class ReviewFiles:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(source, target)
         return target
+
+
+def compose_key(sequence: str, frame: str) -> tuple[str, str]:
+    """Sequence and frame as they are compared: accents may be spelled otherwise (see `file_names.plain_name`)."""
+    return file_names.compose(sequence), file_names.compose(frame)
 
 
 def read_frame_size(path: Path) -> tuple[int, int]:

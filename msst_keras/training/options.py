@@ -36,7 +36,11 @@ class StepOptions:
     # loss repairs.
     region_weight: float = option("The weight of a soft IoU loss, which the paper does not have.", 0.0, low=0)
     accumulation_steps: int = option(
-        "A device computes its share of the batch in this many parts, which saves memory.", 1, low=1, remembered=False
+        "A device computes its share of the batch in this many parts, which saves memory. Batch norms that are trained "
+        "(--batch_norm) see one part at a time.",
+        1,
+        low=1,
+        remembered=False,
     )
     recompute: bool = option("Compute the streams twice, frame by frame, which saves memory.", False, remembered=False)
     xla: bool = option("Compile the step with XLA.", False, remembered=False)
@@ -79,7 +83,7 @@ class OptimizerOptions:
     )
     backbone_factor: float = option(
         "The learning rate of the streams' weights that were loaded (--weights, --init_from) is multiplied by this "
-        "factor. 0 freezes them.",
+        "factor. 0 freezes them, and wants batch norms that are not trained (--batch_norm=frozen).",
         1.0,
         low=0,
     )

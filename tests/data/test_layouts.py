@@ -96,6 +96,56 @@ def test_where_all_names_end_with_one_number_the_one_that_differs_counts(tmp_pat
     assert "between PXL_20240503_12.MP.jpg and PXL_20240507_12.MP.jpg" in frame_numbers.describe_gaps(frames)
 
 
+def place_of(root, frames, masks, mask_rule="nonzero"):
+    """A sequence with these names of frames and, in one folder or several, of masks."""
+    for name in (*(f"frames/{name}" for name in frames), *masks):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    folders = sorted({(root / name).parent for name in masks})
+    return layouts.Place("x", root / "frames", tuple(folders), mask_rule)
+
+
+VERSIONS = [f"frame_{number}_v2.png" for number in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "frames, masks, mask_rule, expected",
+    [
+        (VERSIONS, ["a/frame_1_v2.png"], "nonzero", {0: ["a/frame_1_v2.png"]}),
+        (VERSIONS, ["a/frame_0003_v2_gt.png"], "nonzero", {2: ["a/frame_0003_v2_gt.png"]}),
+        (VERSIONS, ["a/mask_1.png"], "nonzero", {0: ["a/mask_1.png"]}),
+        (VERSIONS, ["a/v2_1.png", "a/v2_4.png"], "nonzero", {0: ["a/v2_1.png"], 3: ["a/v2_4.png"]}),
+        (VERSIONS, ["a/frame_3_v2.bmp", "b/o_3_v2.bmp"], "half", {2: ["a/frame_3_v2.bmp", "b/o_3_v2.bmp"]}),
+        (VERSIONS, ["a/frame_4_v2_gt.ppm", "a/frame_4_v2.pgm"], "fbms", {3: ["a/frame_4_v2_gt.ppm"]}),
+        (
+            VERSIONS,
+            ["a/frame_1_v2_gt.ppm", "a/frame_3_v2_gt.pgm"],
+            "fbms",
+            {0: ["a/frame_1_v2_gt.ppm"], 2: ["a/frame_3_v2_gt.pgm"]},
+        ),
+        (["e\u0301_1_v2.png", "e\u0301_2_v2.png"], ["a/\u00e9_1_v2.png"], "nonzero", {0: ["a/\u00e9_1_v2.png"]}),
+        (["x1_7.png", "x1_8.png"], ["a/x01_0008_gt.ppm"], "fbms", {1: ["a/x01_0008_gt.ppm"]}),
+        (["frame_1_v2.png"], ["a/frame_1_v2.png"], "nonzero", {0: ["a/frame_1_v2.png"]}),
+    ],
+)
+def test_few_masks_go_to_the_frames_of_their_names(tmp_path, frames, masks, mask_rule, expected):
+    _, found = layouts.pair_masks(place_of(tmp_path, frames, masks, mask_rule))
+    assert {i: [path.relative_to(tmp_path).as_posix() for path in paths] for i, paths in found.items()} == expected
+
+
+@pytest.mark.parametrize(
+    "frames, mask, message",
+    [
+        (["frame_1_v2.png"], "a/frame_2_v2.png", "a/frame_2_v2.png: a mask without its frame; .* none of number 2"),
+        (VERSIONS, "a/frame_5_v2.png", "a/frame_5_v2.png: a mask without its frame; .* none of number 5"),
+        (VERSIONS, "a/frame_3_v2_1.png", "a/frame_3_v2_1.png: which number .* not clear; .* such as frame_1_v2.png"),
+    ],
+)
+def test_one_mask_that_is_no_frames_is_not_given_to_another(tmp_path, frames, mask, message):
+    with pytest.raises(ValueError, match=message):
+        layouts.pair_masks(place_of(tmp_path, frames, [mask]))
+
+
 def test_files_of_other_kinds_are_told(tmp_path):
     for name in ("1.jpg", "2.heic", "3.HEIC", "4.gif", "notes.txt", ".hidden"):
         (tmp_path / name).touch()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 
 import cv2
 import numpy as np
 import pytest
 
 from msst_keras.data import datasets, images, label_folders
+from msst_keras.data.sequences import FileSequence
 from msst_keras.labels import fuse, fusion, label_files, sources
 from msst_keras.labels.fuse import FUSED, PLAIN_MEAN
 
@@ -117,6 +119,16 @@ def test_what_is_missing_is_named_before_anything_is_made(tree):
     assert not (tree / "out").exists()
 
 
+def test_maps_whose_accents_are_spelled_otherwise_are_found(tree):
+    """A Mac takes the accents of names apart, and the frames may have them composed."""
+    for folder in ("root/JPEGImages", "root/Annotations", "good", "bad"):
+        form = "NFC" if folder.startswith("root") else "NFD"
+        for path in (tree / folder / "boat").iterdir():
+            path.rename(path.with_name(unicodedata.normalize(form, f"\u00e9_{path.name}")))
+        (tree / folder / "boat").rename(tree / folder / unicodedata.normalize(form, "caf\u00e9"))
+    assert (fuse_tree(tree).num_labels, len(list((tree / "out/caf\u00e9").glob("\u00e9_*.png")))) == (2, 2)
+
+
 def test_labels_that_are_there_are_not_touched(tree):
     fuse_tree(tree)
     with pytest.raises(FileExistsError, match="labels are here already, reviewed perhaps"):
@@ -146,6 +158,20 @@ def test_label_files(tmp_path):
     with pytest.raises(ValueError, match="expected columns sequence and frame"):
         label_files.read_order(tmp_path)
     assert label_files.read_order(tmp_path / "nowhere") == []
+
+
+def test_a_table_of_frames_that_a_spreadsheet_saved(tmp_path):
+    table = tmp_path / "frames.csv"
+    table.write_bytes("sequence,frame,kind\r\ncaf\u00e9,1,coarse\r\nboat,2\r\n,,\r\n".encode("utf-8-sig"))
+    assert label_files.read_order(tmp_path) == [("caf\u00e9", "1"), ("boat", "2")]
+    for rows in ("boat", "boat,", ",1,coarse"):
+        table.write_text(f"sequence,frame,kind\nboat,2\n{rows}\n")
+        with pytest.raises(ValueError, match="frames.csv: line 3 lacks its sequence or its frame; fill the cell or"):
+            label_files.read_order(tmp_path)
+    for content in ("sequence,frame\ncaf\u00e9,1".encode("latin-1"), b"sequence,frame\n" + b"a" * 200_000 + b",1\n"):
+        table.write_bytes(content)
+        with pytest.raises(ValueError, match="frames.csv: expected CSV in UTF-8 .*; save it as such or make it again"):
+            label_files.read_order(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["flow_magnitude", "spectral_residual", "fine_grained"])
@@ -188,6 +214,15 @@ def test_videos_become_folders_of_frames(tmp_path):
     (tmp_path / "frames" / "clip" / "00000.jpg").write_bytes(expected[1])
     again = fuse.extract_frames(video, tmp_path / "frames")  # not done twice
     assert again.frame_paths[0].read_bytes() == expected[1] and fuse.extract_frames(again, tmp_path) is again
+
+
+def test_frames_of_a_long_video_stay_in_order(tmp_path):
+    names = ["00009", "99999", "100000", "100001"]
+    (tmp_path / "clip").mkdir()
+    for name in reversed(names):
+        (tmp_path / "clip" / f"{name}.jpg").touch()
+    video = FileSequence("clip", video_path=tmp_path / "clip.mp4", video_length=4)
+    assert list(fuse.extract_frames(video, tmp_path).frame_names) == names
 
 
 def test_what_an_interrupted_run_left_is_removed(tmp_path):

@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -181,6 +182,54 @@ def test_the_doubtful_come_first(tree):
         review.close()
         assert [(item.sequence, item.frame) for item in review.items][: len(expected)] == expected
         assert len(review.items) == 4
+
+
+def test_labels_of_a_long_video_are_shown_in_its_order(tree):
+    for folder, suffix in (("frames", "jpg"), ("labels", "png")):
+        for index, name in enumerate(("99998", "99999", "100000")):
+            path = tree / folder / "boat" / f"{index:05d}.{suffix}"
+            path.rename(path.with_stem(name))
+    for order in ("doubt", "sequence"):
+        with contextlib.closing(open_review(tree, order=order)) as review:
+            assert [item.frame for item in review.items] == ["99998", "99999", "100000", "00000"]
+
+
+@pytest.mark.parametrize("ours, theirs", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_spelled_otherwise(tree, ours, theirs):
+    """A folder of labels that comes from a Mac has other bytes in its names; its files keep them."""
+    for folder, form in (("frames", ours), ("labels", theirs)):
+        place = tree / folder / unicodedata.normalize(form, "caf\u00e9")
+        (tree / folder / "boat").rename(place)
+        for path in place.iterdir():
+            path.rename(path.with_stem(unicodedata.normalize(form, f"\u00e9_{path.stem}")))
+    cafe, name = place.name, unicodedata.normalize(theirs, "\u00e9_00001")
+    (tree / "labels/frames.csv").write_text(unicodedata.normalize(ours, "sequence,frame\ncaf\u00e9,\u00e9_00001\n"))
+    with contextlib.closing(open_review(tree)) as review:
+        assert (review.items[0].sequence, review.items[0].frame) == (cafe, name)
+        assert images.decode_frame(review.read_frame(0)[0], "").mean() == 60
+        review.save(0, label_with(3))
+        review.decide(0, "reject")
+    rejected = tree / "labels/.review/rejected" / cafe / f"{name}.png"
+    assert np.array_equal(read_label(rejected), label_with(3))
+    journal = tree / "labels/.review/journal.jsonl"
+    entries = [json.loads(line) for line in journal.read_text().splitlines()]
+    others = [
+        entry | {key: unicodedata.normalize(ours, entry[key]) for key in ("sequence", "frame")} for entry in entries
+    ]
+    journal.write_text("".join(f"{json.dumps(entry)}\n" for entry in others))  # as if begun before the labels moved
+    with contextlib.closing(open_review(tree)) as review:
+        assert review.items[0].decision == "reject" and review.find_position() == 1
+    write_label(tree / "labels" / unicodedata.normalize(ours, cafe) / f"{name}.png", label_with(3))
+    with pytest.raises(ValueError, match="png: this frame has another label, whose name is spelled otherwise; remove"):
+        open_review(tree)
+
+
+def test_two_frames_that_differ_in_how_an_accent_is_spelled_are_refused(tree):
+    for form in ("NFC", "NFD"):
+        (tree / "frames" / unicodedata.normalize(form, "caf\u00e9")).mkdir()
+        (tree / "frames" / unicodedata.normalize(form, "caf\u00e9") / "1.jpg").touch()
+    with pytest.raises(ValueError, match="1.jpg: called as .*1.jpg is, accents spelled otherwise; rename one"):
+        open_review(tree)
 
 
 def test_frames_are_sent_as_they_are_labelled(tree):

@@ -102,6 +102,8 @@ def test_records_are_made_of_coarse_labels_and_of_other_peoples_priors(frames):
     [
         (["--maps=dcl"], "--maps takes NAME:DIR,NAME:DIR with each name once, not 'dcl'"),
         (["--maps=a:x,a:y"], "--maps takes NAME:DIR,NAME:DIR with each name once, not 'a:y'"),
+        (["--maps=fused:x"], "--maps: 'fused' is what a combination of the methods is called; name this one otherwise"),
+        (["--maps=a:y,plain mean:x"], "--maps: 'plain mean' is what a combination of the methods is called; name"),
         (["--sources=fine_grained", "--model=m"], "--model is for the source 'model', which --sources leaves out"),
         (["--sources=magic"], "a source must be one of flow_magnitude, spectral_residual, fine_grained, model"),
         (["--maps=model:x", "--model=m"], "two methods are called model"),

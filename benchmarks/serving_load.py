@@ -54,7 +54,7 @@ def _serve(folder: str, batching: str):
     from msst_keras.serving import warm_up
 
     versions = {
-        int(path.name): ScheduledModel(path, batching) for path in Path(folder).iterdir() if path.name.isdigit()
+        int(path.name): ScheduledModel(path, batching) for path in Path(folder).iterdir() if path.name.isdecimal()
     }
     for model in versions.values():
         for signature, inputs in warm_up.read(model.path):

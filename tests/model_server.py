@@ -131,7 +131,7 @@ def serve(folders, labels=None, loaded=None):
 def _load_versions(folder):
     """Version -> model, of a folder of versions."""
     libraries = Path(tf.__file__).parent
-    return {int(path.name): CppModel(path, libraries) for path in Path(folder).iterdir() if path.name.isdigit()}
+    return {int(path.name): CppModel(path, libraries) for path in Path(folder).iterdir() if path.name.isdecimal()}
 
 
 class _RealServer:

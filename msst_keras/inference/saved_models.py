@@ -65,7 +65,7 @@ def find_version(path: Path) -> Path:
         raise FileNotFoundError(f"{path}: no such model folder; `msst export` writes saved_models/NAME/VERSION")
     if (path / "saved_model.pb").is_file():
         return path
-    versions = [child for child in path.iterdir() if child.name.isdigit() and (child / "saved_model.pb").is_file()]
+    versions = [child for child in path.iterdir() if child.name.isdecimal() and (child / "saved_model.pb").is_file()]
     if not versions:
         raise FileNotFoundError(f"{path}: no SavedModel here (no saved_model.pb, and no folder VERSION with one)")
     return max(versions, key=lambda child: int(child.name))

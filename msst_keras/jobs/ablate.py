@@ -68,7 +68,7 @@ def _run_stages(options: AblateOptions, variants: dict, sequences: list[FileSequ
     first = next(name for runs in variants.values() for name in runs)
     for variant, runs in variants.items():
         for name, train_args in runs.items():
-            precision = [] if name == first else share_precision(out / "runs" / first, out / "runs" / name, train_args)
+            precision = share_precision(out / "runs" / first, out / "runs" / name, train_args)
             if status := _make_maps(out, name, [*train_args, *precision], sequences):
                 return status
         methods[variant] = list(runs)
@@ -148,21 +148,31 @@ def _keep_plan(options: AblateOptions, variants: dict, sequences: list[str]) -> 
 def share_precision(first: Path, run_dir: Path, train_args: Sequence[str]) -> list[str]:
     """The flag by which a run that is to measure its precision takes that of the first run instead.
 
-    Runs that measure, each by itself, may differ in what they choose, and then the table would compare that too.
+    Runs that measure, each by itself, may differ in what they choose, and then the table would compare that too. A run
+    that was begun goes on only with the flags that it was begun with, so it is given the same flag again.
 
     Args:
-      first: the run directory that was trained first.
-      run_dir: the one to be trained.
+      first: the run directory that is trained first.
+      run_dir: the one to be trained; it may be `first`.
       train_args: its flags.
 
     Returns:
-      --precision=...; nothing for a run that was begun already, or whose flags choose one.
+      --precision=...; nothing for a run that measures or was begun so, or whose flags choose one.
     """
     values = re.findall("(?:^|\n)--?precision[=\n](.*)", "\n".join(train_args))
-    if (run_dir / "run.json").exists() or values and values[-1] != AUTO:
+    if values and values[-1] != AUTO:
         return []
-    precision = read_json(first / "run.json", _MEND).get("precision")
-    return [f"--precision={precision}"] if precision else []
+    if (run_dir / "run.json").exists():
+        precision = _read_begun_precision(run_dir)
+    else:
+        precision = None if run_dir == first else read_json(first / "run.json", _MEND).get("precision")
+    return [f"--precision={precision}"] if precision not in (None, AUTO) else []
+
+
+def _read_begun_precision(run_dir: Path) -> str | None:
+    """What --precision was when a run was begun; None where its run.json does not say so."""
+    training = read_json(run_dir / "run.json", _MEND).get("training")
+    return training.get("precision") if isinstance(training, dict) else None
 
 
 def _make_maps(out: Path, name: str, train_args: list[str], sequences: list[FileSequence]) -> int:

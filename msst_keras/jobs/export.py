@@ -55,7 +55,7 @@ def export(options: ExportOptions) -> Path:
     model = fold_model(_load_mean([options.run_dir, *options.average_with], options.checkpoint), settings["model"])
     keras.config.set_dtype_policy("float32")
     output_dir = Path(options.output_dir)
-    versions = [int(path.name) for path in output_dir.glob("*") if path.name.isdigit()]
+    versions = [int(path.name) for path in output_dir.glob("*") if path.name.isdecimal()]
     path = output_dir / str(options.version or max(versions, default=0) + 1)
     asset = {
         "num_frames": settings["model"]["num_frames"],

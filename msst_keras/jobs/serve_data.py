@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from msst_keras.pipeline.loopback import keep_to_this_machine
@@ -16,6 +19,8 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 def serve_data(options: ServeDataOptions) -> None:
     """Serves until SIGTERM or SIGINT. Does not return: the process ends with status 0.
+
+    A signal that comes while a worker waits for its dispatcher kills it.
 
     Raises:
       ValueError: the dispatcher's address is none.
@@ -54,21 +59,43 @@ def _name(options: ServeDataOptions) -> str:
     return options.host or (socket.gethostname() if options.listen == "all" else "127.0.0.1")
 
 
+@contextlib.contextmanager
+def _killed_by_signals() -> Iterator[None]:
+    """Lets a signal end the process at once, as a worker waits in its start until its dispatcher answers.
+
+    TensorFlow keeps Python's lock meanwhile, so that no line of Python runs, and the threads that it starts must not
+    take the signals from `sigwait`. So a thread that does nothing else takes them, as the kernel does by default.
+    """
+    over = threading.Event()
+
+    def take_signals() -> None:
+        """Is where signals arrive until the start is over."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        over.wait()
+
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    thread = threading.Thread(target=take_signals, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def _start(service: Any, options: ServeDataOptions) -> tuple[Any, int]:
     """(the dispatcher, or a worker; its port). `service` is `tf.data.experimental.service`."""
     if options.dispatcher:
-        host, _, dispatcher_port = options.dispatcher.rpartition(":")
-        if not host or not dispatcher_port.isdecimal():
-            raise ValueError(f"--dispatcher must be HOST:PORT, not '{options.dispatcher}'")
+        dispatcher = _read_address(options.dispatcher)
         # Only the C++ server knows which port it was given; a free one is chosen here, so that it can be named.
         port = options.port or _find_free_port()
-        server = service.WorkerServer(
-            service.WorkerConfig(options.dispatcher, f"{_name(options)}:%port%", port), start=False
-        )
+        server = service.WorkerServer(service.WorkerConfig(dispatcher, f"{_name(options)}:%port%", port), start=False)
     else:
         port = options.port
         server = service.DispatchServer(service.DispatcherConfig(port=port), start=False)
-    server.start()
+    with _killed_by_signals() if options.dispatcher else contextlib.nullcontext():
+        server.start()
     port = port or int(server.target.rpartition(":")[2])
     if options.listen == "loopback":
         try:
@@ -80,7 +107,20 @@ def _start(service: Any, options: ServeDataOptions) -> tuple[Any, int]:
     return server, port
 
 
+def _read_address(given: str) -> str:
+    """HOST:PORT of a dispatcher, which may be given as it prints it, with grpc:// in front.
+
+    TensorFlow would wait for ever, and for no signal, for a host that is none.
+    """
+    address = given.removeprefix("grpc://")
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not (port.isascii() and port.isdecimal()):
+        raise ValueError(f"--dispatcher must be HOST:PORT or grpc://HOST:PORT, not '{given}'")
+    return address
+
+
 def _find_free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]

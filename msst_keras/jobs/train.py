@@ -15,6 +15,7 @@ import tensorflow as tf
 from msst_keras.files import publish
 from msst_keras.jobs.trained import find_export, load_trained
 from msst_keras.locks import hold_folder
+from msst_keras.model.backbones import PYRAMID_BACKBONES
 from msst_keras.model.msst import build_msst, has_batch_norms
 from msst_keras.model.options import POLICIES, check_sizes
 from msst_keras.motion.flow_pictures import flow_to_color
@@ -54,12 +55,14 @@ def train(options: TrainOptions) -> dict:
     val_index = _index_validation(options.val_records, options, groups, index) if options.val_records else None
     folder = Path(options.run_dir)
     with _hold(folder, devices):
+        prior = index.motion.prior if index.motion else None
         if devices.is_chief:
-            run_dir.keep_prior(folder, index.motion.prior if index.motion else None, options.prior)
+            run_dir.find_prior(folder, prior, options.prior)
         precision = _choose_precision(options, devices)
         model = _build(options, devices, precision)
         if devices.is_chief:
             run_dir.write_run(folder, _describe_run(options, index, groups) | {"precision": precision})
+            run_dir.keep_prior(folder, prior, options.prior)
             with publish(folder / "flags.txt") as temporary:
                 temporary.write_text(write_flags(options), encoding="utf-8")  # as flagfiles are read
         validate, draw = _make_views(options, model, index, val_index, devices)
@@ -134,9 +137,22 @@ def _index_training(options: TrainOptions, groups: dict[tuple[str, ...], int]) -
                 "make them with --prior=flow for --motion_input=flow"
             )
     check_sizes(model.decoder, options.clips.image_sizes, "image_sizes")
-    if options.training.step.recompute and model.decoder == "topdown" and model.batch_norm == "trained":
-        raise ValueError("--recompute shows batch norms one frame at a time; give --batch_norm=frozen with it")
+    _check_batch_norms(options)
     return index
+
+
+def _check_batch_norms(options: TrainOptions) -> None:
+    """Refuses what would not do what it says where batch norms are trained."""
+    model = options.model
+    if model.batch_norm != "trained" or not {model.backbone, model.motion_backbone} & set(PYRAMID_BACKBONES):
+        return
+    if options.training.step.recompute:
+        raise ValueError("--recompute shows batch norms one frame at a time; give --batch_norm=frozen with it")
+    if options.training.optimizer.backbone_factor == 0:
+        raise ValueError(
+            "--backbone_factor=0 leaves the backbone's batch norms in training, so that it would still change; give "
+            "--batch_norm=frozen with it"
+        )
 
 
 def _index_validation(

@@ -126,7 +126,12 @@ class Profile:
 
     def after(self, step: int) -> None:
         """Stops the profiler after the last step of the window."""
-        if self._running and self._window and step >= self._window[1]:
+        if self._window and step >= self._window[1]:
+            self.close()
+
+    def close(self) -> None:
+        """Stops the profiler, if it is running, which writes what it has."""
+        if self._running:
             tf.profiler.experimental.stop()
             self._running = False
 

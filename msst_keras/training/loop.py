@@ -30,6 +30,8 @@ from msst_keras.training.step import make_step
 from msst_keras.training.strategy import Devices
 from msst_keras.training.watch import Watch
 
+_MEND = "remove it, and the same command writes it again"
+
 
 def train(
     model: keras.Model,
@@ -44,6 +46,8 @@ def train(
 ) -> dict[str, float]:
     """Trains `model` to step `options.steps`, from the last complete checkpoint in `run_dir` if there is one.
 
+    A run that has so many steps already, or more, is not trained; its model is validated if its result is not there.
+
     Args:
       model: a model of `build_msst`, built in the scope of `devices.strategy`; its inputs are keys of a batch.
       make_batches: a function from a step to the batches of this process's share from that step on (see
@@ -57,8 +61,9 @@ def train(
       settings: the run's flags, for TensorBoard's table of runs.
 
     Returns:
-      {"steps", "loss" (mean of the last tenth of the steps), the headline scores of `validate`, "seconds" and
-      "input_wait" (the share of them spent waiting for batches) of this process}; also in result.json.
+      {"steps" (those that the model has), "loss" (mean of the last tenth of the steps), the headline scores of
+      `validate`, "seconds" and "input_wait" (the share of them spent waiting for batches) of this process}; also in
+      result.json.
 
     Raises:
       ValueError: a loss is not finite, with the step and the clips (the last checkpoint stays), the processes do not
@@ -75,8 +80,9 @@ def train(
         update.check_checkpoint(prefix)
     first = _restore(checkpoints, devices, run_dir)
     result_path = run_dir / "result.json"
-    if first >= options.steps and result_path.exists():
-        return read_json(result_path, "remove it, and the same command writes it again")
+    if first >= options.steps and (kept := _read_result(result_path, first)):
+        return kept
+    done = max(first, options.steps)
     started = time.perf_counter()
     with Log(run_dir, first, options.log_every, writes=devices.is_chief) as log:
         if settings:
@@ -91,15 +97,28 @@ def train(
                 "start all of them again with the same command to go on"
             ) from error
         seconds = time.perf_counter() - started
-        results: dict[str, float] = {"steps": options.steps}
+        results: dict[str, float] = {"steps": done}
         if devices.is_chief:
-            results["loss"] = log.recent_loss(options.steps // 10)
-        results |= watch.validate(options.steps)
-        watch.draw(options.steps)
+            results["loss"] = log.recent_loss(done // 10)
+        results |= watch.validate(done)
+        watch.draw(done)
     results |= {"seconds": round(time.perf_counter() - started, 1), "input_wait": waited / seconds}
     if devices.is_chief:
         write_json(result_path, results)
     return results
+
+
+def _read_result(path: Path, steps: int) -> dict | None:
+    """The result that is there, if it is that of a model of so many steps.
+
+    A run that was lengthened and killed before its end has the result of the shorter one.
+    """
+    if not path.exists():
+        return None
+    found = read_json(path, _MEND)
+    if not isinstance(found.get("steps"), int):
+        raise ValueError(f"{path}: damaged (expected a number of steps, found {found.get('steps')!r}); {_MEND}")
+    return found if found["steps"] >= steps else None
 
 
 def _restore(checkpoints: Checkpoints, devices: Devices, run_dir: Path) -> int:
@@ -133,7 +152,7 @@ def _run_steps(
     steps = range(first, options.steps)
     counted = progress(steps, options.steps, "training", initial=first) if devices.is_chief else (s for s in steps)
     # The bar is closed here, so that its last line does not come after the sentence of an error.
-    with _Signals() as signals, contextlib.closing(counted):
+    with _Signals() as signals, contextlib.closing(counted), contextlib.closing(watch):
         for step in counted:
             watch.before(step)
             rate = learning_rate_at(options.optimizer, step, options.steps)

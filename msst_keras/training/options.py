@@ -129,6 +129,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.profile_steps and not 0 <= self.profile_steps[0] <= self.profile_steps[1]:
+            first, last = self.profile_steps
+            raise ValueError(f"profile_steps must be FIRST,LAST, from 0 up and in that order, not {first},{last}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,7 +115,22 @@ def read_precision(run_dir: str | Path) -> str | None:
 def keep_prior(run_dir: str | Path, prior: PriorSettings | None, prior_path: str | Path | None) -> None:
     """Copies the prior that the records were made with into the run directory, where `msst export` looks for it.
 
-    Nothing is to be copied when there is none (`os`), when it needs no training, or when the run has it already.
+    It replaces the one that is there, so it comes after `write_run`, which refuses to go on with another run.
+
+    Raises:
+      ValueError, FileNotFoundError: see `find_prior`.
+    """
+    if path := find_prior(run_dir, prior, prior_path):
+        with publish(Path(run_dir) / PRIOR_NAME) as temporary:
+            temporary.write_bytes(path.read_bytes())
+
+
+def find_prior(run_dir: str | Path, prior: PriorSettings | None, prior_path: str | Path | None) -> Path | None:
+    """Checks that a run can have the prior that its records were made with; changes nothing.
+
+    Returns:
+      the file that is to be copied into the run directory; None when there is no prior (`os`), when it needs no
+      training, or when no file is given because the run has it already.
 
     Raises:
       ValueError: the records' prior is a network, and `prior_path` is missing or another file; or it is none, and there
@@ -125,16 +140,15 @@ def keep_prior(run_dir: str | Path, prior: PriorSettings | None, prior_path: str
     if prior is not None and prior.kind != NETWORK and prior_path:
         raise ValueError(f"--prior={prior_path} is not the prior of the records, which is {prior.kind}; leave it away")
     if prior is None or prior.kind != NETWORK:
-        return
+        return None
     if not prior_path:
         check_prior(run_dir, prior)
-        return
+        return None
     path = Path(prior_path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the file that `msst make_records --prior` was given")
     _check_file(path, prior)
-    with publish(Path(run_dir) / PRIOR_NAME) as temporary:
-        temporary.write_bytes(path.read_bytes())
+    return path
 
 
 def check_prior(run_dir: str | Path, prior: PriorSettings) -> None:

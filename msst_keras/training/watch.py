@@ -61,6 +61,10 @@ class Watch:
         """Is called when the step has been computed."""
         self._profile.after(step)
 
+    def close(self) -> None:
+        """Is called when no step is to come: a profile whose last step did not come is written."""
+        self._profile.close()
+
     def after(self, step: int, scalars: dict[str, float], is_last: bool) -> None:
         """Logs the step, and saves a checkpoint if that is due or the step is the last of this process."""
         self._log.step(step, scalars)

@@ -19,7 +19,7 @@ import pytest
 from msst_keras.data.sequences import FileSequence
 from msst_keras.evaluation.report import write_results
 from msst_keras.jobs import ablate as ablate_job
-from msst_keras.jobs.ablate import _plan_runs, _refine_maps, _result_paths, ablate, share_precision
+from msst_keras.jobs.ablate import _plan_runs, _refine_maps, _result_paths, _run_stages, ablate, share_precision
 from msst_keras.jobs.options import AblateOptions
 from msst_keras.synthetic import videos
 
@@ -228,11 +228,53 @@ def test_runs_that_measure_their_precision_take_that_of_the_first(tmp_path, trai
     assert share_precision(tmp_path / "os-0", tmp_path / "os-1", train_args) == found
 
 
-def test_a_run_that_was_begun_keeps_its_precision(tmp_path):
-    for name, precision in (("os-0", "mixed_bfloat16"), ("os-1", "float32")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(f'{{"precision": "{precision}"}}')
-    assert share_precision(tmp_path / "os-0", tmp_path / "os-1", []) == []
+def write_run_begun_with(run_dir, flag, precision):
+    """A run.json as `msst train --precision=FLAG` writes it; without a flag, one from before flags were kept."""
+    run_dir.mkdir()
+    training = {"training": {"seed": 0, "precision": flag}} if flag else {}
+    (run_dir / "run.json").write_text(json.dumps({"model": {}, **training, "precision": precision}))
+
+
+@pytest.mark.parametrize(
+    ("flag", "train_args", "found"),
+    [
+        ("float32", [], ["--precision=float32"]),
+        ("float32", ["--precision=auto"], ["--precision=float32"]),
+        ("float32", ["--precision=float32"], []),
+        ("auto", [], []),
+        (None, [], []),
+    ],
+)
+def test_a_run_that_was_begun_keeps_its_precision(tmp_path, flag, train_args, found):
+    """It goes on with the flag that it was begun with, whichever run comes first by now."""
+    write_run_begun_with(tmp_path / "os-0", "auto", "mixed_bfloat16")
+    write_run_begun_with(tmp_path / "os-1", flag, "float32")
+    for first in ("os-0", "os-1"):
+        assert share_precision(tmp_path / first, tmp_path / "os-1", train_args) == found
+
+
+def test_the_first_run_measures_its_precision(tmp_path):
+    assert share_precision(tmp_path / "os-0", tmp_path / "os-0", ["--seed=0"]) == []
+
+
+def test_a_second_run_that_was_interrupted_goes_on(tmp_path, monkeypatch):
+    """Its flags are the same when it is begun and when it goes on; nothing is added to those of the first."""
+    asked = []
+
+    def begin(out, name, train_args, sequences):
+        """Begins a run as `msst train` does, and ends as if a signal had come if it is the second one."""
+        flags = dict(argument.split("=", 1) for argument in train_args)
+        asked.append((name, flags.get("--precision")))
+        if not (out / "runs" / name).exists():
+            write_run_begun_with(out / "runs" / name, flags.get("--precision", "auto"), "float32")
+        return 75 if name == "st" else 0
+
+    monkeypatch.setattr(ablate_job, "_make_maps", begin)
+    (tmp_path / "runs").mkdir()
+    options = AblateOptions(configs=("os.cfg", "st.cfg"), ground_truth="davis", output_dir=str(tmp_path))
+    for _ in range(2):
+        assert _run_stages(options, {"os": {"os": ["--seed=0"]}, "st": {"st": ["--seed=0"]}}, []) == 75
+    assert asked == [("os", None), ("st", "float32")] * 2
 
 
 def test_empty_files_are_no_refined_maps(tmp_path, monkeypatch):

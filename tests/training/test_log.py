@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
 from msst_keras.training.log import Log, Profile
+from msst_keras.training.options import TrainingOptions
 
 
 def read(run_dir):
@@ -96,3 +98,10 @@ def test_the_profiler_sees_its_window_alone(tmp_path):
         tf.add(1, step)
         profile.after(step)
     assert list(tmp_path.rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("window", [(30, 20), (-1, 3)])
+def test_a_window_that_is_none_is_refused(window):
+    first, last = window
+    with pytest.raises(ValueError, match=f"profile_steps must be FIRST,LAST, .* not {first},{last}"):
+        TrainingOptions(profile_steps=window)

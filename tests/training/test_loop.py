@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -112,6 +114,53 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_bit(tmp_path):
     ]
     for expected, found in zip(whole.weights, resumed.weights, strict=True):
         np.testing.assert_array_equal(expected, found)
+
+
+def train_small(run_dir, steps, validate=None, batches=None):
+    """Trains a small network, of one frame and without motion, to so many steps."""
+    keras.utils.set_random_seed(0)
+    model = build_msst("os", num_frames=1, width=0.03)
+    options = TrainingOptions(steps=steps, checkpoint_every=100, profile_steps=(1, 30))
+    return loop.train(model, batches or make_batches(steps), ("a",) * 4, run_dir, options, validate=validate)
+
+
+def test_a_lengthened_run_that_is_killed_in_its_last_validation_validates_again(tmp_path):
+    validated = []
+
+    def validate():
+        """Gives better scores each time, and is killed the second time."""
+        validated.append(1)
+        if len(validated) == 2:
+            raise KeyboardInterrupt
+        return {"mae": 0.5, "max_f": 0.4, "s_measure": len(validated) / 10}
+
+    assert train_small(tmp_path, 2, validate)["steps"] == 2
+    with pytest.raises(KeyboardInterrupt):
+        train_small(tmp_path, 4, validate)
+    # Asked for as many steps as the old result has, it answers for the model that is there as well.
+    for steps in (2, 4, 3):
+        result = train_small(tmp_path, steps, validate)
+        assert (result["steps"], result["s_measure"], len(validated)) == (4, 0.3, 3)
+        assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert json.loads((tmp_path / "best" / "best.json").read_text())["step"] == 4
+    (tmp_path / "result.json").write_text('{"steps": "4"}')
+    with pytest.raises(ValueError, match=r"result.json: damaged \(expected a number of steps, found '4'\); remove it"):
+        train_small(tmp_path, 4, validate)
+
+
+@pytest.mark.parametrize("ending", ["signal", "error", "last step"])
+def test_a_profile_whose_last_step_does_not_come_is_written(tmp_path, ending):
+    def batches(first):
+        """Ends the training in step 3, in this way."""
+        yield from itertools.islice(make_batches(5)(first), 3)
+        if ending == "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield from itertools.islice(make_batches(5, poison=3 if ending == "error" else None)(3), 2)
+
+    errors = {"signal": loop.Interrupted, "error": ValueError}
+    with pytest.raises(errors[ending]) if ending in errors else contextlib.nullcontext():
+        train_small(tmp_path, 5, batches=batches)
+    assert len(list(tmp_path.rglob("*.xplane.pb"))) == 1
 
 
 def test_a_loss_that_is_not_finite_names_step_and_clips_and_keeps_the_checkpoint(tmp_path):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from msst_keras.conversion.options import FlowOptions, MakeRecordsOptions
+from msst_keras.conversion.options import FlowOptions, MakeRecordsOptions, StillOptions
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets, label_folders
 from msst_keras.data.sequences import FileSequence
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
 from msst_keras.motion.settings import FILES, NO_PRIOR, UNTRAINED, MotionOptions
+from msst_keras.options import plain_values
 from msst_keras.outputs import check_apart
 from msst_keras.processes import count_cores
 from msst_keras.synthetic.still_options import StillMotionOptions
@@ -20,6 +21,8 @@ from msst_keras.synthetic.stills import MovingStill, set_in_motion
 _FLOW_SETTINGS = {
     "flow": "method", "motion_size": "motion_size", "flow_direction": "direction", "flow_stride": "stride"
 }  # fmt: skip
+# What --add_prior goes with: where the records are, and who works on them.
+_OF_ADDED_PRIORS = ("add_prior", "output_dir", "engine", "num_workers", "beam_args")
 
 
 def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict:
@@ -44,6 +47,7 @@ def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict
         raise ValueError("--num_workers is for --engine=local; tell Beam's runner by --beam_args")
     report = WorkReport()
     if options.add_prior:
+        _refuse_conversion(options)
         from msst_keras.conversion.new_prior import add_prior  # brings TensorFlow, see below
 
         manifest = add_prior(options.output_dir, options.add_prior, *_workers(options), report)
@@ -57,6 +61,19 @@ def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict
         f"{manifest['num_labelled']} labelled, {len(manifest['shards'])} shards, {size:.1f} MiB"
     )
     return manifest
+
+
+def _refuse_conversion(options: MakeRecordsOptions) -> None:
+    """Refuses options of a conversion beside --add_prior, which would not heed them."""
+    changed = _list_changed(options, MakeRecordsOptions(output_dir=options.output_dir))
+    if others := [name for name in changed if name not in _OF_ADDED_PRIORS]:
+        raise ValueError(f"--add_prior takes the records as they are; leave --{', --'.join(others)} away")
+
+
+def _list_changed(options: MakeRecordsOptions | StillOptions, defaults: MakeRecordsOptions | StillOptions) -> list[str]:
+    """The names of the options that are not as in `defaults`."""
+    values, others = plain_values(options), plain_values(defaults)
+    return [name for name, value in values.items() if value != others.get(name)]
 
 
 def _workers(options: MakeRecordsOptions) -> tuple[int, str, list[str]]:
@@ -106,8 +123,9 @@ def _set_in_motion(
     }  # fmt: skip
     named = {name: share for name, share in shares.items() if share}
     if stills.still_frames == 1:
-        if named:
-            raise ValueError(f"--still_{min(named)} is for stills in motion; give --still_frames=2 or more")
+        if others := _list_changed(stills, StillOptions()):
+            are = "is" if len(others) == 1 else "are"
+            raise ValueError(f"--{', --'.join(others)} {are} for stills in motion; give --still_frames=2 or more")
         return sequences, {}
     if options.dataset != "stills" or options.motion.flow_dir:
         raise ValueError("--still_frames is for --dataset=stills without --flow_dir: nobody has flow of such clips")

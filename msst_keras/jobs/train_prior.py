@@ -66,7 +66,7 @@ def _train(
     options: TrainPriorOptions, index: ClipIndex, val_index: ClipIndex | None, flow: FlowSettings, work: Path
 ) -> dict:
     """Trains, or goes on with what `work` holds, then writes prior and report; returns the report."""
-    output = Path(options.output)
+    output, state_path = Path(options.output), work / "state.npz"
     memory = Memory(work, "train_prior", _describe(options))
     try:
         known = memory.compare() is not None
@@ -76,16 +76,17 @@ def _train(
             "on with it, or remove that folder"
         ) from None
     if not known:
-        memory.write()
+        state_path.unlink(missing_ok=True)  # nothing says what it is of
     keras.utils.set_random_seed(options.seed)
     prior = _build(options.prior, flow)
     fold_of = _deal(index, options.folds) if options.folds else {}
     spawned = [prior.spawn() for _ in range(options.folds)]
-    kept = KeptTraining(work / "state.npz")
+    kept = KeptTraining(state_path)
     batches = _read_batches(index, prior, options.batch_size, options.steps, options.seed, kept.done, fold_of)
     trained = prior_training.train_prior(
-        batches, prior, options.steps, options.learning_rate, options.seed, folds=spawned, kept=kept
-    )
+        batches if known else _remember_kept(batches, memory, state_path), prior, options.steps,
+        options.learning_rate, options.seed, folds=spawned, kept=kept,
+    )  # fmt: skip
     weights = [trained_weights(each) for each in spawned]
     report = {"training": trained, "out_of_fold": None, "validation": None}
     if options.folds:
@@ -98,6 +99,20 @@ def _train(
             add_folds(temporary, fold_of, weights)
     write_json(output.with_suffix(".json"), report)
     return report
+
+
+def _remember_kept(batches: Iterator[dict], memory: Memory, state_path: Path) -> Iterator[dict]:
+    """The batches; what the training was begun with is remembered as soon as there is a state to go on with.
+
+    What refuses earlier, be it weights, folds or a learning rate, is mended by other flags, and nothing is lost with
+    them.
+    """
+    is_remembered = False
+    for batch in batches:
+        if not is_remembered and state_path.exists():
+            memory.write()
+            is_remembered = True
+        yield batch
 
 
 def _describe(options: TrainPriorOptions) -> dict:

@@ -12,8 +12,10 @@ from msst_keras.data import flow_files, images
 from msst_keras.evaluation.evaluator import Evaluator
 from msst_keras.evaluation.protocols import PROTOCOLS
 from msst_keras.evaluation.scores import choose_headline
+from msst_keras.jobs import train_prior as train_prior_module
 from msst_keras.jobs.train_prior import train_prior as train_prior_job
 from msst_keras.motion.flow import FlowSettings
+from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.options import PriorOptions, TrainPriorOptions
 from msst_keras.motion.prior_files import load_prior
 from msst_keras.motion.prior_folds import load_folds, trained_weights
@@ -122,6 +124,60 @@ def test_folds_are_in_the_file_and_the_report_is_of_sequences_that_were_not_seen
     expected = choose_headline(evaluator.result())
     assert report["out_of_fold"]["maps"]["prior"] == pytest.approx(expected, abs=1e-3)
     assert json.loads((tmp_path / "prior.json").read_text()) == report
+
+
+def small_options(folder, **options):
+    """Of a short training on the sequences a and b."""
+    network = PriorOptions(weights="none", width=0.03, num_levels=1, max_regions=16, train_backbone=False)
+    given = {"steps": 4, "batch_size": 2, "val_frames": 2, "prior": network} | options
+    records = (str(folder / "a"), str(folder / "b"))
+    return TrainPriorOptions(records=records, output=str(folder / "prior.keras"), **given)
+
+
+def test_a_command_that_was_refused_does_not_stand_in_the_way_of_the_mended_one(tmp_path):
+    for name in ("a", "b"):
+        make_records(tmp_path / name, name)
+    with pytest.raises(ValueError, match="5 folds need as many sequences with labels, found 2"):
+        train_prior_job(small_options(tmp_path, folds=5))
+    with pytest.raises((ValueError, FileNotFoundError), match="none.such.h5"):
+        train_prior_job(small_options(tmp_path, prior=PriorOptions(weights=f"{tmp_path}/none_such.h5")))
+    with pytest.raises(ValueError, match="The loss of the prior is nan"):
+        train_prior_job(small_options(tmp_path, learning_rate=1e38))
+    assert train_prior_job(small_options(tmp_path))["training"]["steps"] == 4
+    assert not (tmp_path / ".training-prior.keras").exists()
+
+
+def test_a_killed_training_goes_on_and_is_no_other_one(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_records(tmp_path / name, name)
+    train_prior_job(small_options(tmp_path))
+    whole, report = trained_weights(load_prior(tmp_path / "prior.keras")), (tmp_path / "prior.json").read_text()
+    work, begun = tmp_path / ".training-prior.keras", []
+
+    class Killed(KeptTraining):
+        """Is written after each step, and killed before the fourth one."""
+
+        def __init__(self, path):
+            super().__init__(path, seconds=0)
+            begun.append(self.done)
+
+        def keep(self, variables):
+            super().keep(variables)
+            if self.done == 3:
+                raise KeyboardInterrupt
+
+    work.mkdir()
+    (work / "state.npz").write_bytes(b"of nobody knows what")
+    monkeypatch.setattr(train_prior_module, "KeptTraining", Killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_prior_job(small_options(tmp_path))
+    with pytest.raises(ValueError, match="was begun with something else: steps 4 .now 5.; repeat those flags to go on"):
+        train_prior_job(small_options(tmp_path, steps=5))
+    train_prior_job(small_options(tmp_path))
+    assert begun == [0, 3] and not work.exists()
+    found = trained_weights(load_prior(tmp_path / "prior.keras"))
+    assert all((one == other).all() for one, other in zip(found, whole, strict=True))
+    assert (tmp_path / "prior.json").read_text() == report
 
 
 def test_fine_labels_alone_may_teach(tmp_path):

@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 from forked import msst
 
-from msst_keras.conversion import new_prior, workers
+from msst_keras.conversion import new_prior
 from msst_keras.conversion.options import FlowOptions, MakeRecordsOptions, StillOptions
-from msst_keras.conversion.shard_maker import ShardMaker
 from msst_keras.jobs.make_records import make_records
 from msst_keras.synthetic import videos
 
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    def make_shards(shards, motion, num_workers, on_frame, report):
-        maker = ShardMaker(motion)
-        return [maker.make(shard, on_frame)[0] for shard in shards]
-
-    monkeypatch.setattr(workers, "make_shards", make_shards)
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def contents(folder):

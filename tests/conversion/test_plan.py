@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msst_keras.conversion import convert, new_prior, workers
-from msst_keras.conversion.shard_maker import ShardMaker
+from msst_keras.conversion import convert, new_prior
 from msst_keras.data.datasets import find_sequences
 from msst_keras.motion.flow import FlowSettings
 from msst_keras.motion.settings import MotionOptions
@@ -17,6 +16,7 @@ from msst_keras.records import shard_files
 from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.synthetic import videos
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 MOTION = MotionOptions(FlowSettings("farneback", motion_size=(32, 48)), None, "none", store_flow=True)
 TRAIN, VAL = ({"dataset": "davis", "split": split} for split in ("train", "val"))
 
@@ -26,15 +26,6 @@ def sequences(tmp_path_factory):
     root = tmp_path_factory.mktemp("davis") / "davis"
     videos.write_davis(root, 2, 3, (48, 64), seed=0)
     return find_sequences("davis", root)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    def make_shards(shards, motion, num_workers, on_frame, report):
-        maker = ShardMaker(motion)
-        return [maker.make(shard, on_frame)[0] for shard in shards]
-
-    monkeypatch.setattr(workers, "make_shards", make_shards)
 
 
 def contents(folder):

@@ -104,6 +104,6 @@ def test_a_live_video_is_filtered_and_mirrored_as_its_options_say():
         ({"temporal_filter": 0.0}, {"temporal_filter": 0.0}),
     ):
         options = PredictOptions(input=("0",), output_dir="maps", live=True, **changes)
-        found.append([saliency for *_, saliency in live._make_maps(options, model, frames)])
+        found.append([saliency for *_, saliency in live._make_maps(options, model, frames, lambda: None)])
         np.testing.assert_array_equal(found[-1], [saliency for *_, saliency in stream_maps(model, frames, **same)])
     assert all(np.abs(found[0][1] - other[1]).max() > 1e-4 for other in found[1:])

@@ -294,8 +294,8 @@ def test_an_overlay_goes_on_with_its_maps(work, tmp_path, threshold):
     video = write_video(tmp_path / "screen.mkv", pictures(24), 25)
     options = make_options(work, tmp_path / "maps", input=(str(video),), overlay="auto", threshold=threshold)
     predict.predict(options)
-    whole = {path.name: path.read_bytes() for path in (tmp_path / "maps").rglob("*.*") if path.is_file()}
-    assert len(whole) == 24 + 2
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "maps" / "screen").glob("*.png")}
+    assert len(whole) == 24
     options = dataclasses.replace(options, output_dir=f"{tmp_path}/again")
     with pytest.raises(KeyboardInterrupt):
         predict_until(options, 13, interrupt)
@@ -307,8 +307,12 @@ def test_an_overlay_goes_on_with_its_maps(work, tmp_path, threshold):
             predict.predict(options)
     assert (tmp_path / "again" / "screen.mp4").is_file() and not (tmp_path / "again" / "screen").exists()
     predict.predict(options)
-    found = {path.name: path for path in (tmp_path / "again").rglob("*.*") if path.is_file()}
+    found = {path.name: path for path in (tmp_path / "again" / "screen").glob("*.png")}
     assert {name: path.read_bytes() for name, path in found.items()} == whole
+    overlays = [list(videos.read_video(tmp_path / folder / "screen.mp4")) for folder in ("maps", "again")]
+    assert [frame.seconds for frame in overlays[0]] == [frame.seconds for frame in overlays[1]]
+    for expected, drawn in zip(*(np.stack([frame.image for frame in frames]) for frames in overlays), strict=True):
+        assert np.abs(expected.astype(float) - drawn).mean() < 1
     kept = [name for name, mark in marks.items() if found[name].stat().st_mtime_ns == mark]
     assert len(kept) == (13 if threshold is None else 0)
 

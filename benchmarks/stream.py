@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import msst_keras  # noqa: F401  # isort: skip  # as in the command before OpenCV, which reads what it sets
 import cv2
 import numpy as np
 from random_model import export_random_model

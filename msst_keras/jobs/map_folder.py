@@ -46,7 +46,7 @@ def check_free(folders: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def open_map_folder(
-    folder: Path, made_from: Mapping, overlay: Path | None, overwrite: bool, is_kept: bool = True
+    folder: Path, made_from: Mapping, overlay: Path | None, overwrite: bool, is_kept: bool
 ) -> Iterator[tuple[Path, int] | None]:
     """Gives the folder to write maps to; it has its name when the block ends without an error.
 

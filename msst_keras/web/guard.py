@@ -53,6 +53,7 @@ class Guard:
             return
 
         async def send_with_headers(message: Message) -> None:
+            """Sends a part of the answer; its start with the headers that every answer has."""
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():

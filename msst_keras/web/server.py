@@ -68,6 +68,7 @@ def _serve_file(content: bytes, name: str) -> Callable[[Request], Awaitable[Resp
     media_type = _TYPES[name.rpartition(".")[2]]
 
     async def serve(request: Request) -> Response:
+        """Answers with the file."""
         return Response(content, media_type=media_type)
 
     return serve

@@ -138,12 +138,24 @@ def test_an_error_of_the_work_ends_it_and_is_told():
         view.stop()
 
 
+def one_frame(comes):
+    """One frame, and silence until `comes` is set."""
+    yield from paced(1, 0.0)
+    comes.wait(60)
+
+
+def check_error_ends(view, comes, reason):
+    """The view ends with an error while its source is silent; only then does the next frame come."""
+    view.start()
+    is_over = view.is_over.wait(10)
+    comes.set()
+    assert is_over
+    with pytest.raises(ValueError, match=reason):
+        view.stop()
+
+
 def test_an_error_ends_the_work_while_the_source_is_silent(monkeypatch):
     waits, comes = threading.Event(), threading.Event()
-
-    def frames():
-        yield from paced(1, 0.0)
-        comes.wait(60)
 
     def make_maps(frames):
         for frame, pixels, _ in frames:
@@ -155,22 +167,13 @@ def test_an_error_ends_the_work_while_the_source_is_silent(monkeypatch):
         raise ValueError("there is no room for a picture")
 
     monkeypatch.setattr(live_view, "overlay", fail)
-    view = LiveView(frames(), 25.0, lambda frames, stop: read_ahead(make_maps(frames), 1))
+    view = LiveView(one_frame(comes), 25.0, lambda frames, stop: read_ahead(make_maps(frames), 1))
     view.watchers += 1
-    view.start()
-    is_over = view.is_over.wait(10)
-    comes.set()
-    assert is_over
-    with pytest.raises(ValueError, match="no room for a picture"):
-        view.stop()
+    check_error_ends(view, comes, "no room for a picture")
 
 
 def test_an_error_of_a_stage_ends_the_work_while_the_source_is_silent():
     waits, comes = threading.Event(), threading.Event()
-
-    def frames():
-        yield from paced(1, 0.0)
-        comes.wait(60)
 
     def first_stage(frames):
         yield next(frames)
@@ -186,13 +189,8 @@ def test_an_error_of_a_stage_ends_the_work_while_the_source_is_silent():
     def make_maps(frames, stop):
         return read_ahead(second_stage(read_ahead(first_stage(frames), 1, stop)), 1)
 
-    view = LiveView(frames(), 25.0, make_maps)
-    view.start()
-    is_over = view.is_over.wait(10)
-    comes.set()
-    assert is_over
-    with pytest.raises(ValueError, match="no room for a map"):
-        view.stop()
+    view = LiveView(one_frame(comes), 25.0, make_maps)
+    check_error_ends(view, comes, "no room for a map")
 
 
 @contextlib.contextmanager

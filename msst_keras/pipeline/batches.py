@@ -160,6 +160,20 @@ def flow_batches(
     return _shuffled_batches(index, load, batch_size, seed, first_step, last_step)
 
 
+def take_turns(shares: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """A turn of the groups: as many places as the sum of the shares, those of each group evenly spread.
+
+    So a batch that is shorter than a turn has its groups in their shares too, as far as whole clips allow it.
+
+    Returns:
+      int64: the group of each place, and how many earlier places of the turn that group has.
+    """
+    groups = np.repeat(np.arange(len(shares), dtype=np.int64), shares)
+    ranks = np.concatenate([np.arange(share, dtype=np.int64) for share in shares])
+    order = np.argsort((ranks + 0.5) / np.asarray(shares)[groups], kind="stable")
+    return groups[order], ranks[order]
+
+
 def _shuffled_batches(
     index: ClipIndex,
     load: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
@@ -172,17 +186,15 @@ def _shuffled_batches(
 ) -> Batches:
     """Batches of `load(example, clip)` in the global order (see the module)."""
 
-    # The group of each place in a turn, and how many earlier places of the turn that group has.
-    turn = [group for group, (_, weight) in enumerate(index.groups) for _ in range(weight)]
-    ranks = [turn[:place].count(group) for place, group in enumerate(turn)]
+    turn, ranks = take_turns([weight for _, weight in index.groups])
     counts = np.asarray([count for count, _ in index.groups], np.int64)
     shares, firsts_of = np.asarray([weight for _, weight in index.groups], np.int64), np.cumsum(counts) - counts
 
     def locate(example: tf.Tensor) -> dict[str, tf.Tensor]:
         """The example of a number of the training: that of its place in the epoch of its group."""
         turns, place = example // len(turn), example % len(turn)
-        group = tf.gather(np.asarray(turn, np.int64), place)
-        number = turns * tf.gather(shares, group) + tf.gather(np.asarray(ranks, np.int64), place)
+        group = tf.gather(turn, place)
+        number = turns * tf.gather(shares, group) + tf.gather(ranks, place)
         count = tf.gather(counts, group)
         epoch, position = number // count, number % count
         clip = tf.random.experimental.index_shuffle(position, tf.stack([seed + group, epoch]), count - 1)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from msst_keras.data.flow_files import encode_flow_png
 from msst_keras.model.options import ModelOptions
 from msst_keras.pipeline import clip_index
-from msst_keras.pipeline.batches import flow_batches, picture_clips, training_batches, validation_batches
+from msst_keras.pipeline.batches import flow_batches, picture_clips, take_turns, training_batches, validation_batches
 from msst_keras.pipeline.options import Augmentation
 from msst_keras.pipeline.share import Share
 from msst_keras.records.example import FrameRecord
@@ -367,8 +367,8 @@ def test_groups_take_turns_by_their_shares(tmp_path):
     assert index.groups == ((4, 3), (3, 1))
     batches = train(index, last=4, batch_size=4)
     clips = np.stack([batch["clip"] for batch in batches])
-    np.testing.assert_array_equal(clips < 4, [[True, True, True, False]] * 4)
-    assert sorted(clips[:, :3].ravel()[:4]) == [0, 1, 2, 3] and sorted(clips[:3, 3]) == [4, 5, 6]  # each group's epoch
+    np.testing.assert_array_equal(clips < 4, [[True, True, False, True]] * 4)
+    assert sorted(clips[clips < 4][:4]) == [0, 1, 2, 3] and sorted(clips[:3, 2]) == [4, 5, 6]  # each group's epoch
     later = train(index, first=2, last=4, batch_size=4)
     np.testing.assert_array_equal(np.stack([batch["clip"] for batch in later]), clips[2:])
     assert clip_index.find_record_groups([first, second]) == {(first, second): 1}
@@ -376,6 +376,18 @@ def test_groups_take_turns_by_their_shares(tmp_path):
         clip_index.find_record_groups([f"{first}:0"])
     with pytest.raises(ValueError, match="is in two groups"):
         clip_index.find_record_groups([f"{first}:1", f"{first}:2"])
+
+
+@pytest.mark.parametrize("shares", [(1,), (3, 1), (6, 2, 1, 1), (1, 1, 2), (50, 2), (50000, 2000)])
+def test_a_batch_shorter_than_a_turn_has_the_shares_too(shares):
+    groups, ranks = take_turns(shares)
+    assert len(groups) == sum(shares)
+    for group, share in enumerate(shares):
+        np.testing.assert_array_equal(ranks[groups == group], np.arange(share))
+        seen = np.cumsum(np.tile(groups, 30) == group)
+        for length in (4, 26):  # in any batch of so many, less than two clips away from the share
+            expected = length * share / sum(shares)
+            assert np.abs(seen[length:] - seen[:-length] - expected).max() < 2
 
 
 FLOW = {**MOTION, "prior": {"kind": "flow", "channels": 3}}

@@ -23,6 +23,7 @@ FOR_ALL = {
     "msst_keras.quiet_start",
     "msst_keras.locks",
     "msst_keras.outputs",
+    "msst_keras.ordered_sums",
 }
 ALLOWED = {
     "msst_keras.files": set(),
@@ -32,6 +33,7 @@ ALLOWED = {
     "msst_keras.quiet_start": set(),
     "msst_keras.locks": set(),
     "msst_keras.outputs": {"msst_keras.__version__"},
+    "msst_keras.ordered_sums": set(),
     "msst_keras.data": set(),
     "msst_keras.model": set(),
     "msst_keras.synthetic": {"msst_keras.data"},

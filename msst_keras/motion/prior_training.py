@@ -14,6 +14,7 @@ import tensorflow as tf
 from msst_keras.motion import regions
 from msst_keras.motion.kept_training import KeptTraining
 from msst_keras.motion.prior import MotionPrior
+from msst_keras.ordered_sums import find_gradients, ordered_sums
 from msst_keras.progress import progress
 
 
@@ -74,16 +75,19 @@ def train_prior(
         generator.random()
     first_reported, first = steps - max(1, steps // 10), kept.done
     batches = itertools.islice(batches, steps - first)
-    for batch in progress(batches, total=steps, description="train prior", initial=first):
-        inputs, mask = _prepare(batch, model, mirror=generator.random() < 0.5)
-        loss, batch_counts = step(inputs, mask, _read_folds(batch, len(folds), len(mask)))
-        if not np.isfinite(float(loss)):
-            raise ValueError(f"The loss of the prior is {float(loss)} at step {kept.done}; use a lower learning rate.")
-        if kept.done >= first_reported:
-            kept.counts += batch_counts.numpy()
-            kept.losses.append(float(loss))
-        kept.done += 1
-        kept.keep(variables)
+    with ordered_sums():
+        for batch in progress(batches, total=steps, description="train prior", initial=first):
+            inputs, mask = _prepare(batch, model, mirror=generator.random() < 0.5)
+            loss, batch_counts = step(inputs, mask, _read_folds(batch, len(folds), len(mask)))
+            if not np.isfinite(float(loss)):
+                raise ValueError(
+                    f"The loss of the prior is {float(loss)} at step {kept.done}; use a lower learning rate."
+                )
+            if kept.done >= first_reported:
+                kept.counts += batch_counts.numpy()
+                kept.losses.append(float(loss))
+            kept.done += 1
+            kept.keep(variables)
     if kept.done < steps:
         raise ValueError(f"Expected {steps} batches to train on, found {kept.done}; repeat them or take fewer steps.")
     return {"steps": steps, "loss": float(np.mean(kept.losses)), **summarise_regions(kept.counts)}
@@ -178,11 +182,11 @@ def _make_step(
         results = []
         for number, (prior, optimizer) in enumerate(zip(priors, optimizers, strict=True), start=-1):
             seen = tf.cast(fold != number, tf.float32)[:, None, None]  # the first prior sees all
-            with tf.GradientTape() as tape:
-                pooled = shared if share else prior.pool_features(inputs, training=True)
-                logits = prior.score_pooled(pooled, training=True)
-                loss = balanced_loss(logits, salient * seen, sampled * seen)
-            optimizer.apply(tape.gradient(loss, prior.trainable_variables), prior.trainable_variables)
+            pooled = shared if share else prior.pool_features(inputs, training=True)
+            logits = prior.score_pooled(pooled, training=True)
+            loss = balanced_loss(logits, salient * seen, sampled * seen)
+            variables = prior.trainable_variables
+            optimizer.apply(find_gradients([loss], [variable.value for variable in variables]), variables)
             results.append((loss, logits))
         loss, logits = results[0]
         return loss, _count_correct(logits, salient, sampled)

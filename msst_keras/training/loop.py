@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from msst_keras.files import read_json, write_json
+from msst_keras.ordered_sums import ordered_sums
 from msst_keras.processes import Interrupted
 from msst_keras.progress import progress
 from msst_keras.training.checkpoints import LAST, Checkpoints, newest_checkpoint
@@ -84,7 +85,7 @@ def train(
         return kept
     done = max(first, options.steps)
     started = time.perf_counter()
-    with Log(run_dir, first, options.log_every, writes=devices.is_chief) as log:
+    with Log(run_dir, first, options.log_every, writes=devices.is_chief) as log, ordered_sums():
         if settings:
             log.hparams(settings)
         watch = Watch(run_dir, update, checkpoints, log, options, devices.is_chief, validate, draw)

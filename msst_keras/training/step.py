@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from msst_keras.model.losses import joint_loss, list_sides
 from msst_keras.model.msst import get_parts
+from msst_keras.ordered_sums import find_gradients
 from msst_keras.training.optimizer import Update
 from msst_keras.training.options import StepOptions
 from msst_keras.training.strategy import Devices
@@ -96,9 +97,8 @@ def _add_gradients(
     gradients: list[tf.Tensor],
 ) -> Sums:
     """Adds a part's losses to `sums` and its gradients to `gradients`."""
-    with tf.GradientTape() as tape:
-        losses = loss_of(model({name: batch[name] for name in model.input}, training=True), batch)
-    found = tape.gradient(losses["loss"], [variable.value for variable in variables])
+    losses = loss_of(model({name: batch[name] for name in model.input}, training=True), batch)
+    found = find_gradients([losses["loss"]], [variable.value for variable in variables])
     return {name: sums[name] + losses[name] for name in sums}, _add(gradients, found)
 
 
@@ -137,24 +137,23 @@ def _add_recomputed_gradients(
         parallel_iterations=1,
     )
     clips = {name: tf.reshape(value, (-1, length, *tf.unstack(tf.shape(value))[1:])) for name, value in maps.items()}
-    with tf.GradientTape() as tape:
-        tape.watch(clips)
-        outputs = fuser(clips, training=True)
-        losses = loss_of({name: value[:, : shape[2], : shape[3]] for name, value in outputs.items()}, batch)
-    map_gradients, fuser_gradients = tape.gradient(losses["loss"], (clips, values))
-    map_gradients = {name: tf.reshape(value, tf.shape(maps[name])) for name, value in map_gradients.items()}
+    outputs = fuser(clips, training=True)
+    losses = loss_of({name: value[:, : shape[2], : shape[3]] for name, value in outputs.items()}, batch)
+    found = find_gradients([losses["loss"]], [*clips.values(), *values], stop=list(clips.values()))
+    map_gradients = {
+        name: tf.reshape(gradient, tf.shape(maps[name])) for name, gradient in zip(clips, found, strict=False)
+    }
 
     def add_image(image: tf.Tensor, gradients: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Adds the encoder's gradients of one image, whose maps are computed again."""
-        with tf.GradientTape() as tape:
-            found = encode(image)
-        ahead = {name: value[image : image + 1] for name, value in map_gradients.items()}
-        return image + 1, _add(gradients, tape.gradient(found, values, output_gradients=ahead))
+        again = encode(image)
+        ahead = [map_gradients[name][image : image + 1] for name in again]
+        return image + 1, _add(gradients, find_gradients(list(again.values()), values, ahead))
 
     _, gradients = tf.while_loop(
         lambda image, _: image < num_images,
         add_image,
-        (tf.constant(0), _add(gradients, fuser_gradients)),
+        (tf.constant(0), _add(gradients, found[len(clips) :])),
         parallel_iterations=1,
     )
     return {name: sums[name] + losses[name] for name in sums}, gradients

@@ -22,7 +22,8 @@ from msst_keras.ordered_sums import find_gradients, ordered_sums
 from msst_keras.training import loop
 from msst_keras.training.options import OptimizerOptions, StepOptions, TrainingOptions
 
-LIGHT = {"variant": "st", "backbone": "efficientnet_lite0", "motion_input": "flow", "decoder": "topdown", "fusion": "gated"}
+LIGHT = {"variant": "st", "backbone": "efficientnet_lite0", "motion_input": "flow", "decoder": "topdown"}
+LIGHT |= {"fusion": "gated"}
 PAPER = {"variant": "msst", "backbone": "vgg16", "num_frames": 3}
 
 

@@ -13,6 +13,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from msst_keras.flagfiles import expand_flagfiles
 from msst_keras.quiet_start import quiet_tensorflow
 
 INTERRUPTED = 75
+_MISSING = re.compile(r"Flag --(\w+) must have a value other than None")
 _headings: dict[str, str] = {}  # flag's name -> its heading in help
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error instead of its one sentence.")
 
@@ -69,7 +71,7 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
     try:
         rest = flags.FLAGS([argv[0], *expand_flagfiles(argv[1:])])[1:]
     except (flags.Error, ValueError, OSError) as error:
-        _fail(program, describe_error(error) or error, 2)
+        _fail(program, _describe_flag_error(error, argv[1:]), 2)
     if rest:
         _fail(program, f"unexpected argument '{rest[0]}'; every input is a flag (--name=value)", 2)
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -89,6 +91,21 @@ def run(job_main: Callable[[], int | None], argv: Sequence[str] | None = None) -
         _fail(program, "interrupted", 130)
     except _Ended as ended:
         _fail(program, f"ended by {signal.Signals(ended.code - 128).name}", ended.code)
+
+
+def _describe_flag_error(error: Exception, arguments: Sequence[str]) -> str:
+    """The sentence of a wrong flag; of all flags that are missing, one for all."""
+    missing = _MISSING.findall(str(error))
+    if not missing:
+        return describe_error(error) or str(error)
+    if wrong := [line for line in str(error).splitlines() if not _MISSING.search(line)]:  # which is said first
+        return "\n".join(wrong)
+    names = [f"--{name}" for name in dict.fromkeys(missing)]
+    sentence = f"{' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)} must be given"
+    # What follows a flag without = may be its value.
+    pairs = zip(["=", *arguments], arguments, strict=False)
+    stray = [new for old, new in pairs if not new.startswith("-") and ("=" in old or not old.startswith("-"))]
+    return sentence + (f"; '{stray[-1]}' stands alone, and every input is a flag (--name=value)" if stray else "")
 
 
 class _Ended(SystemExit):
@@ -144,8 +161,17 @@ def _help(job_main: Callable[[], int | None]) -> str:
         if (new := _headings.get(flag.name)) != heading:
             lines.append(f"\n  {new}:")
             heading = new
-        lines.append(f"  --{flag.name}: {(flag.help or '').strip()}\n      default: {flag.default_as_str or 'none'}")
+        lines += [f"  --{flag.name}: {(flag.help or '').strip()}", f"      {_describe_value(flag)}"]
     return "\n".join(lines)
+
+
+def _describe_value(flag: flags.Flag) -> str:
+    """What a flag's value must be, as far as its type and range say it, and what it is without the flag."""
+    kind = getattr(flag.parser, "syntactic_help", "")
+    what = f"; {kind}" if any(sign in kind for sign in "[<>=0123456789") or "posi" in kind or "nega" in kind else ""
+    if any(_MISSING.search(validator.message) for validator in flag.validators):
+        return f"required{what}"
+    return f"default: {flag.default_as_str or 'not set'}{what}"
 
 
 def _show(text: str) -> None:

@@ -79,8 +79,10 @@ def check_options(options: DataclassInstance) -> None:
     hints = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):
         value, said = getattr(options, field.name), field.metadata
-        if value is None or "help" not in said:
+        if "help" not in said or (value is None and type(None) in typing.get_args(hints[field.name])):
             continue
+        if value is None:  # a file may say null
+            raise ValueError(f"{field.name} must have a value, not None")
         if wrong := _find_type_error(value, _without_none(hints[field.name])):
             raise ValueError(f"{field.name} must be {wrong}, not {value!r}")
         if field.default is dataclasses.MISSING and value in ("", (), []):  # of a variable of the shell that is not set

@@ -56,7 +56,10 @@ def test_help_ends_quietly_when_its_reader_has_seen_enough(arguments):
 def test_wrong_flags_exit_with_2():
     for arguments, message in (
         (["nothing"], "there is no job 'nothing'; the jobs are ablate, app, demo, evaluate"),
-        (["train"], "--records must have a value"),
+        (["train"], "--records and --run_dir must be given (--helpshort"),
+        (["evaluate", "--protocol=paper"], "--predictions, --ground_truth and --output_dir must be given (--helpshort"),
+        (["predict", "a.mp4"], "--input must be given; 'a.mp4' stands alone, and every input is a flag (--name=value)"),
+        (["predict", "--output_dir", "a.mp4"], "--input must be given (--helpshort"),
         (["evaluate", "--protocol=mine"], "must be among paper, davsod, davis16, pysodmetrics, or all"),
         (["train", "--batch_size=0"], "--batch_size=0"),
         (["make_records", "--motion_size=240"], "must be HEIGHTxWIDTH in pixels, such as 240x432, not '240'"),

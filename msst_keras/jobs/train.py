@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from msst_keras.training import loop, run_dir
 from msst_keras.training.optimizer import note_loaded
 from msst_keras.training.options import AUTO, DeviceOptions, TrainOptions
 from msst_keras.training.precision import choose_precision, time_step
-from msst_keras.training.strategy import Devices, make_devices
+from msst_keras.training.strategy import Devices, describe_devices, make_devices
 from msst_keras.training.validation import make_drawing, make_validation
 
 
@@ -57,6 +58,7 @@ def train(options: TrainOptions) -> dict:
     with _hold(folder, devices):
         prior = index.motion.prior if index.motion else None
         if devices.is_chief:
+            print(f"training on {describe_devices(devices)}", file=sys.stderr)
             run_dir.find_prior(folder, prior, options.prior)
         precision = _choose_precision(options, devices)
         model = _build(options, devices, precision)
@@ -132,9 +134,10 @@ def _index_training(options: TrainOptions, groups: dict[tuple[str, ...], int]) -
     if index.motion:
         kind = index.motion.prior.kind
         if ("flow" if kind == FLOW else "prior") != model.motion_input:
+            mend = "give --motion_input=flow" if kind == FLOW else "leave out --motion_input=flow"
             raise ValueError(
                 f"--motion_input={model.motion_input} does not fit the records, whose prior is of the kind {kind}; "
-                "make them with --prior=flow for --motion_input=flow"
+                f"{mend}, or give them another prior by `msst make_records --add_prior`"
             )
     check_sizes(model.decoder, options.clips.image_sizes, "image_sizes")
     _check_batch_norms(options)

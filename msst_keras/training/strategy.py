@@ -65,6 +65,17 @@ class Devices:
         return self.gather(self.scatter(here)["number"]).tolist()
 
 
+def describe_devices(devices: Devices) -> str:
+    """Says on what it trains: nobody is to train on the CPU without knowing it."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if not gpus:
+        where = "the CPU: TensorFlow sees no GPU"
+    else:
+        used = min(len(gpus), devices.share.num_replicas)
+        where = f"{used} of {len(gpus)} GPUs" if len(gpus) > 1 else "the GPU"
+    return where + (f", in each of {devices.num_workers} processes" if devices.num_workers > 1 else "")
+
+
 def make_devices(name: str, batch_size: int) -> Devices:
     """Finds the devices for a strategy. It must run before anything else uses TensorFlow, so that workers can connect.
 
@@ -90,6 +101,10 @@ def make_devices(name: str, batch_size: int) -> Devices:
     if name == "one":
         return Devices()
     if name == "mirrored":
+        if not gpus and len(tf.config.list_logical_devices("CPU")) == 1:
+            raise ValueError(
+                "--strategy=mirrored finds no GPU; leave it out, or install tensorflow[and-cuda] where there is one"
+            )
         devices = Devices(tf.distribute.MirroredStrategy(gpus or tf.config.list_logical_devices("CPU")))
     else:
         if not cluster:

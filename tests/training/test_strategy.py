@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from msst_keras.pipeline.share import Share
 from msst_keras.training import strategy
-from msst_keras.training.strategy import make_devices
+from msst_keras.training.strategy import describe_devices, make_devices
 
 
 def test_alone_on_a_cpu_auto_is_one_device(monkeypatch):
@@ -36,6 +36,14 @@ def test_auto_takes_as_many_gpus_as_share_the_batch_and_says_so(monkeypatch, cap
     assert devices.strategy.gpus == [f"GPU:{number}" for number in range(used)]
     expected = "" if used == 4 else f"{used} of 4 GPUs are used; more cannot share {batch_size} clips equally\n"
     assert capsys.readouterr().err == expected
+
+
+def test_mirrored_without_a_gpu_is_refused_and_the_device_is_named(monkeypatch):
+    with pytest.raises(ValueError, match="--strategy=mirrored finds no GPU; leave it out"):
+        make_devices("mirrored", 2)
+    assert describe_devices(make_devices("one", 2)) == "the CPU: TensorFlow sees no GPU"
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [f"{kind}:{number}" for number in range(4)])
+    assert describe_devices(make_devices("one", 2)) == "1 of 4 GPUs"
 
 
 def test_slurm_gives_each_task_its_number_and_every_job_its_ports(monkeypatch):

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, cast
 
 from absl import flags
 
+from msst_keras import __version__
 from msst_keras.flagfiles import expand_flagfiles
 from msst_keras.quiet_start import quiet_tensorflow
 
@@ -36,10 +37,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs `msst JOB [--flags]`; lists the jobs when there is none. Does not return: the process exits."""
     argv = list(sys.argv if argv is None else argv)
     jobs = find_jobs()
+    if argv[1:] == ["--version"]:
+        _show(__version__)
+        sys.exit(0)
+    if argv[1:2] == ["help"] and argv[2:]:
+        argv = [argv[0], argv[2], "--helpshort"]
     if len(argv) < 2 or argv[1] in ("help", "-h", "--help", "--helpshort"):
         width = max(map(len, jobs))
-        lines = [f"  {name:<{width}}  {summary}" for name, summary in jobs.items()]
-        _show("\n".join(["usage: msst JOB [--flags]; msst JOB --helpshort lists a job's flags\n", *lines]))
+        usage = "usage: msst JOB [--flags]; msst JOB --helpshort lists a job's flags; msst --version is the package's\n"
+        lines = [usage, *(f"  {name:<{width}}  {summary}" for name, summary in jobs.items())]
+        _show("\n".join(lines))
         sys.exit(0)
     if argv[1] not in jobs:
         print(f"msst: there is no job '{argv[1]}'; the jobs are {', '.join(jobs)}", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import msst_keras
 from msst_keras import cli
 from msst_keras.__main__ import main
 from msst_keras.flagfiles import expand_flagfiles
@@ -51,6 +52,13 @@ def test_help_ends_quietly_when_its_reader_has_seen_enough(arguments):
         process.stdout.close()  # before the first line comes
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_the_version_and_the_help_of_a_job_are_what_one_tries_first():
+    result = msst("--version")
+    assert (result.returncode, result.stdout) == (0, f"{msst_keras.__version__}\n")
+    assert msst("help", "refine").stdout == msst("refine", "--helpshort").stdout != ""
+    assert "--maps" in msst("help", "refine").stdout and msst("help", "nothing").returncode == 2
 
 
 def test_wrong_flags_exit_with_2():

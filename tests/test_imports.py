@@ -96,7 +96,7 @@ ALLOWED = {
         "msst_keras.web",
     },
     "msst_keras.flagfiles": set(),
-    "msst_keras.cli": {"msst_keras.tools", "msst_keras.flagfiles"},
+    "msst_keras.cli": {"msst_keras.__version__", "msst_keras.tools", "msst_keras.flagfiles"},
     "msst_keras.__main__": {"msst_keras.cli"},
     "msst_keras": set(),
 }

@@ -54,8 +54,8 @@ def convert(
       engine: one of ENGINES; both make the same bytes. "beam" is for clusters, see `beam_engine`.
       beam_args: options of the engine "beam".
       report: filled in where given.
-      overwrite: whether records of other inputs or options, unreadable ones and those with a prior that is half added,
-        which the folder may hold, are made anew.
+      overwrite: whether records of other inputs or options, unreadable ones, those with a prior that is half added, and
+        damaged shards, which the folder may hold, are made anew.
 
     Returns:
       the manifest.

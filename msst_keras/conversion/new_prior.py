@@ -16,11 +16,13 @@ from msst_keras.motion.settings import UNTRAINED, MotionOptions, MotionSettings
 from msst_keras.records.manifest import (
     COMPUTED,
     MANIFEST_NAME,
+    check_manifest,
     check_motion,
     join_manifest,
     read_manifest,
     write_manifest,
 )
+from msst_keras.records.options import LABEL_KINDS
 
 # What the folder is being made into, as long as it is not whole.
 NEW_PRIOR_NAME = "new_prior.json"
@@ -60,7 +62,7 @@ def add_prior(
         raise FileNotFoundError(f"{folder}: no such folder; expected records of `msst make_records`")
     with hold_folder(folder):
         plan_path = folder / NEW_PRIOR_NAME
-        old = read_json(plan_path, "make the records again")["old"] if plan_path.exists() else read_manifest(folder)
+        old = _read_old(plan_path) if plan_path.exists() else read_manifest(folder)
         motion = _plan_prior(check_motion(old, folder), prior, folder)
         if old.get("stills", {}).get("flow") == "exact" and not motion.store_flow:
             raise ValueError(
@@ -89,6 +91,22 @@ def add_prior(
         write_manifest(folder, manifest)
         remove_files(folder, NEW_PRIOR_NAME)
         return manifest
+
+
+def _read_old(plan_path: Path) -> dict:
+    """The manifest that a folder had before the change of its prior that is going on.
+
+    Raises:
+      ValueError: the file is damaged, or another program's.
+    """
+    old = read_json(plan_path, "make the records again").get("old")
+    if not isinstance(old, dict):
+        raise ValueError(
+            f"{plan_path}: expected a manifest under 'old', found {type(old).__name__}; if another program has written "
+            "this file, move it away, else make the records again"
+        )
+    check_manifest(old, str(plan_path), LABEL_KINDS)
+    return old
 
 
 def _plan_prior(stored: MotionSettings, prior: str, folder: Path) -> MotionOptions:

@@ -113,7 +113,11 @@ class MakeRecordsOptions:
         "Take all sequences but these, for example those that are held out to validate on.", ()
     )
     output_dir: str = option("The folder to write the shards and the manifest to.")
-    overwrite: bool = option("Make the records anew if --output_dir holds records of other inputs or flags.", False)
+    overwrite: bool = option(
+        "Make the records anew if --output_dir holds records of other inputs or flags. Where it holds these records, "
+        "their shards are read, and those that are damaged are made anew.",
+        False,
+    )
     num_shards: int = option(
         "The number of shards to write. A sequence lies whole in one shard, and one worker makes a shard, so there "
         "should be at least as many as --num_workers, and better four times as many.",

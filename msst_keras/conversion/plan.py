@@ -12,15 +12,16 @@ from pathlib import Path
 
 from msst_keras.conversion.engines import remove_files
 from msst_keras.conversion.new_prior import NEW_PRIOR_NAME
-from msst_keras.files import DifferentSettingsError, compare_settings, read_json, write_json
+from msst_keras.files import DifferentSettingsError, compare_settings, hash_file, read_json, write_json
 from msst_keras.records.example import FORMAT_VERSION
 from msst_keras.records.manifest import COMPUTED, MANIFEST_NAME, load_manifest
+from msst_keras.records.shard_files import describe_shard
 
 PLAN_NAME = "plan.json"
 _SHARDS, _PARTIAL = "shard-*.tfrecord", ".partial-*"
-# What describes a folder of records, and of each the key and the type of its value that tell it from another's file.
+# What describes a folder of records, and of each the keys of which another program's file of that name has none.
 _DESCRIPTIONS = {
-    MANIFEST_NAME: ("format_version", int), PLAN_NAME: ("format_version", int), NEW_PRIOR_NAME: ("old", dict)
+    MANIFEST_NAME: {"num_labelled"}, PLAN_NAME: {"motion", "records"}, NEW_PRIOR_NAME: {"num_labelled"}
 }  # fmt: skip
 # The plan of a folder whose shards are of nobody knows what; no conversion has the same.
 _UNKNOWN = {"format_version": FORMAT_VERSION, "records": "unknown"}
@@ -33,7 +34,8 @@ def make_ready(folder: Path, plan: dict, hash_inputs: Callable[[int], str], over
       folder: the folder, which this process holds.
       plan: what the records are made from, with "format_version", "num_shards" and "inputs".
       hash_inputs: gives the "inputs" of a plan for another number of shards.
-      overwrite: whether other records, unreadable ones and those with a prior that is half added are made anew.
+      overwrite: whether other records, unreadable ones and those with a prior that is half added are made anew, and
+        every byte of these records is read, so that shards of a wrong content are.
 
     Raises:
       ValueError: there are such records and they are not to be overwritten, or files that no conversion has written.
@@ -47,7 +49,7 @@ def make_ready(folder: Path, plan: dict, hash_inputs: Callable[[int], str], over
         if described:
             found = _read_description(folder, manifest)
             _compare(folder, plan, found, hash_inputs)
-        return _go_on(folder, plan, manifest)
+        return _go_on(folder, plan, manifest, overwrite)
     except DifferentSettingsError as error:
         refusal = (
             f"{folder} holds other records: {error.difference}; choose another --output_dir, or give --overwrite to "
@@ -94,9 +96,9 @@ def _compare(folder: Path, plan: dict, found: dict, hash_inputs: Callable[[int],
     compare_settings(folder, plan, found | same)
 
 
-def _go_on(folder: Path, plan: dict, manifest: dict | None) -> bool:
+def _go_on(folder: Path, plan: dict, manifest: dict | None, reads_all: bool) -> bool:
     """Whether the folder holds all of its records; it is made ready to take those that are missing otherwise."""
-    damaged = _damaged_shards(folder, manifest) if manifest else []
+    damaged = _damaged_shards(folder, manifest, reads_all)
     if manifest and not damaged:
         remove_files(folder, _PARTIAL)
         return True
@@ -107,10 +109,29 @@ def _go_on(folder: Path, plan: dict, manifest: dict | None) -> bool:
     return False
 
 
-def _damaged_shards(folder: Path, manifest: dict) -> list[Path]:
-    """The shards that are missing or of another size than when they were written."""
-    sizes = {folder / shard["name"]: shard["bytes"] for shard in manifest["shards"]}
-    return [path for path, size in sizes.items() if not path.is_file() or path.stat().st_size != size]
+def _damaged_shards(folder: Path, manifest: dict | None, reads_all: bool) -> list[Path]:
+    """The shards that are missing or of another size than when they were written; where all is read, of other content.
+
+    Without a manifest, what was written is not known, and a shard is damaged if it cannot be read.
+    """
+    if manifest is None:
+        return [path for path in folder.glob(_SHARDS) if reads_all and not _is_readable(path)]
+    shards = {folder / shard["name"]: shard for shard in manifest["shards"]}
+    return [
+        path
+        for path, shard in shards.items()
+        if not path.is_file()
+        or path.stat().st_size != shard["bytes"]
+        or (reads_all and hash_file(path) != shard["sha256"])
+    ]
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        describe_shard(path)
+    except ValueError:
+        return False
+    return True
 
 
 def _empty(folder: Path, found: dict, plan: dict) -> None:
@@ -145,9 +166,12 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _is_ours(path: Path, name: str) -> bool | None:
     """Whether a manifest or plan is one of records; None where it is damaged, so that nobody knows."""
-    key, kind = _DESCRIPTIONS[name]
+    if not path.is_file():
+        return False
     try:
-        return path.is_file() and isinstance(json.loads(path.read_bytes().decode())[key], kind)
+        found = json.loads(path.read_bytes().decode())
+        found = found["old"] if name == NEW_PRIOR_NAME else found
+        return isinstance(found["format_version"], int) and not _DESCRIPTIONS[name].isdisjoint(found)
     except (LookupError, TypeError):
         return False
     except (ValueError, RecursionError):  # no UTF-8 or no JSON

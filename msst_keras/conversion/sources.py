@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from msst_keras.data import flow_files, images
+from msst_keras.data.file_names import find_named
 from msst_keras.data.sequences import Sequence
 from msst_keras.files import hash_file
 from msst_keras.motion.flow import FROM_FILES, FlowEstimator
@@ -134,7 +135,7 @@ def _read_prior(motion: MotionOptions, sequence: str, name: str) -> bytes:
     """The prior of a frame that somebody else's method made, as PNG at the motion size."""
     if motion.prior_dir is None:
         raise ValueError("a prior of files needs the folder that they are in; give --prior_dir")
-    prior = images.read_map(Path(motion.prior_dir) / sequence / f"{name}.png")
+    prior = images.read_map(find_named(find_named(Path(motion.prior_dir), sequence), f"{name}.png"))
     height, width = motion.flow.motion_size
     shrinks = height <= prior.shape[0] and width <= prior.shape[1]
     resized = cv2.resize(prior, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -31,7 +31,7 @@ def find_sequences(
       dataset: one of DATASETS.
       root: the folder that holds the tree (see `layouts`); for "video" also a video file.
       split: "train" or "val", which davis and fbms have, or "all".
-      sequences: names to find; None finds all.
+      sequences: names to find, whose accents may be spelled otherwise; None finds all.
       needs_frames: if not, masks stand for the frames of a sequence that has none (`evaluate` can do without).
 
     Raises:
@@ -51,12 +51,13 @@ def find_sequences(
         raise FileNotFoundError(f"{root}: no such {'file or ' if dataset in ('video', 'folder') else ''}folder")
     found = _list_sequences(dataset, root, split, needs_frames)
     names = [name for name, _ in found]
-    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    twice = [name for name, count in collections.Counter(map(file_names.compose, names)).items() if count > 1]
     if twice:
-        raise ValueError(f"{root}: two sequences are called {twice[0]}; rename one or convert them one by one")
+        spelled = "" if names.count(twice[0]) > 1 else ", with accents that are spelled otherwise"
+        raise ValueError(f"{root}: two sequences are called {twice[0]}{spelled}; rename one or convert them one by one")
     if nameless := [name for name in names if not name.strip(".")]:
         raise ValueError(f"{root}: a sequence would be called '{nameless[0]}', which is no name of a folder; rename it")
-    wanted = set(names if sequences is None else sequences)
+    wanted = {file_names.compose(name): name for name in (names if sequences is None else sequences)}
     if not names:
         videos_here = file_names.list_videos(root) if dataset == "folder" else []
         if videos_here:
@@ -64,12 +65,17 @@ def find_sequences(
                 f"{root}: holds videos, not frames ({videos_here[0].name}, {len(videos_here)} in all); give the video "
                 "files themselves, or the dataset 'video'"
             )
-        raise ValueError(f"{root}: no sequence in split {split}; expected {layout.expected}")
-    unknown = sorted(wanted - set(names))
+        if split != "all" and (others := [name for name, _ in _list_sequences(dataset, root, "all", needs_frames)]):
+            raise ValueError(
+                f"{root}: none of the {len(others)} sequences here ({', '.join(others[:3])}"
+                f"{', ...' if others[3:] else ''}) is in the split {split} of {dataset}; leave --split out to take all"
+            )
+        raise ValueError(f"{root}: no sequence here; expected {layout.expected}")
+    unknown = sorted(wanted[name] for name in wanted.keys() - set(map(file_names.compose, names)))
     if unknown:
         known = ", ".join(sorted(names)[:_MAX_NAMES]) + ", ..." * (len(names) > _MAX_NAMES)
         raise ValueError(f"{root}: no sequence {', '.join(unknown)} in split {split}; there are {known}")
-    return [make() for name, make in sorted(found, key=lambda pair: pair[0]) if name in wanted]
+    return [make() for name, make in sorted(found, key=lambda pair: pair[0]) if file_names.compose(name) in wanted]
 
 
 def find_flat_masks(root: str | Path) -> FileSequence:

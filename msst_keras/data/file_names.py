@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -101,6 +102,23 @@ def plain_name(path: Path) -> str:
 def compose(name: str) -> str:
     """A name with its letters composed, to compare it with others (see `plain_name`)."""
     return unicodedata.normalize("NFC", name)
+
+
+def by_plain_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """The `plain_name` of each file -> the file.
+
+    Raises:
+      ValueError: two files of one name, of which one would have been chosen by chance.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(plain_name(path), path)
+        if other != path:
+            differs = "how their accents are spelled" if other.suffix == path.suffix else "their suffix"
+            raise ValueError(
+                f"{path}: {other.name} has this name too, and they differ in no more than {differs}; remove one of them"
+            )
+    return found
 
 
 def find_named(folder: Path, name: str) -> Path:

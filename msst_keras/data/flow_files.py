@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from msst_keras.data import image_files
+from msst_keras.data.file_names import find_named
 from msst_keras.files import publish
 
 FLOW_STEP = 1 / 16  # pixels; half the bytes of 1/64 px, and far below what any flow method errs by
@@ -119,7 +120,7 @@ def read_flows(
     frame without a file takes its neighbour's flow.
 
     Args:
-      flow_dir: holds a folder for each sequence.
+      flow_dir: holds a folder for each sequence; accents may be spelled otherwise in the names in it.
       sequence: its name.
       frame_names: in order.
       motion_size: (h, w) of what is yielded.
@@ -132,7 +133,7 @@ def read_flows(
       FileNotFoundError: no folder for the sequence, or no file for a frame in its middle.
       ValueError: a file that cannot be read, or one with vectors that are unknown or too long for a flow PNG.
     """
-    folder = Path(flow_dir) / sequence
+    folder = find_named(Path(flow_dir), sequence)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; the flow of '{sequence}' is expected in it")
     paths = [_find(folder, name) for name in frame_names]
@@ -159,7 +160,8 @@ def _flow_suffix(path: str | Path) -> str:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / f"{name}.flo", folder / f"{name}.png") if path.is_file()), None)
+    paths = (find_named(folder, f"{name}{suffix}") for suffix in (".flo", ".png"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def fit_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from msst_keras.data.file_names import printable
+from msst_keras.data.file_names import plain_name, printable
 
 
 def by_number(paths: list[Path], column: int | None = None) -> dict[int, Path]:
@@ -59,22 +59,37 @@ def find_column(paths: list[Path]) -> int | None:
 def shared_column(frames: list[Path], masks: list[Path]) -> int | None:
     """Which of the numbers counts in the names of frames and of masks, where these are named alike.
 
-    One mask by itself does not say that: in frame_3_v2.png it may be the 3 or the 2, and the frames tell.
+    Masks that are named otherwise than frames, but all in one way, say it by the only number that differs among them.
+    One mask by itself says nothing of that kind: in 00010_v2.png its frame may be the tenth or the second.
 
     Returns:
       None where frames and masks are named in two ways, each of which says by itself which number counts.
 
     Raises:
-      ValueError: a single mask that is named in another way, so that any of its numbers may be the frame's.
+      ValueError: a mask that is named in another way than the frames, so that any of its numbers may be the frame's.
     """
     column, counts = find_column([*frames, *masks]), find_column(frames)
+    is_one_way = column is not None or len({_words_between(mask) for mask in masks}) == 1
+    if is_one_way and find_column(masks) is not None:
+        return column
+    # A mask that is called as a frame is read by its last number where the others are named otherwise.
     is_last = counts is None or counts == len(_numbers_in(frames[0])) - 1
-    if column is None and not is_last and len(masks) == 1 and len(_numbers_in(masks[0])) > 1:
-        raise ValueError(
-            f"{masks[0]}: which number in this name is the frame's is not clear; name it as its frame, such as "
-            f"{frames[0].stem}{masks[0].suffix}"
-        )
+    words = {_words_between(path) for path in frames}
+    of_frames = {(_words_between(path), *_numbers_in(path)) for path in frames} if is_last else set()
+    for mask in masks:
+        numbers, between = _numbers_in(mask), _words_between(mask)
+        is_alike = column is not None and between in words or (between, *numbers) in of_frames
+        if len(set(numbers)) > 1 and not is_alike:
+            raise ValueError(
+                f"{mask}: which number in this name is the frame's is not clear; name each mask as its frame, such as "
+                f"{frames[0].stem}{mask.suffix}"
+            )
     return column
+
+
+def _words_between(path: Path) -> tuple[str, ...]:
+    """What stands between the numbers in a file's name; what stands before and after them says what the file is."""
+    return tuple(re.split("[0-9]+", plain_name(path))[1:-1])
 
 
 def _numbers_in(path: Path) -> list[int]:

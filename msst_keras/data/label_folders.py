@@ -18,14 +18,14 @@ def pair_labels(sequence: FileSequence, folder: Path) -> dict[int, tuple[Path, .
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: a label without its frame.
+      ValueError: a label without its frame, or two labels of one.
     """
     indices = {file_names.compose(name): index for index, name in enumerate(sequence.frame_names)}
-    paths = file_names.list_images(folder)
-    for path in paths:
-        if file_names.plain_name(path) not in indices:
+    labels = file_names.by_plain_name(file_names.list_images(folder))
+    for name, path in labels.items():
+        if name not in indices:
             raise ValueError(f"{path}: a label without its frame; sequence '{sequence.name}' has no '{path.stem}'")
-    return {indices[file_names.plain_name(path)]: (path,) for path in paths}
+    return {indices[name]: (path,) for name, path in labels.items()}
 
 
 def find_folders(sequences: Iterable[FileSequence], labels_dir: str | Path) -> dict[str, Path]:

@@ -18,8 +18,8 @@ video (no masks)
     NAME.mp4                                        the file itself or a folder of such files
 
 The number of a frame or mask is the last one in its file name (camel01_0020_gt.ppm: 20), or the one that differs where
-only one does (frame_1_v2.png, frame_2_v2.png). Hidden files do not count, nor do folders that systems make by
-themselves (@eaDir, __MACOSX).
+only one does (frame_1_v2.png, frame_2_v2.png). Masks that are named otherwise than the frames have one number, or one
+that differs. Hidden files do not count, nor do folders that systems make by themselves (@eaDir, __MACOSX).
 
 A dataset of videos is added here: its tree above, a function that finds its sequences, a row of LAYOUTS.
 """
@@ -31,7 +31,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from msst_keras.data.file_names import VIDEO_SUFFIXES, list_images, plain_name, subfolders
+from msst_keras.data.file_names import VIDEO_SUFFIXES, by_plain_name, compose, find_named, list_images, subfolders
 from msst_keras.data.frame_numbers import by_number, find_column, read_number, shared_column
 
 SPLITS = ("train", "val", "all")
@@ -44,7 +44,7 @@ _STILLS_FOLDERS = (
 )
 
 # The official lists of DAVIS-2016, for trees without ImageSets.
-_DAVIS_SPLITS = {
+DAVIS_SPLITS = {
     "train": """bear bmx-bumps boat breakdance-flare bus car-turn dance-jump dog-agility drift-turn elephant flamingo
         hike hockey horsejump-low kite-walk lucia mallard-fly mallard-water motocross-bumps motorbike paragliding rhino
         rollerblade scooter-gray soccerball stroller surf swing tennis train""",
@@ -78,16 +78,22 @@ def davis(root: Path, split: str) -> list[Place]:
     names = _names_in(frames, masks)
     if split != "all":
         promised = _read_davis_list(root / "ImageSets" / "480p" / f"{split}.txt")
-        names = promised or [name for name in names if name in _DAVIS_SPLITS[split].split()]
-    return [Place(name, frames / name, (masks / name,), "nonzero") for name in names]
+        names = promised or [name for name in names if name in DAVIS_SPLITS[split].split()]
+    found = [(find_named(frames, name), find_named(masks, name)) for name in names]
+    return [Place(of_frames.name, of_frames, (of_masks,), "nonzero") for of_frames, of_masks in found]
 
 
 def _names_in(frames: Path, masks: Path) -> list[str]:
-    """The sequences that have frames or masks; one of which half is missing is missed when its files are listed."""
+    """The sequences that have frames or masks; one of which half is missing is missed when its files are listed.
+
+    The folder of the masks may have its accents spelled otherwise than that of the frames, which gives the name.
+    """
     present = [folder for folder in (frames, masks) if folder.is_dir()]
     if not present:
-        raise FileNotFoundError(f"{frames}: no such folder")
-    return sorted({path.name for folder in present for path in subfolders(folder)})
+        raise FileNotFoundError(f"{frames}: no such folder; give the folder above it, or another dataset")
+    of_first, *others = ([path.name for path in subfolders(folder)] for folder in present)
+    known = {compose(name) for name in of_first}
+    return sorted([*of_first, *(name for names in others for name in names if compose(name) not in known)])
 
 
 def _read_davis_list(path: Path) -> list[str]:
@@ -118,7 +124,7 @@ def segtrackv2(root: Path, split: str) -> list[Place]:
     """The sequences of a SegTrackV2 tree, which has no split (the paper trains on all of it)."""
     frames, masks = root / "JPEGImages", root / "GroundTruth"
     names = _names_in(frames, masks)
-    return [Place(name, frames / name, _object_folders(masks / name), "half") for name in names]
+    return [Place(name, find_named(frames, name), _object_folders(find_named(masks, name)), "half") for name in names]
 
 
 def _object_folders(folder: Path) -> tuple[Path, ...]:
@@ -213,17 +219,16 @@ def pair_stills(root: Path) -> list[tuple[Path, Path]]:
 
     Raises:
       FileNotFoundError: no such folders.
-      ValueError: an image without a mask, or a mask without an image.
+      ValueError: an image without a mask, a mask without an image, or two of one name.
     """
     names = next((names for names in _STILLS_FOLDERS if (root / names[0]).is_dir()), None)
     if names is None:
         raise FileNotFoundError(f"{root}: no folder {' or '.join(names[0] for names in _STILLS_FOLDERS)} here")
-    stills = list_images(root / names[0])
-    masks = {plain_name(path): path for path in list_images(root / names[1])}
-    alone = sorted({plain_name(path) for path in stills} ^ masks.keys())
+    stills, masks = (by_plain_name(list_images(root / name)) for name in names)
+    alone = sorted(stills.keys() ^ masks.keys())
     if alone:
         raise ValueError(f"{root}: {alone[0]} is not in both {names[0]} and {names[1]}; each image needs its mask")
-    return [(path, masks[plain_name(path)]) for path in stills]
+    return [(path, masks[name]) for name, path in stills.items()]
 
 
 def _prefer_ppm(paths: list[Path], frames: list[Path]) -> list[Path]:

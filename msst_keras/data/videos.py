@@ -11,23 +11,21 @@ files (playlists, ffconcat scripts), so that no name and no content of a video l
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import av
-import numpy as np
 
 from msst_keras.data import image_files, video_files
+from msst_keras.data.file_names import IMAGE_SUFFIXES
+from msst_keras.data.video_pictures import Painter, VideoFrame, display_matrix
 
 # Packets that are counted before a video's length is estimated from its duration: ten minutes, a fifth of a second.
 _MAX_COUNTED = 20_000
 _DEFAULT_RATE = Fraction(25)
-_UPRIGHT = np.eye(2)
 # Demuxers of files that hold their pictures themselves. What is missing on purpose: concat, hls, dash, image2, sdp, ...
 _FORMATS = (
     "3dostr,alp,amv,anm,apng,asf,asf_o,av1,avi,avs,avs2,avs3,bethsoftvid,bfi,bink,cavsvideo,cdxl,cine,dirac,dnxhd,dv,"
@@ -35,13 +33,6 @@ _FORMATS = (
     "matroska,webm,mgsts,mjpeg,mlv,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mtv,mv,mxf,nsv,nut,obu,ogg,"
     "pmp,r3d,rm,roq,rpl,smk,swf,thp,tiertexseq,ty,vc1,vc1test,viv,vivo,vmd,vvc,wc3movie,wtv,xmv,yop,yuv4mpegpipe"
 )
-
-
-class VideoFrame(NamedTuple):
-    """A frame of a video: `image` is uint8 (H, W, 3) RGB, upright; `seconds` passed since the first frame."""
-
-    image: np.ndarray
-    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +58,7 @@ def probe_video(path: str | Path) -> VideoFacts:
     """
     with _open(path) as container:
         stream = _video_stream(container, path)
-        matrix = next((_display_matrix(frame) for frame in _decode(container, stream, path)), None)
+        matrix = next((display_matrix(frame) for frame in _decode(container, stream, path)), None)
         if matrix is None:
             raise ValueError(f"{path}: not one frame of this video can be read; fetch or encode it again")
     with _open(path) as container:
@@ -89,7 +80,7 @@ def read_video(path: str | Path) -> Iterator[VideoFrame]:
     with _open(path) as container:
         stream = _video_stream(container, path)
         clock = _Clock(stream)
-        painter = _Painter(path)
+        painter = Painter(path)
         for frame in _decode(container, stream, path):
             painter.push(frame, clock.tell(frame))
             yield from painter.ready()
@@ -117,102 +108,6 @@ class _Clock:
         return self._last
 
 
-class _Painter:
-    """Decoded pictures to upright RGB of one size; the times of those that wait for their neighbours stay with them."""
-
-    def __init__(self, path: str | Path):
-        self._path = path
-        self._graph: av.filter.Graph | None = None
-        self._key: tuple[str, int, int, bool] | None = None
-        self._size: tuple[int, int] | None = None
-        self._waiting: collections.deque[tuple[float, np.ndarray]] = collections.deque()
-        self._ready: collections.deque[VideoFrame] = collections.deque()
-
-    def push(self, frame: av.VideoFrame, seconds: float) -> None:
-        """Takes the next decoded frame and its time.
-
-        Raises:
-          ValueError: it is too large, or a frame before it cannot be converted.
-        """
-        image_files.check_size(frame.width, frame.height, str(self._path))
-        is_interlaced = frame.interlaced_frame or bool(self._key and self._key[-1])  # the filter looks at each itself
-        key = (frame.format.name, frame.width, frame.height, is_interlaced)
-        if key != self._key:
-            self._drain()
-            self._size = self._size or (frame.width, frame.height)
-            self._graph, self._key = _make_graph(frame, self._size, is_interlaced), key
-        self._waiting.append((seconds, _display_matrix(frame)))
-        assert self._graph is not None, "made with the key"
-        self._graph.push(frame)
-        self._pull(self._graph)
-
-    def end(self) -> None:
-        """Converts what still waits. Raises ValueError if a frame cannot be converted."""
-        self._drain()
-
-    def ready(self) -> Iterator[VideoFrame]:
-        """Yields the frames that are converted, uint8 (H, W, 3) RGB with their times in seconds, once and in order."""
-        while self._ready:
-            yield self._ready.popleft()
-
-    def _drain(self) -> None:
-        if self._graph:
-            self._graph.push(None)
-            self._pull(self._graph)
-        if self._waiting:
-            raise ValueError(f"{self._path}: {len(self._waiting)} frames cannot be converted; encode the video again")
-
-    def _pull(self, graph: av.filter.Graph) -> None:
-        while self._waiting:
-            try:
-                picture = graph.pull()
-            except (av.BlockingIOError, av.EOFError):
-                return
-            seconds, matrix = self._waiting.popleft()
-            self._ready.append(VideoFrame(_show(picture.to_ndarray(), matrix, self._path), seconds))
-
-
-def _make_graph(frame: av.VideoFrame, size: tuple[int, int], is_interlaced: bool) -> av.filter.Graph:
-    graph = av.filter.Graph()
-    graph.threads = 1  # its threads cost more than they save
-    time_base = frame.time_base or Fraction(1, 90_000)
-    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
-    filters = [("scale", f"{size[0]}:{size[1]}:flags=bicubic:interl=0"), ("format", "rgb24"), ("buffersink", None)]
-    if is_interlaced:
-        filters.insert(0, ("yadif", "mode=send_frame:deint=interlaced"))
-    for name, arguments in filters:
-        following = graph.add(name, arguments)
-        last.link_to(following)
-        last = following
-    graph.configure()
-    return graph
-
-
-def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
-    """The turn of a frame as (2, 2) of -1, 0, 1, in whose rows stored x and y become shown x and y; else as it is."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / 65536
-            return np.rint(matrix) if np.abs(matrix - np.rint(matrix)).max() < 0.02 else matrix
-    return _UPRIGHT
-
-
-def _show(image: np.ndarray, matrix: np.ndarray, path: str | Path) -> np.ndarray:
-    """Turns and mirrors an image as its display matrix says."""
-    (a, b), (c, d) = matrix
-    if matrix is _UPRIGHT:
-        shown = image
-    elif {abs(a), abs(d)} == {1} and b == c == 0:
-        shown = image[:: int(d), :: int(a)]
-    elif {abs(b), abs(c)} == {1} and a == d == 0:
-        shown = image.swapaxes(0, 1)[:: int(b), :: int(c)]
-    else:
-        raise ValueError(
-            f"{path}: is to be shown turned by an angle that is no multiple of 90 degrees; encode it upright"
-        )
-    return np.ascontiguousarray(shown)
-
-
 def _open(path: str | Path) -> av.container.InputContainer:
     video_files.check_whole(path)
     options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(image_files.MAX_PIXELS)}
@@ -221,6 +116,8 @@ def _open(path: str | Path) -> av.container.InputContainer:
     except av.FFmpegError as error:
         if isinstance(error, PermissionError):
             raise PermissionError(f"{path}: this file may not be read; change its permissions") from None
+        if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+            raise ValueError(f"{path}: an image; put a video's frames into a folder and give the folder") from None
         raise ValueError(
             f"{path}: not a readable video; expected a file that FFmpeg decodes (MP4, AVI, WebM, ...)"
         ) from None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msst_keras.conversion.options import FlowOptions, MakeRecordsOptions, StillOptions
 from msst_keras.conversion.work_report import WorkReport
 from msst_keras.data import datasets, label_folders
+from msst_keras.data.file_names import compose
 from msst_keras.data.sequences import FileSequence
 from msst_keras.motion.flow import FROM_FILES, FlowSettings
 from msst_keras.motion.settings import FILES, NO_PRIOR, UNTRAINED, MotionOptions
@@ -104,10 +105,11 @@ def _convert(options: MakeRecordsOptions, given: Sequence[str], report: WorkRepo
 
 
 def _skip(sequences: list[FileSequence], names: Sequence[str]) -> list[FileSequence]:
-    """All sequences but those of these names."""
-    if unknown := sorted(set(names) - {sequence.name for sequence in sequences}):
+    """All sequences but those of these names, whose accents may be spelled otherwise."""
+    skipped, there = {compose(name): name for name in names}, {compose(sequence.name) for sequence in sequences}
+    if unknown := sorted(skipped[name] for name in skipped.keys() - there):
         raise ValueError(f"--skip_sequences names {', '.join(unknown)}, which would not have been converted anyhow")
-    if len(kept := [sequence for sequence in sequences if sequence.name not in names]) == 0:
+    if len(kept := [sequence for sequence in sequences if compose(sequence.name) not in skipped]) == 0:
         raise ValueError("--skip_sequences leaves no sequence to convert")
     return kept
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from msst_keras.data import images
-from msst_keras.data.file_names import list_images, plain_name, subfolders
+from msst_keras.data.file_names import by_plain_name, find_named, list_images, plain_name, subfolders
 from msst_keras.files import DifferentSettingsError, hash_files, remove, sync
 from msst_keras.inference import crf
 from msst_keras.inference.options import RefineOptions
@@ -99,15 +99,17 @@ def _pair(maps_dir: Path, frames_dir: Path) -> list[tuple[Path, Path]]:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of {what}")
     maps = _list_maps(maps_dir)
+    others = [path for place in (maps_dir, *subfolders(maps_dir)) for path in list_images(place) if path not in maps]
+    if others:
+        raise ValueError(f"{others[0]}: a map must be a PNG, as the refined one will be; convert it, or move it away")
     if not maps:
         raise ValueError(f"{maps_dir}: no maps here; expected SEQUENCE/FRAME.png or FRAME.png")
     frames = {}
     for folder in sorted({path.parent.relative_to(maps_dir) for path in maps}):
-        if not (frames_dir / folder).is_dir():
-            raise FileNotFoundError(
-                f"{frames_dir / folder}: no such folder; it should hold {maps_dir / folder}'s frames"
-            )
-        frames[folder] = {plain_name(path): path for path in list_images(frames_dir / folder)}
+        place = find_named(frames_dir, folder.name)
+        if not place.is_dir():
+            raise FileNotFoundError(f"{place}: no such folder; it should hold {maps_dir / folder}'s frames")
+        frames[folder] = by_plain_name(list_images(place))
     found = {path: frames[path.parent.relative_to(maps_dir)].get(plain_name(path)) for path in sorted(maps)}
     pairs = [(path, frame) for path, frame in found.items() if frame is not None]
     missing = [str(path) for path, frame in found.items() if frame is None]

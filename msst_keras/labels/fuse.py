@@ -92,7 +92,7 @@ def fuse_labels(
     Raises:
       FileExistsError: `labels_dir` exists already.
       FileNotFoundError: a map is missing.
-      ValueError: a map or mask cannot be read, or no map resembles the masks.
+      ValueError: a map or mask cannot be read, a frame has two maps, or no map resembles the masks.
     """
     sequences = list(sequences)
     if labels_dir.exists():
@@ -134,7 +134,7 @@ def _find_maps(folder: Path, sequence: FileSequence) -> dict[str, Path]:
     place = file_names.find_named(folder, sequence.name)
     if not place.is_dir():
         raise FileNotFoundError(f"{folder}: no folder '{sequence.name}' of maps here; expected SEQUENCE/FRAME.png")
-    paths = {file_names.plain_name(path): path for path in file_names.list_images(place)}
+    paths = file_names.by_plain_name(file_names.list_images(place))
     missing = [name for name in sequence.frame_names if file_names.compose(name) not in paths]
     if missing:
         raise FileNotFoundError(

@@ -20,6 +20,7 @@ from msst_keras.pipeline.clips import load_clip, load_flow, load_labelled_flow
 from msst_keras.pipeline.options import Augmentation
 from msst_keras.pipeline.service import NUMBER, in_order, listen, make_here, serve
 from msst_keras.pipeline.share import WHOLE, Share
+from msst_keras.records.shard_files import MEND
 
 # The functions of the graph have no conditions or loops of Python on tensors, and AutoGraph would take seconds to read.
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -51,7 +52,7 @@ class Batches:
             assertion = error.message.partition("assertion failed: [")[2].partition("]")[0]
             reason = assertion or error.message.partition("\n")[0]
             places = ", ".join(self.index.paths[:3])
-            raise ValueError(found or f"the records in {places} cannot be used ({reason}); make them again") from error
+            raise ValueError(found or f"the records in {places} cannot be used ({reason}); {MEND}") from error
 
     def as_numpy_iterator(self) -> Iterator[dict[str, np.ndarray]]:
         """Yields the batches as arrays."""

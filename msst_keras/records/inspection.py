@@ -14,7 +14,7 @@ from msst_keras.records.example import FrameRecord, check_images
 from msst_keras.records.folders import check_shards
 from msst_keras.records.manifest import check_motion, read_manifest
 from msst_keras.records.options import LABEL_KINDS
-from msst_keras.records.shard_files import read_record, scan_shard
+from msst_keras.records.shard_files import MEND, read_record, scan_shard
 
 FEATURES = ("frame", "mask", "prior", "flow")
 _COLUMNS = ("frames", *LABEL_KINDS, "unlabelled")
@@ -116,7 +116,7 @@ def verify_folder(folder: str) -> dict[str, float]:
     for shard in manifest["shards"]:
         path = f"{folder}/{shard['name']}"
         if (found := hash_file(path)) != shard["sha256"]:
-            raise ValueError(f"{path}: SHA-256 {found}, but the manifest says {shard['sha256']}; make this shard again")
+            raise ValueError(f"{path}: SHA-256 {found}, but the manifest says {shard['sha256']}; {MEND}")
     return measure_features(progress(_checked(folder, manifest), manifest["num_frames"], f"verify {folder}"))
 
 

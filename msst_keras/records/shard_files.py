@@ -15,6 +15,8 @@ import tensorflow as tf
 from msst_keras.files import hash_file, publish
 from msst_keras.records.example import FrameRecord, decode_record, encode_record
 
+MEND = "run the same `msst make_records` with --overwrite"  # of a damaged shard
+
 FRAMING_BYTES = 16  # of a TFRecord: length (8), its CRC (4), the CRC of the data (4)
 
 
@@ -45,7 +47,7 @@ def scan_shard(path: str | Path) -> Iterator[tuple[int, FrameRecord]]:
     except tf.errors.OpError as error:
         reason = error.message.partition("}} ")[2] or error.message  # what comes before names nodes of a graph
         reason = reason.partition(" [Op:")[0]
-        raise ValueError(f"{path}: corrupt after byte {offset} ({reason}); make this shard again") from error
+        raise ValueError(f"{path}: corrupt after byte {offset} ({reason}); {MEND}") from error
 
 
 def read_serialized(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -70,7 +72,7 @@ def read_record(path: str | Path, offset: int) -> FrameRecord:
     try:
         (serialized,) = read_serialized(str(path), offset, 1).numpy()
     except tf.errors.OpError as error:
-        raise ValueError(f"{path}: corrupt at byte {offset}; make this shard again") from error
+        raise ValueError(f"{path}: corrupt at byte {offset}; {MEND}") from error
     return decode_record(serialized, f"{path} at byte {offset}")
 
 
@@ -125,14 +127,9 @@ def check_framing(path: str, offsets: Collection[int] | None = None) -> list[int
             end = offset + FRAMING_BYTES + struct.unpack("<Q", header[:8])[0] if len(header) == 12 else size + 1
             if end > size or (expected is not None and end not in expected):
                 where = "inside its file" if end > size else "where the manifest has the next one"
-                raise ValueError(
-                    f"{path}: corrupt after byte {offset} (the record there does not end {where}); "
-                    "make this shard again"
-                )
+                raise ValueError(f"{path}: corrupt after byte {offset} (the record there does not end {where}); {MEND}")
             found.append(offset)
             offset = end
     if offsets is not None and set(found) != set(offsets):
-        raise ValueError(
-            f"{path}: holds {len(found)} records, the manifest knows {len(offsets)}; make this shard again"
-        )
+        raise ValueError(f"{path}: holds {len(found)} records, the manifest knows {len(offsets)}; {MEND}")
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import cv2
 import numpy as np
 import pytest
@@ -83,6 +85,27 @@ def test_options_of_stills_in_motion_are_refused_for_stills(tmp_path, options, n
             dataset="stills", root=f"{tmp_path}/stills", output_dir=f"{tmp_path}/out", stills=StillOptions(**options)
         ))  # fmt: skip
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ours, theirs", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_spelled_otherwise(tmp_path, ours, theirs):
+    """Names of sequences come from a keyboard, and the prior's from another computer."""
+    frames, priors = tmp_path / "frames", tmp_path / "priors"
+    for name in ("caf\u00e9", "\u00e9t\u00e9"):
+        folder = frames / unicodedata.normalize(ours, name)
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / unicodedata.normalize(ours, "\u00e9_1.png")), np.full((48, 64, 3), 9, np.uint8))
+    prior = priors / unicodedata.normalize(theirs, "caf\u00e9")
+    prior.mkdir(parents=True)
+    cv2.imwrite(str(prior / unicodedata.normalize(theirs, "\u00e9_1.png")), np.full((32, 48), 200, np.uint8))
+    manifest = make_records(MakeRecordsOptions(
+        dataset="folder", root=str(frames), output_dir=f"{tmp_path}/out", num_workers=1,
+        skip_sequences=[unicodedata.normalize(theirs, "\u00e9t\u00e9")],
+        motion=FlowOptions(motion_size=(32, 48), prior_dir=str(priors)),
+    ))  # fmt: skip
+    assert list(manifest["sequences"]) == [unicodedata.normalize(ours, "caf\u00e9")]
+    with pytest.raises(ValueError, match="--skip_sequences names etc, which would not have been converted anyhow"):
+        make_records(MakeRecordsOptions(dataset="folder", root=str(frames), output_dir="out", skip_sequences=["etc"]))
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def other_version(path):
 
 
 def no_shards(path):
-    path.write_text(json.dumps({"format_version": FORMAT_VERSION}))
+    path.write_text(json.dumps({"format_version": FORMAT_VERSION, "num_labelled": 0}))
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,34 @@ def test_records_that_cannot_be_read_are_made_anew(sequences, tmp_path, spoil, m
     assert contents(tmp_path / "out") == spoilt
     convert.convert(sequences, tmp_path / "out", MOTION, TRAIN, overwrite=True)
     assert contents(tmp_path / "out") == whole
+
+
+def spoil(path):
+    """Changes a byte in the middle of a file, whose size stays."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_damaged_shards_are_made_anew_by_overwriting(sequences, tmp_path, has_manifest):
+    """The size says nothing of them, and without --overwrite nobody waits until all is read."""
+    folder = tmp_path / "out"
+    convert.convert(sequences, folder, MOTION, TRAIN)
+    whole = contents(folder)
+    damaged, kept = sorted(folder.glob("shard-*"))
+    time = kept.stat().st_mtime_ns
+    spoil(damaged)
+    convert.convert(sequences, folder, MOTION, TRAIN)
+    assert contents(folder) != whole
+    if not has_manifest:  # a second shard is lost, so that the conversion begins to go on
+        kept.unlink()
+        with pytest.raises(ValueError, match=f"{damaged.name}: corrupt after byte"):
+            convert.convert(sequences, folder, MOTION, TRAIN)
+        assert not (folder / "manifest.json").exists()
+    convert.convert(sequences, folder, MOTION, TRAIN, overwrite=True)
+    assert contents(folder) == whole
+    assert (kept.stat().st_mtime_ns == time) == has_manifest  # what is whole stays
 
 
 @pytest.mark.parametrize("number, is_damaged", [(0, False), (1, False), (1, True)])
@@ -176,7 +204,10 @@ def test_records_with_a_prior_that_is_half_added_are_made_anew(sequences, tmp_pa
         ({"plan.json": "{", "shard-00000-of-00001.tfrecord.bak": "mine"}, "shard-00000-of-00001.tfrecord.bak"),
         ({"new_prior.json": '{"beta": 1}'}, "new_prior.json"),
         ({"new_prior.json": "{", "paper.tex": "mine"}, "paper.tex"),
-        ({"manifest.json": '{"format_version": 1}', "plan.json": "[]"}, "plan.json"),
+        ({"new_prior.json": '{"old": {"format_version": 1}}', "paper.tex": "mine"}, "new_prior.json, paper.tex"),
+        ({"manifest.json": '{"format_version": 1, "num_labelled": 0}', "plan.json": "[]"}, "plan.json"),
+        ({"manifest.json": '{"format_version": 3, "files": []}', "shard-0.tfrecord": "mine"}, "manifest.json"),
+        ({"plan.json": '{"format_version": 1, "steps": []}'}, "plan.json"),
     ],
 )
 def test_what_is_not_of_records_is_never_overwritten(sequences, tmp_path, files, named):
@@ -187,6 +218,26 @@ def test_what_is_not_of_records_is_never_overwritten(sequences, tmp_path, files,
     expected = named if " " in named and "," not in named else rf"files that no conversion has written \({named}\); ch"
     with pytest.raises(ValueError, match=expected):
         convert.convert(sequences, tmp_path / "out", MOTION, TRAIN, overwrite=True)
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            '{"beta": 1}',
+            "new_prior.json: expected a manifest under 'old', found NoneType; if another program .* move it",
+        ),
+        ('{"old": [1]}', "new_prior.json: expected a manifest under 'old', found list; .* else make the records again"),
+        ('{"old": {}}', "new_prior.json: expected a list of shards, found 'None'; make the records again"),
+    ],
+)
+def test_a_prior_is_not_added_by_what_is_no_plan_of_ours(sequences, tmp_path, content, message):
+    convert.convert(sequences, tmp_path / "out", MOTION, TRAIN)
+    (tmp_path / "out" / "new_prior.json").write_text(content)
+    before = contents(tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        new_prior.add_prior(tmp_path / "out", "magnitude")
     assert contents(tmp_path / "out") == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tracemalloc
+import unicodedata
 
 import cv2
 import numpy as np
@@ -52,7 +53,7 @@ def test_davis_splits_are_the_official_lists(tmp_path):
     splits = ("train", "val", "all")
     names = {split: [s.name for s in datasets.find_sequences("davis", tmp_path, split)] for split in splits}
     assert names == {"train": ["bear"], "val": ["camel"], "all": ["bear", "camel", "mine"]}
-    lists = datasets.layouts._DAVIS_SPLITS
+    lists = datasets.layouts.DAVIS_SPLITS
     assert (len(lists["train"].split()), len(lists["val"].split())) == (30, 20)
     assert not set(lists["train"].split()) & set(lists["val"].split())
 
@@ -86,6 +87,39 @@ def test_sequences_are_chosen_by_name(tmp_path):
     assert [s.name for s in datasets.find_sequences("davis", tmp_path, sequences=["bus", "bear"])] == ["bear", "bus"]
     with pytest.raises(ValueError, match="no sequence cow, goat in split train; there are bear, boat, bus$"):
         datasets.find_sequences("davis", tmp_path, "train", ["goat", "bear", "cow"])
+
+
+def spell(form):
+    return unicodedata.normalize(form, "caf\u00e9")
+
+
+@pytest.mark.parametrize("ours, theirs", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_spelled_otherwise(tmp_path, ours, theirs):
+    """Masks and lists may come from a Mac, whose file systems take accents apart, and frames from elsewhere."""
+    for frames, masks, dataset in (
+        ("JPEGImages/480p", "Annotations/480p", "davis"),
+        ("JPEGImages", "GroundTruth", "s"),
+    ):
+        save(tmp_path / dataset / frames / spell(ours) / "1.png", (1, 2, 3))
+        save(tmp_path / dataset / masks / spell(theirs) / "1.png", 255)
+    (tmp_path / "davis/ImageSets/480p").mkdir(parents=True)
+    (tmp_path / "davis/ImageSets/480p/train.txt").write_text(spell(theirs), encoding="utf-8")
+    for found in (
+        datasets.find_sequences("davis", tmp_path / "davis"),
+        datasets.find_sequences("davis", tmp_path / "davis", "train"),
+        datasets.find_sequences("segtrackv2", tmp_path / "s", sequences=[spell(theirs)]),
+    ):
+        assert [(sequence.name, list(sequence.mask_paths)) for sequence in found] == [(spell(ours), [0])]
+    shutil.rmtree(tmp_path / "davis/JPEGImages")  # the masks stand for the frames then
+    (bare,) = datasets.find_sequences("davis", tmp_path / "davis", needs_frames=False)
+    assert (bare.name, len(bare)) == (spell(theirs), 1)
+
+
+def test_two_sequences_of_one_name_are_refused_however_it_is_spelled(tmp_path):
+    for form in ("NFC", "NFD"):
+        save(tmp_path / "JPEGImages" / spell(form) / "1.png", (1, 2, 3))
+    with pytest.raises(ValueError, match="called caf\u00e9, with accents that are spelled otherwise; rename"):
+        datasets.find_sequences("davis", tmp_path)
 
 
 def test_fbms_masks_are_sparse_and_the_ppm_counts(tmp_path):
@@ -270,15 +304,21 @@ def test_trees_that_are_not_there(tmp_path):
         datasets.find_sequences("video", tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="vidoe.mp4: no such file or folder"):  # as `msst predict` asks for it
         datasets.find_sequences("folder", tmp_path / "vidoe.mp4")
-    with pytest.raises(FileNotFoundError, match="JPEGImages: no such folder"):
+    with pytest.raises(FileNotFoundError, match="JPEGImages: no such folder; give the folder above it"):
         datasets.find_sequences("davis", tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder Trainingset or Testset here"):
         datasets.find_sequences("fbms", tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder image or Image or DUTS-TR-Image or DUTS-TE-Image here"):
         datasets.find_sequences("stills", tmp_path)
     for dataset, expected in (("folder", "image files"), ("video", r"a video file, or a folder .*\.mp4")):
-        with pytest.raises(ValueError, match=f"no sequence in split all; expected {expected}"):
+        with pytest.raises(ValueError, match=f"no sequence here; expected {expected}"):
             datasets.find_sequences(dataset, tmp_path)
+
+
+def test_a_split_of_ones_own_sequences_is_told_from_a_wrong_tree(tmp_path):
+    make_davis(tmp_path, names=("mine", "yours"))
+    with pytest.raises(ValueError, match=r"none of the 2 sequences here \(mine, yours\) is in the split train"):
+        datasets.find_sequences("davis", tmp_path, "train")
 
 
 def test_flat_masks_are_scored_by_name(tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+import types
+import unicodedata
 
 import cv2
 import numpy as np
 import pytest
 
 from msst_keras.data import flow_files, images
+from msst_keras.data.sequences import FileSequence
 
 
 def make_flow():
@@ -88,6 +91,28 @@ def test_flow_that_no_flow_png_can_hold_is_refused(tmp_path):
     flow_files.write_flow(tmp_path / "ball" / "0.flo", flow)
     with pytest.raises(ValueError, match="0.flo: flow of 1e[+]08 px, expected less than 2048"):
         list(flow_files.read_flows(tmp_path, "ball", ["0"], (4, 6)))
+
+
+@pytest.mark.parametrize("ours, theirs", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_spelled_otherwise(tmp_path, ours, theirs):
+    """A Mac takes the accents of names apart; what is read by another spelling is also what a run remembers."""
+    from msst_keras.jobs import predict
+
+    names = [unicodedata.normalize(ours, name) for name in ("caf\u00e9", "\u00e9_0", "\u00e9_1")]
+    folder = tmp_path / "flow" / unicodedata.normalize(theirs, names[0])
+    flows = [np.full((4, 6, 2), value, np.float32) for value in (1, 2)]
+    for name, suffix, flow in zip(names[1:], ("flo", "png"), flows, strict=True):
+        flow_files.write_flow(folder / f"{unicodedata.normalize(theirs, name)}.{suffix}", flow)
+    np.testing.assert_array_equal(list(flow_files.read_flows(tmp_path / "flow", names[0], names[1:], (4, 6))), flows)
+
+    video = tmp_path / "video.mp4"
+    video.touch()
+    model = types.SimpleNamespace(identify=lambda: "model")
+    options = predict.PredictOptions(input=(str(video),), output_dir="", flow_dir=str(tmp_path / "flow"))
+    before = predict._describe(options, model, FileSequence(names[0], video_path=video))
+    flow_files.write_flow(next(folder.glob("*.flo")), flows[1])
+    after = predict._describe(options, model, FileSequence(names[0], video_path=video))
+    assert [key for key in before if before[key] != after[key]] == ["flow_dir"]
 
 
 def test_flow_of_another_shape_is_scaled_by_columns_in_x_and_by_rows_in_y(tmp_path):

@@ -83,6 +83,16 @@ def test_accents_may_be_spelled_otherwise(tmp_path, ours, theirs):
     both.unlink()
 
 
+@pytest.mark.parametrize("names", [("e\u0301.png", "\u00e9.png"), ("\u00e9.jpg", "\u00e9.png")])
+def test_two_labels_of_one_frame_are_refused(tmp_path, names):
+    frame = write(tmp_path / "frames/\u00e9.png", np.zeros((*SIZE, 3)))
+    for name in names:
+        write(tmp_path / "labels/boat" / name, np.zeros(SIZE))
+    for add in (label_folders.add_masks, label_folders.add_coarse_labels):
+        with pytest.raises(ValueError, match="labels/boat/\u00e9.png: .* has this name too, .* remove one of them"):
+            add([FileSequence("boat", (frame,))], tmp_path / "labels")
+
+
 def test_folders_of_no_sequence_are_named(tmp_path, sequences, capsys):
     write(tmp_path / "coarse/boat/00000.png", np.zeros(SIZE))
     label_folders.add_coarse_labels(sequences, tmp_path / "coarse")

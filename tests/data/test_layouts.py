@@ -105,6 +105,7 @@ def place_of(root, frames, masks, mask_rule="nonzero"):
     return layouts.Place("x", root / "frames", tuple(folders), mask_rule)
 
 
+PLAIN = [f"{number:05d}.jpg" for number in range(12)]
 VERSIONS = [f"frame_{number}_v2.png" for number in (1, 2, 3, 4)]
 
 
@@ -126,6 +127,10 @@ VERSIONS = [f"frame_{number}_v2.png" for number in (1, 2, 3, 4)]
         (["e\u0301_1_v2.png", "e\u0301_2_v2.png"], ["a/\u00e9_1_v2.png"], "nonzero", {0: ["a/\u00e9_1_v2.png"]}),
         (["x1_7.png", "x1_8.png"], ["a/x01_0008_gt.ppm"], "fbms", {1: ["a/x01_0008_gt.ppm"]}),
         (["frame_1_v2.png"], ["a/frame_1_v2.png"], "nonzero", {0: ["a/frame_1_v2.png"]}),
+        (PLAIN, ["a/00010_v2.png", "a/00011_v2.png"], "nonzero", {10: ["a/00010_v2.png"], 11: ["a/00011_v2.png"]}),
+        (PLAIN, ["a/mask_10.png"], "nonzero", {10: ["a/mask_10.png"]}),
+        (PLAIN, ["a/10 of 10.png"], "nonzero", {10: ["a/10 of 10.png"]}),
+        (["r1_5.png", "r1_6.png", "r2_7.png"], ["a/r2_7_gt.png"], "nonzero", {2: ["a/r2_7_gt.png"]}),
     ],
 )
 def test_few_masks_go_to_the_frames_of_their_names(tmp_path, frames, masks, mask_rule, expected):
@@ -146,6 +151,27 @@ def test_one_mask_that_is_no_frames_is_not_given_to_another(tmp_path, frames, ma
         layouts.pair_masks(place_of(tmp_path, frames, [mask]))
 
 
+@pytest.mark.parametrize(
+    "frames, masks",
+    [
+        (PLAIN, ["00010_v2"]),
+        (PLAIN, ["00020_v2"]),  # no frame's, though the second is one
+        (PLAIN, ["mask2_00010"]),
+        (PLAIN, ["00001", "00010_v2"]),
+        (PLAIN, ["00010_v1", "00011_v2"]),
+        (PLAIN, ["00003_v2", "cam1_00003"]),
+        (PLAIN[:1], ["00000_v2"]),
+        (VERSIONS, ["a_1", "frame_3_v2"]),
+        (VERSIONS, ["cam1_2"]),  # where frames have their number, it has another
+        (["cam1_0001.jpg", "cam1_0002.jpg"], ["00001_v2"]),
+    ],
+)
+def test_a_mask_of_which_nobody_knows_the_frame_is_refused(tmp_path, frames, masks):
+    place = place_of(tmp_path, frames, [f"a/{name}.png" for name in masks])
+    with pytest.raises(ValueError, match=f"a/.*: which number .* not clear; .* each .* such as {frames[0][:-4]}.png"):
+        layouts.pair_masks(place)
+
+
 def test_files_of_other_kinds_are_told(tmp_path):
     for name in ("1.jpg", "2.heic", "3.HEIC", "4.gif", "notes.txt", ".hidden"):
         (tmp_path / name).touch()
@@ -162,6 +188,14 @@ def test_letters_that_a_mac_took_apart_are_the_same_letters(tmp_path):
     assert mask.parent.name == "mask"
     assert file_names.find_named(mask.parent, "\u00e9t\u00e9.png") == mask
     assert file_names.find_named(image.parent, "\u00e9t\u00e9.jpg") == image
+
+
+def test_two_masks_of_one_still_are_refused(tmp_path):
+    for name in ("image/\u00e9.jpg", "mask/\u00e9.png", "mask/e\u0301.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="mask/\u00e9.png: e\u0301.png has this name too, .* accents are spelled; rem"):
+        layouts.pair_stills(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,9 @@ def test_lists_of_other_files_are_refused(tmp_path, name, text):
 
 def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "frame.JPG").write_bytes(b"text")
+    with pytest.raises(ValueError, match="frame.JPG: an image; put a video's frames into a folder"):
+        videos.probe_video(tmp_path / "frame.JPG")
     with pytest.raises(ValueError, match="text.mp4: not a readable video; expected a file that FFmpeg decodes"):
         videos.probe_video(tmp_path / "text.mp4")
     (tmp_path / "empty.mp4").touch()

@@ -129,6 +129,13 @@ def test_maps_whose_accents_are_spelled_otherwise_are_found(tree):
     assert (fuse_tree(tree).num_labels, len(list((tree / "out/caf\u00e9").glob("\u00e9_*.png")))) == (2, 2)
 
 
+def test_two_maps_of_one_frame_are_refused(tree):
+    folder = tree / "good" / "boat"
+    (folder / "00001.jpg").write_bytes((folder / "00001.png").read_bytes())
+    with pytest.raises(ValueError, match="good/boat/00001.png: 00001.jpg has this name too, .* no more than their suf"):
+        fuse_tree(tree)
+
+
 def test_labels_that_are_there_are_not_touched(tree):
     fuse_tree(tree)
     with pytest.raises(FileExistsError, match="labels are here already, reviewed perhaps"):

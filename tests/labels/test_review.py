@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from msst_keras.data import datasets, images
+from msst_keras.data.sequences import FileSequence
 from msst_keras.labels.label_files import read_label, write_label
 from msst_keras.labels.review import LabelChanged, Review, version_of
 
@@ -228,8 +229,11 @@ def test_two_frames_that_differ_in_how_an_accent_is_spelled_are_refused(tree):
     for form in ("NFC", "NFD"):
         (tree / "frames" / unicodedata.normalize(form, "caf\u00e9")).mkdir()
         (tree / "frames" / unicodedata.normalize(form, "caf\u00e9") / "1.jpg").touch()
-    with pytest.raises(ValueError, match="1.jpg: called as .*1.jpg is, accents spelled otherwise; rename one"):
+    with pytest.raises(ValueError, match="two sequences are called caf\u00e9, with accents that are spelled otherwise"):
         open_review(tree)
+    found = [FileSequence(path.name, (path / "1.jpg",)) for path in (tree / "frames").glob("caf*")]
+    with pytest.raises(ValueError, match="1.jpg: called as .*1.jpg is, accents spelled otherwise; rename one"):
+        Review(tree / "labels", found)
 
 
 def test_frames_are_sent_as_they_are_labelled(tree):

@@ -83,5 +83,5 @@ def test_another_hash_or_label_is_found(tmp_path):
         inspection.verify_folder(str(tmp_path))
     manifest["shards"][0]["sha256"] = "0"
     write_manifest(tmp_path, manifest)
-    with pytest.raises(ValueError, match="SHA-256 .*, but the manifest says 0; make this shard again"):
+    with pytest.raises(ValueError, match="SHA-256 .*, but the manifest says 0; run the same"):
         inspection.verify_folder(str(tmp_path))

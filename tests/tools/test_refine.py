@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from forked import msst
@@ -89,6 +91,23 @@ def test_an_empty_file_is_no_refined_map(folder):
     assert not (folder / "refined/b/00002.png").exists()
 
 
+@pytest.mark.parametrize("ours, theirs", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_spelled_otherwise(folder, ours, theirs):
+    for name, form in (("maps", ours), ("frames", theirs)):
+        for path in (folder / name / "a").iterdir():
+            path.rename(path.with_name(unicodedata.normalize(form, f"\u00e9_{path.name}")))
+        (folder / name / "a").rename(folder / name / unicodedata.normalize(form, "caf\u00e9"))
+    options = RefineOptions(
+        maps=f"{folder}/maps", frames=f"{folder}/frames", output_dir=f"{folder}/refined", num_workers=1,
+        crf=CrfChoice(iterations=1),
+    )  # fmt: skip
+    assert refine_job.refine(options) == 4
+    assert len(list((folder / "refined" / unicodedata.normalize(ours, "caf\u00e9")).iterdir())) == 2
+    (folder / "frames/b/00000.jpg").touch()
+    with pytest.raises(ValueError, match="frames/b/00000.png: 00000.jpg has this name too"):
+        refine_job.refine(options)
+
+
 def test_folders_without_sequences(folder):
     (folder / "maps/a").rename(folder / "a")
     (folder / "maps/b/00000.png").unlink()
@@ -106,6 +125,11 @@ def empty_maps(folder):
     (folder / "maps").rename(folder / "moved")
     (folder / "maps").mkdir()
     return "maps: no maps here; expected SEQUENCE/FRAME.png or FRAME.png"
+
+
+def maps_that_are_no_png(folder):
+    (folder / "maps/b/00000.png").rename(folder / "maps/b/00000.jpg")
+    return "maps/b/00000.jpg: a map must be a PNG, as the refined one will be; convert it, or move it away"
 
 
 def no_frames_of_a_sequence(folder):
@@ -141,8 +165,8 @@ def other_files_in_the_output(folder):
 
 
 BAD = (
-    no_maps, empty_maps, no_frames_of_a_sequence, a_frame_is_missing, a_map_of_another_size, a_truncated_map,
-    a_colour_map, other_files_in_the_output,
+    no_maps, empty_maps, maps_that_are_no_png, no_frames_of_a_sequence, a_frame_is_missing, a_map_of_another_size,
+    a_truncated_map, a_colour_map, other_files_in_the_output,
 )  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def test_settings_of_the_crf_stand_in_place_of_the_presets():
 
 
 def test_results_remember_what_they_depend_on_and_nothing_else():
-    options = PredictOptions(input=("a.mp4",), output_dir="maps", mirror=True, timeout=3.0)
+    options = PredictOptions(input=("a.mp4",), mirror=True, server="grpc://a:1", timeout=3.0)
     remembered = remembered_values(options)
     assert remembered["mirror"] is True
     assert {"mirror", "alternate_mirror", "crf", "frame_quality", "crf_preset", "crf_backend"} == set(remembered)

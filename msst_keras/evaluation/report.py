@@ -81,8 +81,9 @@ def _suffix(method: str) -> str:
 
 
 def format_published(rows: Sequence[PublishedRow]) -> str:
-    """Returns a plain text table of published numbers; its head says that they were not measured here."""
-    lines = [["published, not measured here", "MAE", "max F", "S", "protocol", "source"]]
+    """Returns a plain text table of published numbers; its head says of what, and that they were not measured here."""
+    dataset = {"davis": "DAVIS-2016 val", "fbms": "FBMS test"}[rows[0].dataset]
+    lines = [[f"published for all of {dataset}, not measured here", "MAE", "max F", "S", "protocol", "source"]]
     for row in rows:
         numbers = [f"{value:.3f}" if value is not None else "-" for value in (row.mae, row.max_f, row.s_measure)]
         lines.append([row.method, *numbers, row.protocol, row.source])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 
 import cv2
@@ -61,6 +62,13 @@ class MotionStream:
         self.takes_flow = settings is not None and settings.method == FROM_FILES
         self._flow = FlowEstimator(settings) if settings and not self.takes_flow else None
         self._superpixels = motion.superpixel_settings if motion else None
+
+    def __copy__(self) -> MotionStream:
+        """A stream that goes on from here by itself."""
+        other = object.__new__(MotionStream)
+        # The estimator sets its attributes anew and changes none of their values.
+        vars(other).update(vars(self), _waiting=self._waiting.copy(), _flow=copy.copy(self._flow))
+        return other
 
     def push(self, frame: np.ndarray, flow: np.ndarray | None = None, time: float | None = None) -> list[MovingFrame]:
         """Takes the next frame and returns those whose motion became known, in order; see `SaliencyStream.push`."""

@@ -73,6 +73,16 @@ class RefineOptions:
         check_options(self)
 
 
+# Options that belong to another one, that one, and what they are.
+_BELONGING = {
+    "model_name": ("server", "that of a model on a server"),
+    "timeout": ("server", "that of a server's answer"),
+    "frame_quality": ("server", "that of the frames for a server"),
+    "crf_workers": ("crf", "for the CRF, which is off"),
+    "port": ("live", "that of a live video's page"),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictOptions:
     """What to predict, with which model."""
@@ -177,19 +187,23 @@ class PredictOptions:
             raise ValueError("settings of the CRF are given, which is off: give --crf too")
         if self.server and self.model:
             raise ValueError("--server has the model: give --model_name in place of --model")
-        if not self.server and self.model_name != PredictOptions.model_name:
-            raise ValueError("--model_name is given, which is that of a model on a server: give --server too")
+        for name, (owner, what) in _BELONGING.items():
+            if self._is_given(name) and not getattr(self, owner):
+                raise ValueError(f"--{name} is given, which is {what}: give --{owner} too")
+
+    def _is_given(self, name: str) -> bool:
+        return getattr(self, name) != getattr(PredictOptions, name)
 
     def _check_live(self) -> None:
         if not self.live:
             return
         if len(self.input) != 1:
             raise ValueError(f"--live has one source, and there are {len(self.input)}: {', '.join(self.input)}")
-        given = {
-            "server": self.server, "crf": self.crf, "mirror": self.mirror, "flow_dir": self.flow_dir,
-            "threshold": self.threshold is not None, "look_ahead": self.look_ahead,
-            "model_name": self.model_name != PredictOptions.model_name, "overlay": self.overlay not in ("auto", "none"),
-        }  # fmt: skip
-        names = [f"--{name}" for name, value in given.items() if value]
-        if names:
+        useless = (
+            "output_dir", "overwrite", "server", "model_name", "timeout", "frame_quality", "mirror", "crf",
+            "crf_workers", "look_ahead", "threshold", "flow_dir", "overlay",
+        )  # fmt: skip
+        right_already = {"look_ahead": 0, "overlay": "none"}
+        given = filter(self._is_given, useless)
+        if names := [f"--{name}" for name in given if getattr(self, name) != right_already.get(name)]:
             raise ValueError(f"--live shows maps as they come, and has no use for {', '.join(names)}")

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +101,7 @@ class OverlayWriter:
       frame_rate: frames per second, of frames that are written without a time.
       size: (height, width) of every frame.
       sample_aspect: width / height of a pixel, so that players show the video as the one that it was made of.
+      before_publishing: called with the path of the whole video just before it gets its name.
 
     Raises:
       ValueError: for another suffix, a frame rate, size or aspect that is not positive, and on leaving the context when
@@ -114,6 +115,7 @@ class OverlayWriter:
         frame_rate: float,
         size: tuple[int, int],
         sample_aspect: Fraction | int = 1,
+        before_publishing: Callable[[Path], None] | None = None,
     ):
         self._path = Path(path)
         if self._path.suffix.lower() != ".mp4":
@@ -126,6 +128,7 @@ class OverlayWriter:
             raise ValueError(f"{self._path}: the sample aspect ratio must be positive, got {sample_aspect}")
         self._frame_rate, self._size, self._sample_aspect = frame_rate, tuple(size), Fraction(sample_aspect)
         self._num_frames, self._last_time = 0, -1
+        self._before_publishing = before_publishing
 
     def __enter__(self) -> OverlayWriter:
         self._stack = contextlib.ExitStack()
@@ -191,6 +194,8 @@ class OverlayWriter:
                 self._container.mux(self._stream.encode(None))
                 self._container.close()
                 self._check_complete()
+            if self._before_publishing is not None:
+                self._before_publishing(self._unfinished_path)
 
     def _check_complete(self) -> None:
         with av.open("file:" + os.path.abspath(self._unfinished_path)) as container:

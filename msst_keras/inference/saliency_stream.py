@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +14,10 @@ from msst_keras.motion.settings import MotionSettings
 
 
 class MapSource(Protocol):
-    """The maps of one video, frame by frame: a `stream.MapStream`, or a `serving.client.RemoteMaps`."""
+    """The maps of one video, frame by frame: a `stream.MapStream`, or a `serving.client.RemoteMaps`.
+
+    A copy by `copy.copy` goes on by itself: what is pushed to it is not pushed to the one that it was made of.
+    """
 
     def push(self, moving: MovingFrame) -> np.ndarray:
         """Returns the frame's map, float32 (H, W) in 0..1."""
@@ -37,6 +42,9 @@ class SaliencyStream:
     """The saliency maps of one video, pushed frame by frame; filtered over time where the model's settings say so.
 
     Only the maps before a frame count in the filter: no map waits for later frames.
+
+    A `push` or `close` that raises, whatever it is, leaves the stream as it was. So who waited for a server in vain may
+    push the same frame again, or leave it out and push the next one.
 
     Attributes:
       takes_flow: whether each frame's flow is to be pushed with it, because the model was made with flow from files.
@@ -73,14 +81,19 @@ class SaliencyStream:
           ValueError: the frame is no uint8 RGB image or of another size than those before it; flow is missing, or given
             to a model that computes it; the time is not later than that of the frame before.
         """
-        return self._add_maps(self._motion.push(frame, flow, time))
+        return self._add_maps(lambda motion: motion.push(frame, flow, time))
 
     def close(self) -> list[np.ndarray]:
         """Ends the video and returns the maps that were still to come, in order."""
-        return self._add_maps(self._motion.close()) + self._filter.close()
+        return self._add_maps(MotionStream.close) + self._filter.close()
 
-    def _add_maps(self, moving_frames: list[MovingFrame]) -> list[np.ndarray]:
-        return [saliency for moving in moving_frames for saliency in self._filter.push(moving, self._maps.push(moving))]
+    def _add_maps(self, move: Callable[[MotionStream], list[MovingFrame]]) -> list[np.ndarray]:
+        # The work is done on copies, which are kept when all maps are there: a frame may bring two, and then the second
+        # may fail. The filter comes behind, for it asks nobody.
+        motion, maps = copy.copy(self._motion), copy.copy(self._maps)
+        made = [(moving, maps.push(moving)) for moving in move(motion)]
+        self._motion, self._maps = motion, maps
+        return [filtered for moving, saliency in made for filtered in self._filter.push(moving, saliency)]
 
 
 def open_filter(
@@ -132,9 +145,14 @@ class AlternatingMaps:
         """Takes the maps of one view, and the number of the first frame in its video."""
         self._maps, self._number = maps, first
 
+    def __copy__(self) -> AlternatingMaps:
+        return AlternatingMaps(copy.copy(self._maps), self._number)
+
     def push(self, moving: MovingFrame) -> np.ndarray:
         """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
-        self._number += 1
         if self._number % 2:
-            return self._maps.push(moving)
-        return mirror_image(self._maps.push(moving.mirror()))
+            saliency = mirror_image(self._maps.push(moving.mirror()))
+        else:
+            saliency = self._maps.push(moving)
+        self._number += 1  # last, so that a frame whose map fails is not counted
+        return saliency

@@ -80,19 +80,20 @@ class MapStream:
     def __init__(self, model: SaliencyModel):
         self._model = model
         self._num_frames: int = model.settings["num_frames"]
-        self._maps: collections.deque[dict[str, tf.Tensor]] = collections.deque(maxlen=self._num_frames)
+        self._steps: list[dict[str, tf.Tensor]] = []  # of the last T frames; set anew and never changed, for copies
 
     def push(self, moving: MovingFrame) -> np.ndarray:
         """Takes the next frame with its motion and returns its map, float32 (H, W) in 0..1."""
         given = {"frame": moving.frame, "flow": moving.flow, "superpixels": moving.superpixels}
         maps = self._model.encode(**{name: tf.constant(x[None]) for name, x in given.items() if x is not None})
         kept = {name: maps[name] for name in self._model.windows}
-        self._maps.append(kept)
-        while len(self._maps) < self._num_frames:  # the first frame stands for those before it
-            self._maps.append(kept)
-        maps = maps | {name: tf.stack([step[name] for step in self._maps], axis=1) for name in kept}
+        before = self._steps[1:] or [kept] * (self._num_frames - 1)  # the first frame stands for those before it
+        steps = [*before, kept]
+        maps = maps | {name: tf.stack([step[name] for step in steps], axis=1) for name in kept}
         size = tf.constant([moving.frame.shape[:2]], tf.int32)
-        return self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
+        saliency = self._model.fuse(frame_size=size, **maps)["saliency"].numpy()[0, :, :, 0]
+        self._steps = steps
+        return saliency
 
 
 def stream_maps(

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from msst_keras.data import datasets
+from msst_keras.data.layouts import DAVIS_SPLITS
 from msst_keras.evaluation.evaluator import to_levels
 from msst_keras.evaluation.figures import Method
 from msst_keras.evaluation.html_report import write_report
 from msst_keras.evaluation.map_reader import MapReader, forget_files
 from msst_keras.evaluation.options import FLAT, EvaluateOptions, check_method_names
 from msst_keras.evaluation.protocols import PROTOCOLS, Protocol
-from msst_keras.evaluation.published import published_rows
+from msst_keras.evaluation.published import PublishedRow, published_rows
 from msst_keras.evaluation.report import format_published, format_table, read_frames, write_frames, write_results
 from msst_keras.evaluation.scores import ALL_BLACK, FLOW_MAGNITUDE
 from msst_keras.evaluation.scoring import Part, make_parts, score_methods
@@ -58,7 +59,7 @@ def evaluate(options: EvaluateOptions) -> dict[tuple[str, str], dict]:
             for name in names:
                 print(format_table({method: results[method, name] for method in reader.methods}))
             print(f"{out}: there already")
-    if published := published_rows(options.layout):
+    if published := _list_published(options, reader):
         print(format_published(published), end="")
     return results
 
@@ -176,7 +177,14 @@ def _write_report(options: EvaluateOptions, reader: MapReader, results: dict[str
         for name, result in results.items()
     ]
     title = f"{Path(options.predictions).resolve().name} on {Path(options.ground_truth).resolve().name}"
-    write_report(folder, methods, read_images, published_rows(options.layout), title)
+    write_report(folder, methods, read_images, _list_published(options, reader), title)
+
+
+def _list_published(options: EvaluateOptions, reader: MapReader) -> tuple[PublishedRow, ...]:
+    """What papers report for this dataset; nothing beside somebody's own videos in a tree like that of DAVIS."""
+    if options.layout == "davis" and not set(DAVIS_SPLITS["val"].split()) & reader.sequences.keys():
+        return ()
+    return published_rows(options.layout)
 
 
 def _file_name(options: EvaluateOptions, method: str) -> str:

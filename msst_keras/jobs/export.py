@@ -47,12 +47,18 @@ def export(options: ExportOptions) -> Path:
         raise ValueError(
             f"{options.run_dir}: its motion prior is a network, which is not read from exported models; export the run"
         )
+    runs = [options.run_dir, *options.average_with]
+    if options.checkpoint != ExportOptions.checkpoint and all(map(find_export, runs)):
+        raise ValueError(
+            f"--checkpoint={options.checkpoint} is for training runs, and {' and '.join(runs)} has one model alone; "
+            "leave it out"
+        )
     if options.motion_size:
         motion = _resize_motion(options.run_dir, motion, options.motion_size)
     image_size = options.image_size or settings["image_size"]
     check_sizes(settings["model"].get("decoder", ModelOptions.decoder), [image_size], "image_size")
     keras.config.set_dtype_policy(options.precision)
-    model = fold_model(_load_mean([options.run_dir, *options.average_with], options.checkpoint), settings["model"])
+    model = fold_model(_load_mean(runs, options.checkpoint), settings["model"])
     keras.config.set_dtype_policy("float32")
     output_dir = Path(options.output_dir)
     versions = [int(path.name) for path in output_dir.glob("*") if path.name.isdecimal()]
@@ -63,7 +69,7 @@ def export(options: ExportOptions) -> Path:
         "motion": motion.to_dict() if motion else None,
         "model": settings["model"],
         "precision": options.precision,
-        "run": " and ".join(map(_name_run, (options.run_dir, *options.average_with))),
+        "run": " and ".join(map(_name_run, runs)),
         "logit_shift": settings.get("logit_shift", 0.0) if options.logit_shift is None else options.logit_shift,
         "temporal_filter": read_share(settings) if options.temporal_filter is None else options.temporal_filter,
         "versions": {

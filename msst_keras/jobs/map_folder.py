@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msst_keras.data.frame_numbers import natural_key
@@ -18,7 +18,9 @@ from msst_keras.locks import hold_folder, lock
 from msst_keras.outputs import MEMORY, Memory
 
 _JOB = "predict"
-_MAKING = "making"  # in the memory of a partial folder: the overlay that is made with the maps
+# In the memory of whole maps the hash of the overlay that was made with them; in that of others the hashes of all that
+# were finished for them, for the last one may not have got its name.
+_OVERLAY, _OVERLAYS = "overlay", "overlays"
 
 
 def partial_folder(folder: Path) -> Path:
@@ -47,7 +49,7 @@ def check_free(folders: Iterable[Path]) -> None:
 @contextlib.contextmanager
 def open_map_folder(
     folder: Path, made_from: Mapping, overlay: Path | None, overwrite: bool, is_kept: bool
-) -> Iterator[tuple[Path, int] | None]:
+) -> Iterator[tuple[Path, int, Callable[[Path], None]] | None]:
     """Gives the folder to write maps to; it has its name when the block ends without an error.
 
     Args:
@@ -58,7 +60,8 @@ def open_map_folder(
       is_kept: whether the maps of a run that was interrupted are kept, so that it goes on behind them.
 
     Yields:
-      (the folder for maps until they are whole, how many of the first are there already); None when all is there.
+      (the folder for maps until they are whole, how many of the first are there already, what is to be called with the
+      whole overlay just before it gets its name); None when all is there.
 
     Raises:
       ValueError: there are maps that were made from something else, or files that this job has not made.
@@ -75,18 +78,24 @@ def open_map_folder(
             yield None
             return
         try:
-            known = begun.compare() is not None
+            remembered = begun.compare()
         except DifferentSettingsError:
             if not overwrite:
                 raise
-            known = False
+            remembered = None
         for path in partial.iterdir():
-            if not (known and is_kept) or path.name.startswith(".partial-"):  # a map that was being written
+            if remembered is None or not is_kept or path.name.startswith(".partial-"):  # a map that was being written
                 remove(path)
-        begun.write(**({_MAKING: str(overlay.resolve())} if overlay else {}))
-        yield partial, _count_first(partial)
-        made = {"maps": len(_list_maps(partial))}
-        begun.write(**made, **({"overlay": hash_file(overlay)} if overlay else {}))
+        finished = _list_overlays(remembered)
+
+        def remember(path: Path) -> None:
+            """Remembers the overlay, so that the next run knows it, should this one end before its maps are whole."""
+            finished.append(hash_file(path))
+            begun.write(**{_OVERLAYS: finished})
+
+        begun.write(**{_OVERLAYS: finished})
+        yield partial, _count_first(partial), remember
+        begun.write(maps=len(_list_maps(partial)), **({_OVERLAY: finished[-1]} if overlay else {}))
         sync(partial)
         if folder.is_dir():
             for path in (*_list_maps(folder), memory.path):
@@ -99,7 +108,7 @@ def _is_whole(memory: Memory, begun: Memory, overlay: Path | None, overwrite: bo
     """Whether all that is to be made is there; raises when what is there must stay."""
     folder = memory.path.parent
     if not folder.exists() or not any(folder.iterdir()):
-        _refuse_overlay(overlay, overwrite or _was_making(begun, overlay))
+        _refuse_overlay(overlay, overwrite, (begun,))
         return False
     if not memory.path.is_file():
         memory.refuse_strangers(sorted(path.name for path in folder.iterdir()))
@@ -111,9 +120,9 @@ def _is_whole(memory: Memory, begun: Memory, overlay: Path | None, overwrite: bo
             raise
         return False
     if progress.get("maps") != len(_list_maps(folder)):  # somebody has removed maps: they are made again
-        _refuse_overlay(overlay, overwrite)
+        _refuse_overlay(overlay, overwrite, (memory, begun))
         return False
-    if overlay and not (overlay.is_file() and progress.get("overlay") == hash_file(overlay)):
+    if overlay and not (overlay.is_file() and progress.get(_OVERLAY) == hash_file(overlay)):
         if not overwrite:
             raise ValueError(
                 f"{folder} is there already, without {overlay}; choose another --output_dir, give --overlay=none, or "
@@ -123,22 +132,28 @@ def _is_whole(memory: Memory, begun: Memory, overlay: Path | None, overwrite: bo
     return True
 
 
-def _was_making(begun: Memory, overlay: Path | None) -> bool:
-    """Whether a run that was interrupted was making this overlay: a file of that name is then its own, and whole."""
-    if overlay is None or not overlay.is_file():
-        return False
-    with contextlib.suppress(DifferentSettingsError):
-        progress = begun.compare() or {}
-        return progress.get(_MAKING) == str(overlay.resolve()) or progress.get("overlay") == hash_file(overlay)
-    return False
-
-
-def _refuse_overlay(overlay: Path | None, overwrite: bool) -> None:
-    if overlay and overlay.exists() and not overwrite:
+def _refuse_overlay(overlay: Path | None, overwrite: bool, memories: Iterable[Memory]) -> None:
+    """Raises ValueError when there is a file in place of the overlay that none of the memories knows."""
+    if overlay and overlay.exists() and not overwrite and not _is_known(overlay, memories):
         raise ValueError(
             f"{overlay} is there already, and nothing says that it was made with these maps; give another name, or "
             "--overwrite to replace it"
         )
+
+
+def _is_known(overlay: Path, memories: Iterable[Memory]) -> bool:
+    """Whether an earlier run of the same settings made this file."""
+    known = []
+    for memory in memories:
+        with contextlib.suppress(DifferentSettingsError):
+            known += _list_overlays(memory.compare())
+    return overlay.is_file() and hash_file(overlay) in known
+
+
+def _list_overlays(progress: Mapping | None) -> list[str]:
+    """The hashes of the overlays that a memory knows."""
+    progress = progress or {}
+    return [*progress.get(_OVERLAYS, ()), *([progress[_OVERLAY]] if _OVERLAY in progress else [])]
 
 
 def _list_maps(folder: Path) -> list[Path]:

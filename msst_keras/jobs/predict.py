@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msst_keras.data import datasets, images
+from msst_keras.data import datasets, file_names, images
 from msst_keras.data.flow_files import read_flows
 from msst_keras.data.sequences import FileSequence
 from msst_keras.files import hash_files, hash_folder
@@ -107,8 +107,7 @@ def _predict_sequence(
     with open_map_folder(folder, made_from, overlay, options.overwrite, is_kept) as begun:
         if begun is None:
             return None
-        partial, num_done = begun
-        return _write_maps(options, model, sequence, partial, num_done, overlay)
+        return _write_maps(options, model, sequence, *begun, overlay)
 
 
 def _write_maps(
@@ -117,9 +116,13 @@ def _write_maps(
     sequence: FileSequence,
     partial: Path,
     num_done: int,
+    remember: Callable[[Path], None],
     overlay: Path | None,
 ) -> int:
-    """Writes the maps that come after the first `num_done`, and the overlay of all; returns how many maps there are."""
+    """Writes the maps that come after the first `num_done`, and the overlay of all; returns how many maps there are.
+
+    `remember` is called with the overlay before it gets its name; see `open_map_folder`.
+    """
     start = _find_start(model, num_done)
     count = first = 0 if overlay else num_done
     with contextlib.ExitStack() as stack:
@@ -131,7 +134,8 @@ def _write_maps(
             if overlay:
                 if video is None:
                     rate, aspect = sequence.frame_rate, sequence.sample_aspect
-                    video = stack.enter_context(overlays.OverlayWriter(overlay, rate, frame.shape[:2], aspect))
+                    writer = overlays.OverlayWriter(overlay, rate, frame.shape[:2], aspect, remember)
+                    video = stack.enter_context(writer)
                 video.write(overlays.overlay(frame, saliency), seconds)
             count += 1
             if count <= num_done:
@@ -157,8 +161,11 @@ def _describe(options: PredictOptions, model: Model, sequence: FileSequence) -> 
     content = hash_files({"video": sequence.video_path} if sequence.video_path else sequence.frame_paths)
     made_from = {"input": content, "model": model.identify()}
     if options.flow_dir:
-        made_from["flow_dir"] = hash_folder(Path(options.flow_dir) / sequence.name)
-    return made_from | remembered_values(options)
+        made_from["flow_dir"] = hash_folder(file_names.find_named(Path(options.flow_dir), sequence.name))
+    remembered = remembered_values(options)
+    if options.server is None:  # nobody is sent a frame
+        del remembered["frame_quality"]
+    return made_from | remembered
 
 
 def _find_start(model: Model, num_done: int) -> int:

@@ -21,7 +21,9 @@ class Clock:
     frames that waited in a buffer arrive in a burst, and that says nothing of when they were.
 
     What was counted too much is taken off the steps that follow, so that after a burst the times are true again. At
-    most ten frames are: a source that is always faster than its nominal rate would otherwise hide its pauses.
+    most ten frames are: a source that is always faster than its nominal rate would otherwise hide its pauses. Without
+    own times each frame of such a source counts as one, as in a file, and its seconds stay too long. Its rate is not
+    measured, because a burst looks the same for a while and would make flow too large.
     """
 
     def __init__(self, frame_rate: float, has_times: bool):

@@ -69,12 +69,12 @@ class LiveSource:
         Raises:
           FileNotFoundError: no such camera or pipe.
           ValueError: no such kind of source; one that does not answer, or gives no video.
-          KeyboardInterrupt, or what else a signal raises: while a pipe is silent.
+          KeyboardInterrupt, or what else a signal raises: while the source is silent.
         """
         self.name = address
         path, options = _find(address)
         try:
-            self._container = _open_pipe(path) if options is None else _open(path, timeout=_TIMEOUTS, **options)
+            self._container = _open(path) if options is None else _open(path, timeout=_TIMEOUTS, **options)
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"{address}: no video comes from there ({_reason(error)})") from None
         self._stream = self._container.streams.best("video")
@@ -123,12 +123,7 @@ class LiveSource:
 
 
 def _open(path: str, **options: Any) -> Any:
-    """The container that PyAV makes of a source."""
-    return av.open(path, options=_OPTIONS, **options)
-
-
-def _open_pipe(path: str) -> Any:
-    """The container of a pipe, however long its writer is silent.
+    """The container that PyAV makes of a source.
 
     FFmpeg waits in C, where Python handles no signal. So it waits in a thread, and this one, which Ctrl-C and SIGTERM
     interrupt, waits for that thread. It is a daemon: when the program ends, it ends too.
@@ -136,13 +131,13 @@ def _open_pipe(path: str) -> Any:
     opened: Future[Any] = Future()
 
     def work() -> None:
-        """Opens the pipe."""
+        """Opens the source."""
         try:
-            opened.set_result(_open(path))
+            opened.set_result(av.open(path, options=_OPTIONS, **options))
         except Exception as error:
             opened.set_exception(error)
 
-    threading.Thread(target=work, name="open pipe", daemon=True).start()
+    threading.Thread(target=work, name="open source", daemon=True).start()
     return opened.result()
 
 

@@ -118,7 +118,7 @@ def test_frames_that_an_error_stopped_are_not_there(tmp_path):
 
 def test_published_numbers_are_marked_as_such():
     table = format_published(published_rows("fbms")).splitlines()
-    assert table[0].startswith("published, not measured here")
+    assert table[0].startswith("published for all of FBMS test, not measured here")
     (row,) = [line for line in table if line.startswith("SSAV")]
     assert row.split()[:5] == ["SSAV", "0.040", "0.865", "0.879", "davsod"] and "CVPR 2019" in row
     (row,) = [line for line in table if line.startswith("MSST")]

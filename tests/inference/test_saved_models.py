@@ -34,6 +34,15 @@ def test_the_file_of_a_model_is_parsed_once(model, monkeypatch):
     assert parsed == [model]
 
 
+def test_the_newest_version_is_that_of_the_largest_number(tmp_path):
+    for name in ("9", "10", "\N{SUPERSCRIPT TWO}", "10.old", "-11", "twelve"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    (tmp_path / "13").mkdir()  # which is empty
+    assert saved_models.find_version(tmp_path) == tmp_path / "10"
+    assert saved_models.find_version(tmp_path / "9") == tmp_path / "9"
+
+
 def change(model, spoil):
     parsed = saved_model_pb2.SavedModel()
     parsed.ParseFromString((model / "saved_model.pb").read_bytes())

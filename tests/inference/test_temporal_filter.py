@@ -11,6 +11,7 @@ import pytest
 from msst_keras.inference import saved_models
 from msst_keras.inference.motion_stream import MovingFrame
 from msst_keras.inference.saliency_stream import SaliencyStream, open_filter
+from msst_keras.inference.stream import stream_maps
 from msst_keras.inference.temporal_filter import MAX_BEFORE, NUM_FRAMES, NoFilter, TemporalFilter
 from msst_keras.motion.flow import FlowEstimator, FlowSettings
 from msst_keras.motion.settings import MotionSettings, PriorSettings
@@ -174,6 +175,22 @@ def test_a_stream_filters_as_its_model_says():
     np.testing.assert_array_equal(stream({}), maps)
     flows = list(FlowEstimator(FLOW).flows(frames))
     np.testing.assert_array_equal(stream({"temporal_filter": SHARE}), run(maps, frames, flows))
+
+
+@pytest.mark.parametrize("how", [{}, {"temporal_filter": 0.4}, {"look_ahead": 3}, {"first": 3}])
+def test_a_mirrored_video_is_filtered_as_the_plain_one(how):
+    """With `mirror`, each map is the mean of both videos' filtered maps."""
+    frames, _ = scene(20)
+    maps = np.random.default_rng(1).random((2, 20, *SIZE)).astype(np.float32)
+
+    def stream(maps, frames, **more):
+        model, videos = Model([], {"temporal_filter": SHARE}), iter(maps)
+        model.open_maps = lambda: Model(next(videos), {}).open_maps()
+        return np.stack([saliency for *_, saliency in stream_maps(model, enumerate(frames), **how, **more)])
+
+    plain, other = stream(maps[:1], frames), stream(maps[1:], [frame[:, ::-1].copy() for frame in frames])
+    np.testing.assert_array_equal(stream(maps, frames, mirror=True), (plain + other[:, :, ::-1]) / 2)
+    assert not how or (plain != run(maps[0], frames, list(FlowEstimator(FLOW).flows(frames)))).any()
 
 
 def test_what_cannot_be_filtered_is_said():

@@ -251,10 +251,19 @@ def test_the_page_streams_the_newest_pictures_and_tells_the_numbers():
             "--live shows maps as they come, and has no use for --server",
         ),
         ({"input": ("0",), "crf": True, "threshold": 0.5}, "and has no use for --crf, --threshold"),
-        ({"input": ("0",), "look_ahead": 7}, "and has no use for --look_ahead"),
+        ({"input": ("0",), "look_ahead": 7}, "and has no use for --look_ahead$"),
+        ({"input": ("0",), "output_dir": "x", "overwrite": True}, "and has no use for --output_dir, --overwrite$"),
+        (
+            {"input": ("0",), "timeout": 3.0, "frame_quality": 90, "crf_workers": 2},
+            "and has no use for --timeout, --frame_quality, --crf_workers$",
+        ),
         ({"input": ("0",), "overlay": "x.mp4", "model_name": "mine"}, "and has no use for --model_name, --overlay"),
     ],
 )
 def test_options_that_do_not_go_with_live_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PredictOptions(live=True, **options)
+
+
+def test_options_that_say_what_is_done_anyway_go_with_live():
+    PredictOptions(live=True, input=("0",), look_ahead=0, overlay="none", port=0)

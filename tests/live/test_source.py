@@ -156,9 +156,18 @@ def test_a_signal_ends_the_wait_for_a_pipe(tmp_path, start):
         LiveSource(str(pipe))
     timer.cancel()
     assert not given_up.is_set()
-    while any(thread.name == "open pipe" for thread in threading.enumerate()):
+    while any(thread.name == "open source" for thread in threading.enumerate()):
         end()
         time.sleep(0.01)
+
+
+def test_a_signal_ends_the_wait_for_an_address(monkeypatch):
+    monkeypatch.setattr(live_source, "_TIMEOUTS", (5.0, 5.0))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        started = time.monotonic()
+        with pytest.raises(Interrupted), interrupted_soon():
+            LiveSource(f"http://127.0.0.1:{server.getsockname()[1]}/camera")
+        assert time.monotonic() - started < 3
 
 
 def test_a_pipe_may_be_silent_for_longer_than_an_address(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from fractions import Fraction
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from small_model import STRIDE
 
 from msst_keras.data import images, videos
 from msst_keras.data.flow_files import write_flow
+from msst_keras.data.sequences import FileSequence
 from msst_keras.inference.options import PredictOptions
 from msst_keras.inference.overlay import OverlayWriter
 from msst_keras.jobs import map_folder, predict
@@ -271,6 +273,26 @@ def test_the_second_of_two_says_so_at_its_start(work, tmp_path):
     assert not (tmp_path / "ball").exists()
 
 
+def test_a_run_that_ends_in_the_maps_of_another_closes_what_it_reads(work, tmp_path, monkeypatch):
+    options = make_options(work, tmp_path, overlay=f"{tmp_path}/overlay.mp4")
+    with pytest.raises(KeyboardInterrupt):
+        predict_until(options, 5, interrupt)
+    closed, read_images = [], FileSequence.read_images
+
+    def read(sequence):
+        """Tells when it is closed; the error below holds it for longer than the run lasts."""
+        try:
+            yield from read_images(sequence)
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(FileSequence, "read_images", read)
+    monkeypatch.setattr(OverlayWriter, "write", lambda *_: interrupt())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        predict.predict(options)
+    assert closed == [True] and caught.tb
+
+
 def test_an_overlay_belongs_to_its_maps(work, tmp_path):
     overlay = tmp_path / "o.mp4"
     options = make_options(work, tmp_path / "maps", overlay=str(overlay))
@@ -289,30 +311,93 @@ def test_an_overlay_belongs_to_its_maps(work, tmp_path):
     assert len(overlay.read_bytes()) == len(made)
 
 
+def predict_with(target, name, function, options):
+    """Predicts in this process, with a function in place of another, which ends it."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(target, name, function)
+        predict.predict(options)
+
+
+def test_an_overlay_is_known_by_its_content_wherever_a_run_ends(work, tmp_path):
+    (tmp_path / "ball").mkdir()
+    for number in range(6):
+        shutil.copy(work / "frames" / "ball" / f"{number:05d}.png", tmp_path / "ball")
+    overlay = tmp_path / "o.mp4"
+    options = make_options(work, tmp_path / "maps", input=(f"{tmp_path}/ball",), overlay=str(overlay))
+    with pytest.raises(KeyboardInterrupt):
+        predict_until(options, 4, interrupt)
+    overlay.write_bytes(b"somebody's own")  # of the name that the run would have given
+    with pytest.raises(ValueError, match="o.mp4 is there already, and nothing says"):
+        predict.predict(options)
+    assert overlay.read_bytes() == b"somebody's own"
+    overlay.unlink()
+    predict_with(map_folder, "sync", lambda _: interrupt(), options)  # behind the first overlay
+    first = overlay.read_bytes()
+    predict_with(OverlayWriter, "write", lambda *_: interrupt(), options)  # before the second
+    draw = OverlayWriter.write
+    brighter = lambda writer, frame, seconds: draw(writer, np.maximum(frame, 9), seconds)  # noqa: E731
+    replace = os.replace
+
+    def replace_others(source, target):
+        """Ends the run just before the overlay gets its name."""
+        interrupt() if target == overlay else replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OverlayWriter, "write", brighter)  # another file for sure, as x264 gives now and then
+        predict_with(os, "replace", replace_others, options)
+    assert overlay.read_bytes() == first
+    predict.predict(options)
+    (tmp_path / "maps" / "ball" / "00003.png").unlink()  # the overlay is that of the maps still
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OverlayWriter, "write", brighter)
+        predict_with(map_folder, "sync", lambda _: interrupt(), options)
+    made = overlay.read_bytes()
+    overlay.write_bytes(b"somebody's own")
+    with pytest.raises(ValueError, match="o.mp4 is there already, and nothing says"):
+        predict.predict(options)
+    overlay.write_bytes(made)
+    predict.predict(options)
+    predict.predict(options)
+    assert len(list((tmp_path / "maps" / "ball").glob("*.png"))) == 6
+
+
 @pytest.mark.parametrize("threshold", [None, 0.5])  # behind a threshold the files lack what an overlay shows
-def test_an_overlay_goes_on_with_its_maps(work, tmp_path, threshold):
+def test_an_overlay_goes_on_with_its_maps(work, tmp_path, threshold, monkeypatch):
+    drawn, write = [], OverlayWriter.write
+
+    def record(writer, frame, seconds):
+        """Remembers what is drawn: of the same frames, x264 does not always make the same file."""
+        drawn.append(frame)
+        write(writer, frame, seconds)
+
+    monkeypatch.setattr(OverlayWriter, "write", record)
     video = write_video(tmp_path / "screen.mkv", pictures(24), 25)
     options = make_options(work, tmp_path / "maps", input=(str(video),), overlay="auto", threshold=threshold)
     predict.predict(options)
     whole = {path.name: path.read_bytes() for path in (tmp_path / "maps" / "screen").glob("*.png")}
     assert len(whole) == 24
+    expected = np.stack(drawn)
     options = dataclasses.replace(options, output_dir=f"{tmp_path}/again")
     with pytest.raises(KeyboardInterrupt):
         predict_until(options, 13, interrupt)
     marks = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "again" / ".partial-screen").glob("*.png")}
     assert len(marks) == 13
+    drawn.clear()
     with pytest.MonkeyPatch.context() as patch:  # it ends once more, when the overlay is there and the maps are not
         patch.setattr(map_folder, "sync", lambda _: interrupt())
         with pytest.raises(KeyboardInterrupt):
             predict.predict(options)
+    np.testing.assert_array_equal(drawn, expected)
     assert (tmp_path / "again" / "screen.mp4").is_file() and not (tmp_path / "again" / "screen").exists()
+    drawn.clear()
     predict.predict(options)
+    np.testing.assert_array_equal(drawn, expected)
     found = {path.name: path for path in (tmp_path / "again" / "screen").glob("*.png")}
     assert {name: path.read_bytes() for name, path in found.items()} == whole
-    overlays = [list(videos.read_video(tmp_path / folder / "screen.mp4")) for folder in ("maps", "again")]
-    assert [frame.seconds for frame in overlays[0]] == [frame.seconds for frame in overlays[1]]
-    for expected, drawn in zip(*(np.stack([frame.image for frame in frames]) for frames in overlays), strict=True):
-        assert np.abs(expected.astype(float) - drawn).mean() < 1
+    times = [
+        [frame.seconds for frame in videos.read_video(tmp_path / name / "screen.mp4")] for name in ("maps", "again")
+    ]
+    assert len(times[0]) == 24 and times[0] == times[1]
     kept = [name for name, mark in marks.items() if found[name].stat().st_mtime_ns == mark]
     assert len(kept) == (13 if threshold is None else 0)
 
@@ -341,6 +426,37 @@ def test_wrong_settings_of_the_crf_are_said_before_anything_is_written(tmp_path,
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 1 and not (tmp_path / "out").exists()
     assert errors.splitlines()[-1] == f"msst predict: {message}"
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"model_name": "mine"}, "--model_name is given, which is that of a model on a server: give --server too"),
+        ({"timeout": 3.0}, "--timeout is given, which is that of a server's answer: give --server too"),
+        ({"frame_quality": 90}, "--frame_quality is given, which is that of the frames for a server: give --server"),
+        ({"crf_workers": 2}, "--crf_workers is given, which is for the CRF, which is off: give --crf too"),
+        ({"port": 0}, "--port is given, which is that of a live video's page: give --live too"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        PredictOptions(input=("a",), **given)
+
+
+def test_maps_of_a_file_wait_for_seven_after_them_unless_told_otherwise(monkeypatch):
+    given = []
+    monkeypatch.setattr(predict, "stream_maps", lambda *_, **how: given.append(how["look_ahead"]))
+    sequence = SimpleNamespace(read_images=lambda: iter(()))
+    for look_ahead in (None, 0, 3):
+        predict._make_maps(PredictOptions(input=("a",), look_ahead=look_ahead), None, sequence, 0)
+    assert given == [7, 0, 3]
+
+
+def test_the_quality_of_frames_for_a_server_is_remembered_with_one_alone():
+    model, sequence = SimpleNamespace(identify=lambda: "x"), SimpleNamespace(video_path=None, frame_paths=[])
+    for server, expected in ((None, None), ("grpc://a:1", 95)):
+        options = PredictOptions(input=("a",), server=server)
+        assert predict._describe(options, model, sequence).get("frame_quality") == expected
 
 
 def test_an_overlay_has_the_times_and_the_shape_of_its_video(work, tmp_path):

@@ -30,7 +30,7 @@ $(VENV)/.installed: setup.py
 # PySODMetrics is the tests' reference; its own requirements would replace the contrib build of OpenCV, hence --no-deps.
 # The live peer of the dense CRF needs a compiler: without one its tests alone are skipped.
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,labels]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,labels,onnx]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps pysodmetrics==1.6.2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[crf]' >/dev/null 2>&1 \
 		|| echo "pydensecrf cannot be built here: the tests beside it live are skipped"

@@ -78,10 +78,13 @@ class ModelServer:
 
         Raises:
           NotFound: none such.
+          ModelError: no such label.
         """
         versions = self.models.get(name, {})
         if label is not None:
-            version = self.labels.get((name, label), -1)
+            if (name, label) not in self.labels:  # as TensorFlow Serving answers: an argument that is wrong
+                raise ModelError(3, f"Unrecognized servable version label: {label}")
+            version = self.labels[name, label]
         version = version or max(versions, default=-1)
         if version not in versions:
             raise NotFound(f"Servable not found for request: Specific({name}, {version})")

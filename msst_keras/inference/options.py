@@ -105,8 +105,8 @@ class PredictOptions:
         remembered=False,
     )
     server: str | None = option(
-        "The address, grpc://HOST:PORT or http://HOST:PORT, of a TensorFlow Serving that has the model. It takes the "
-        "place of --model.",
+        "The address of a TensorFlow Serving that has the model: grpc://HOST:PORT or http://HOST:PORT, or with "
+        "encryption grpcs:// or https://. It takes the place of --model.",
         None,
         remembered=False,
     )

@@ -34,6 +34,8 @@ _MODULES = {
 }
 BACKBONES = tuple(_MODULES)
 PYRAMID_BACKBONES = ("efficientnet_lite0", "efficientnet_lite2")
+PYRAMID_LAST_STRIDES = (16, 32)
+FROZEN_STRIDES = (0, 4, 8, 16, 32)  # a pyramid's strides, and 0 for none
 
 # Pixels per cell of the last output. 16, the default, is the paper read literally: only the last pooling is taken away.
 # 8 is DeepLab's stride, finer and slower.
@@ -84,15 +86,14 @@ def build_backbone(
         A functional model. Input: (B, H, W, channels) float32, R, G, B in 0..255 and the prior in 0..1; the mean and
         all scaling are inside. Outputs: [middle, last], features (B, ceil(H / stride), ceil(W / stride), C) of the
         strides `output_strides` gives; cell k stands for the pixels from k * stride. All come from a ReLU but for
-        MobileNetV2's last, which is signed.
+        MobileNetV2's last and both of EfficientNet-Lite, which are linear.
 
     Raises:
         ValueError: An argument is none of these, or the weights do not fit.
         FileNotFoundError: The weights file or the package that carries it is missing.
     """
     output_strides(backbone, output_stride)
-    if channels not in (3, 4):
-        raise ValueError(f"channels must be 3 (RGB) or 4 (RGB and motion prior), found {channels!r}.")
+    _check_channels(channels)
     if first_convolution_std is not None and not 0 < first_convolution_std < math.inf:
         raise ValueError(f"first_convolution_std must be a positive number, found {first_convolution_std!r}.")
     _check_width(weights, width)
@@ -119,9 +120,10 @@ def build_pyramid(
     Args:
         backbone: One of PYRAMID_BACKBONES.
         channels, width, weights, name: See `build_backbone`.
-        last_stride: Where the network ends, 16 or 32.
+        last_stride: Where the network ends, one of PYRAMID_LAST_STRIDES.
         batch_norm: See `options.BATCH_NORMS`.
-        frozen_stride: The layers up to the features of this stride, 4 or more, are not trained; 0 trains all.
+        frozen_stride: The layers up to the features of this stride are not trained, one of FROZEN_STRIDES; 0 trains
+            all.
 
     Returns:
         A functional model. Input as of `build_backbone`; outputs: [features (B, H / stride, W / stride, C) for each
@@ -136,6 +138,11 @@ def build_pyramid(
             f"A decoder to stride 4 needs a backbone that is a pyramid, one of {', '.join(PYRAMID_BACKBONES)}, "
             f"found {backbone!r}."
         )
+    _check_channels(channels)
+    if last_stride not in PYRAMID_LAST_STRIDES:
+        raise ValueError(f"last_stride must be one of {PYRAMID_LAST_STRIDES}, found {last_stride!r}.")
+    if frozen_stride not in FROZEN_STRIDES:
+        raise ValueError(f"frozen_stride must be one of {FROZEN_STRIDES}, found {frozen_stride!r}.")
     _check_width(weights, width)
     network = _find(backbone)
     options = {"batch_norm": batch_norm, "pyramid": True, "frozen_stride": frozen_stride}
@@ -143,6 +150,11 @@ def build_pyramid(
     if weights != "none":
         network.load(model, weights)
     return model
+
+
+def _check_channels(channels: int) -> None:
+    if channels not in (3, 4):
+        raise ValueError(f"channels must be 3 (RGB) or 4 (RGB and motion prior), found {channels!r}.")
 
 
 def _check_width(weights: str, width: float) -> None:

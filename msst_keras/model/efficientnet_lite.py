@@ -28,24 +28,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from pathlib import Path
 
 import keras
-import numpy as np
 
 from msst_keras.model.layers import (
     NORM_EPSILON,
-    PRIOR_SCALE,
-    ChannelAffine,
+    check_norm,
     first_initializer,
     fold_batch_norm,
     normalized_convolution,
+    pixels,
     scale_channels,
     set_layers,
 )
 from msst_keras.model.network import Network
 from msst_keras.model.packages import find_package_file
 from msst_keras.model.torch_files import read_torch_file
+from msst_keras.model.torch_pickles import show
+from msst_keras.model.weights import Arrays
 
 # Of each stage: repeats, kernel, stride, expansion, channels; of Lite0.
 STAGES = (
@@ -60,7 +60,7 @@ STAGES = (
 STEM_CHANNELS = 32
 PYRAMID_STRIDES = (4, 8, 16, 32)
 # Pixels as the weights were trained on them: (x - 127) / 128.
-_PIXEL_MEAN, _PIXEL_SCALE = 127.0, 1 / 128
+_PIXEL_MEANS, _PIXEL_STDS = (127.0,) * 3, (128.0,) * 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +112,8 @@ def build_efficientnet_lite(
     """
     image = keras.Input((None, None, channels), name="image")
     x = normalized_convolution(
-        _pixels(image), scale_channels(STEM_CHANNELS, width), 3, "stem", batch_norm, strides=2,
-        kernel_initializer=first_initializer(channels, 3, first_convolution_std),
+        pixels(image, _PIXEL_MEANS, _PIXEL_STDS), scale_channels(STEM_CHANNELS, width), 3, "stem", batch_norm,
+        strides=2, kernel_initializer=first_initializer(channels, 3, first_convolution_std),
     )  # fmt: skip
     reached, dilation, levels, frozen = 2, 1, {}, {"stem"} if frozen_stride else set()
     for number, (kernel, stride, expansion, filters) in enumerate(list_blocks(VARIANTS[variant])):
@@ -159,12 +159,17 @@ def load_efficientnet_lite(model: keras.Model, weights: str, variant: str = "eff
 
     Raises:
         FileNotFoundError: The package is not installed, or there is no such file.
-        ValueError: The file cannot be read, lacks arrays, or does not fit.
+        ValueError: The file cannot be read, lacks arrays, does not fit, or is of another EfficientNet.
     """
     path = find_package_file(VARIANTS[variant].distribution, ".pth") if weights == "imagenet" else weights
-    arrays = read_torch_file(path)
+    arrays, blocks = read_torch_file(path), list_blocks(VARIANTS[variant])
+    for name in arrays:
+        if "._se_" in name or name.startswith(f"_blocks.{len(blocks)}."):
+            what = "with squeeze-and-excite, such as B0" if "._se_" in name else f"of more than {len(blocks)} blocks"
+            raise ValueError(f"{path} is an EfficientNet {what} (it has {show(name)}); give the file of {variant}.")
+    read = Arrays(arrays, "", path, "msst_keras/model/efficientnet_lite.py")
     names = {"stem": ("_conv_stem", "_bn0")}
-    for number, (_, _, expansion, _) in enumerate(list_blocks(VARIANTS[variant])):
+    for number, (_, _, expansion, _) in enumerate(blocks):
         parts = {"depthwise": "_bn1", "project": "_bn2"} | ({"expand": "_bn0"} if expansion > 1 else {})
         for part, norm in parts.items():
             theirs = f"_blocks.{number}."
@@ -174,33 +179,16 @@ def load_efficientnet_lite(model: keras.Model, weights: str, variant: str = "eff
     for name, (convolution, norm) in names.items():
         if name not in here:
             continue
-        kernel = _read(arrays, f"{convolution}.weight", path).transpose(2, 3, 1, 0)
-        if name.endswith("depthwise"):
+        kernel = read.kernel(f"{convolution}.weight")
+        if depthwise := name.endswith("depthwise"):
             kernel = kernel.swapaxes(2, 3)
-        statistics = [
-            _read(arrays, f"{norm}.{part}", path) for part in ("weight", "bias", "running_mean", "running_var")
-        ]
+        statistics = [read(f"{norm}.{part}", 1) for part in ("weight", "bias", "running_mean", "running_var")]
+        check_norm(read.where(norm), kernel.shape[-2 if depthwise else -1], statistics)
         if f"{name}_norm" in here:
             layers[name], layers[f"{name}_norm"] = [kernel], statistics
         else:
-            layers[name] = fold_batch_norm(kernel, statistics, NORM_EPSILON)
+            layers[name] = fold_batch_norm(kernel, statistics, NORM_EPSILON, read.where(norm))
     set_layers(model, layers, "stem", str(path))
-
-
-def _read(arrays: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
-    if name not in arrays:
-        raise ValueError(f"{path}: expected an array {name}, found none; give the file of this EfficientNet-Lite.")
-    if not np.isfinite(arrays[name]).all():
-        raise ValueError(f"{path}: the array {name} is not finite; fetch the file again.")
-    return arrays[name]
-
-
-def _pixels(image: keras.KerasTensor) -> keras.KerasTensor:
-    """Pixels 0..255, and the prior in 0..1 where there is one, to about -1..1; in float32 under every policy."""
-    prior = image.shape[-1] - 3
-    scale = (_PIXEL_SCALE,) * 3 + (PRIOR_SCALE * _PIXEL_SCALE,) * prior
-    offset = (-_PIXEL_MEAN * _PIXEL_SCALE,) * 3 + (0.0,) * prior
-    return ChannelAffine(scale, offset, learned=False, dtype="float32", name="pixels")(image)
 
 
 def _round_channels(channels: float) -> int:

@@ -46,15 +46,17 @@ def first_initializer(channels: int, kernel_size: int, std: float | None) -> str
     return keras.initializers.RandomNormal(stddev=std or math.sqrt(2 / (kernel_size**2 * channels)))
 
 
-def pixels(image: keras.KerasTensor, name: str = "pixels") -> keras.KerasTensor:
+def pixels(
+    image: keras.KerasTensor, means: Sequence[float] = IMAGENET_MEAN, stds: Sequence[float] = IMAGENET_STD
+) -> keras.KerasTensor:
     """Image (B, H, W, 3 or 4), R, G, B in 0..255 and the prior in 0..1, to about unit size, by ImageNet's statistics.
 
     In float32 under every policy: bfloat16 has no room for 0..255 with a mean subtracted.
     """
     prior = image.shape[-1] - 3
-    scale = tuple(1 / std for std in IMAGENET_STD) + (PRIOR_SCALE / IMAGENET_STD[1],) * prior
-    offset = tuple(-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)) + (0.0,) * prior
-    return ChannelAffine(scale, offset, learned=False, dtype="float32", name=name)(image)
+    scale = tuple(1 / std for std in stds) + (PRIOR_SCALE / stds[1],) * prior
+    offset = tuple(-mean / std for mean, std in zip(means, stds, strict=True)) + (0.0,) * prior
+    return ChannelAffine(scale, offset, learned=False, dtype="float32", name="pixels")(image)
 
 
 @keras.saving.register_keras_serializable(package="msst_keras")
@@ -122,20 +124,26 @@ def set_layers(model: keras.Model, layers: Mapping[str, Sequence[np.ndarray]], f
         source: Where the weights came from, for the error.
 
     Raises:
-        ValueError: An array has another shape than its weight.
+        ValueError: An array has another shape than its weight, or numbers that are not finite in float32.
     """
     prior = model.input_shape[-1] - 3
     for name, arrays in layers.items():
         layer = model.get_layer(name)
         if prior and name == first:
             continue
-        values = [np.asarray(array, np.float32) for array in arrays]
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            values = [np.asarray(array, np.float32) for array in arrays]
         if prior and name == "pixels":
             values = [np.append(array, weight[3:]) for array, weight in zip(values, layer.get_weights(), strict=True)]
         for weight, array in zip(layer.weights, values, strict=True):
             if tuple(weight.shape) != array.shape:
                 raise ValueError(
                     f"{source}: expected a {weight.name} {tuple(weight.shape)} for {name}, found {array.shape}."
+                )
+            if not np.isfinite(array).all():
+                raise ValueError(
+                    f"{source}: the {weight.name} for {name} has numbers that are not finite in float32; get or save "
+                    "the file again."
                 )
         layer.set_weights(values)
         layer.is_loaded = True
@@ -188,17 +196,45 @@ def normalized_convolution(
     return keras.layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
 
 
-def fold_batch_norm(kernel: np.ndarray, statistics: list[np.ndarray], epsilon: float) -> list[np.ndarray]:
+def check_norm(where: str, num_channels: int, statistics: Sequence[np.ndarray]) -> None:
+    """Refuses gamma, beta, mean and variance that are no batch norm of so many channels.
+
+    Args:
+        where: What the error begins with: the file, and the norm's name there.
+        num_channels: What the layer in front of the norm gives.
+        statistics: gamma, beta, mean, variance.
+
+    Raises:
+        ValueError: An array has another shape than (num_channels,), or a variance is below 0 or no number.
+    """
+    if any(np.shape(array) != (num_channels,) for array in statistics):
+        found = ", ".join(str(np.shape(array)) for array in statistics)
+        raise ValueError(
+            f"{where}: expected gamma, beta, mean and variance of {num_channels} channels, found {found}; give the "
+            "file of this network."
+        )
+    if not (statistics[3] >= 0).all():
+        raise ValueError(f"{where}: expected variances from 0 up, found {statistics[3].min()}; get the file again.")
+
+
+def fold_batch_norm(
+    kernel: np.ndarray, statistics: Sequence[np.ndarray], epsilon: float, where: str
+) -> list[np.ndarray]:
     """Makes one convolution of a convolution and the batch norm behind it: [kernel, bias].
 
     Args:
         kernel: (h, w, in, out), or (h, w, channels, 1) of a depthwise convolution, float32.
         statistics: gamma, beta, mean, variance of the norm, (out,) or (channels,) each.
         epsilon: What the norm adds to its variances.
+        where: What an error begins with: the file or network, and the norm's name there.
+
+    Raises:
+        ValueError: See `check_norm`.
     """
     gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in statistics)
+    depthwise = kernel.shape[-1] == 1 and gamma.size > 1
+    check_norm(where, kernel.shape[-2 if depthwise else -1], (gamma, beta, mean, variance))
     scale = gamma / np.sqrt(variance + epsilon)
-    depthwise = kernel.shape[-1] == 1 and kernel.shape[-2] == len(scale) > 1
     folded = kernel * (scale[:, None] if depthwise else scale)
     return [folded.astype(np.float32), (beta - mean * scale).astype(np.float32)]
 
@@ -221,7 +257,7 @@ def fold_batch_norms(source: keras.Model, target: keras.Model) -> None:
         if isinstance(layer, keras.Model):
             fold_batch_norms(other, layer)
         elif f"{layer.name}_norm" in theirs and len(layer.weights) == 2 and len(other.weights) == 1:
-            norm = theirs[f"{layer.name}_norm"]
-            layer.set_weights(fold_batch_norm(other.get_weights()[0], norm.get_weights(), norm.epsilon))
+            norm, where = theirs[f"{layer.name}_norm"], f"The network {source.name}, {layer.name}_norm"
+            layer.set_weights(fold_batch_norm(other.get_weights()[0], norm.get_weights(), norm.epsilon, where))
         elif layer.weights:
             layer.set_weights(other.get_weights())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from keras import KerasTensor, ops
@@ -26,7 +27,7 @@ def weighted_cross_entropy(
 
     Args:
         logits: (B, H, W, 1), any float type; computed in float32.
-        labels: (B, H, W, 1), 0 or 1, float or bool; 1 is salient.
+        labels: (B, H, W, 1), 0 or 1, float or bool; 1 is salient. A share between counts as so much of either kind.
         alpha: Weight of salient pixels; non-salient ones weigh 1 - alpha. The paper gives no value. "balanced", the
             default, takes the share of non-salient pixels of each image, so that both kinds weigh the same in sum. A
             number between 0 and 1 is taken as it is.
@@ -39,7 +40,8 @@ def weighted_cross_entropy(
         (B,) float32.
 
     Raises:
-        ValueError: Shapes that differ, another alpha, or a min_share outside [0, .5).
+        ValueError: Shapes that differ, sample weights that are not (B,), another alpha, or a min_share outside
+            [0, .5).
     """
     logits, labels = _prepare(logits, labels)
     if not 0 <= min_share < 0.5:
@@ -66,16 +68,20 @@ def soft_iou_loss(logits: KerasTensor, labels: KerasTensor, sample_weight: Keras
     Balanced cross-entropy alone rewards halos round an object; this punishes them. One pixel is added to intersection
     and union, so that an image without salient pixels has a loss that falls to 0 with its probabilities.
 
+    A label that is a share, as those of side outputs are, is taken as the chance that its cell is salient: p g and
+    p + g - p g are then the chances that both, and that either, are. So a map that equals such labels does not have the
+    least loss: that has a map of 0 and 1 alone, where the share is above a bound of 1 / 2 at most.
+
     Args:
         logits: (B, H, W, 1), any float type; computed in float32.
-        labels: (B, H, W, 1), 0 or 1, float or bool.
+        labels: (B, H, W, 1), 0 or 1, or a share between; float or bool.
         sample_weight: None, or (B,): multiplies each example's loss.
 
     Returns:
-        (B,) float32 in 0..1.
+        (B,) float32 in 0..1, before the sample weights.
 
     Raises:
-        ValueError: Shapes that differ.
+        ValueError: Shapes that differ, or sample weights that are not (B,).
     """
     logits, labels = _prepare(logits, labels)
     probabilities = ops.sigmoid(logits)
@@ -106,7 +112,8 @@ def joint_loss(
         sample_weight: None, or (B,): multiplies each example's loss. The sum is divided by B, not by the sum of the
             weights, which would cancel the weight in a batch of one. So the mean over replicas with equal shares of a
             batch is the loss of the whole batch.
-        side_weight: Weight of each side output's loss. Its labels are the share of salient pixels in each of its cells.
+        side_weight: Weight of each side output's loss. Its labels are the share of salient pixels in each of its cells,
+            also for `soft_iou_loss`, which drives such a cell to 0 or 1.
             The paper's network has no side outputs, so there this weight has no effect.
         min_share: See `weighted_cross_entropy`.
 
@@ -115,10 +122,11 @@ def joint_loss(
         "loss_recurrent" is 0 where the outputs have no "recurrent"; "loss_sides" is there only if they have sides.
 
     Raises:
-        ValueError: Shapes that differ, another alpha, or a negative beta, region_weight or side_weight.
+        ValueError: Shapes that differ, sample weights that are not (B,), another alpha, or a beta, region_weight or
+            side_weight that is negative or not finite.
     """
     for name, value in {"beta": beta, "region_weight": region_weight, "side_weight": side_weight}.items():
-        if not value >= 0:
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a number from 0 up, found {value!r}.")
 
     def mean_loss(logits: KerasTensor, labels: KerasTensor = labels) -> KerasTensor:
@@ -156,4 +164,11 @@ def _prepare(logits: KerasTensor, labels: KerasTensor) -> tuple[KerasTensor, Ker
 
 
 def _weigh(losses: KerasTensor, sample_weight: KerasTensor | None) -> KerasTensor:
-    return losses if sample_weight is None else losses * ops.cast(sample_weight, "float32")
+    if sample_weight is None:
+        return losses
+    weights = ops.convert_to_tensor(sample_weight, "float32")
+    (batch,), found = losses.shape, tuple(weights.shape)
+    # (B, 1) would give (B, B), and one number each example the same weight. A size may be unknown in a graph.
+    if len(found) != 1 or (None not in (batch, *found) and found != (batch,)):
+        raise ValueError(f"Expected sample weights of shape (B,), here ({batch},), found {found}.")
+    return losses * weights

@@ -146,10 +146,10 @@ def _fold_keras_mobilenet(source: keras.Model, names: Sequence[str]) -> dict[str
             norm = f"{convolution}_BN"
         kernel = source.get_layer(convolution).get_weights()[0]
         if name.endswith("depthwise"):  # (3, 3, channels, 1): what the norm scales is the third axis
-            kernel, bias = fold(kernel.swapaxes(2, 3), read_keras_norm(source, norm))
+            kernel, bias = fold(kernel.swapaxes(2, 3), read_keras_norm(source, norm), f"{source.name}: {norm}")
             layers[name] = kernel.swapaxes(2, 3), bias
         else:
-            layers[name] = fold(kernel, read_keras_norm(source, norm))
+            layers[name] = fold(kernel, read_keras_norm(source, norm), f"{source.name}: {norm}")
     return layers
 
 

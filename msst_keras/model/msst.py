@@ -28,10 +28,19 @@ from typing import Any
 import keras
 
 from msst_keras.model import topdown
-from msst_keras.model.backbones import build_backbone, output_strides
+from msst_keras.model.backbones import BACKBONES, build_backbone, output_strides
 from msst_keras.model.layers import fold_batch_norms, scale_channels
 from msst_keras.model.losses import SIDES
-from msst_keras.model.options import DECODERS, FUSIONS, LSTM_FILTERS, LSTM_KERNEL_SIZE, MOTION_INPUTS, VARIANTS
+from msst_keras.model.options import (
+    BATCH_NORMS,
+    DECODERS,
+    FUSIONS,
+    LSTM_FILTERS,
+    LSTM_KERNEL_SIZE,
+    MOTION_INPUTS,
+    VARIANTS,
+    check_effects,
+)
 from msst_keras.model.recurrent import ConvLSTM2D, CropToFrame, MergeTime, SplitTime, UpsampleScales
 from msst_keras.model.topdown import MotionImage
 
@@ -74,11 +83,12 @@ def build_msst(
         motion_backbone: Backbone of the temporal stream; None for that of the spatial one. It is easier to see what
             moves than what it is, so a smaller backbone suffices.
         fusion: One of FUSIONS; the decoder "branches" allows only "linear", Eq. 5.
-        decoder: One of DECODERS. With "topdown", `output_stride`, `lstm_filters` and `lstm_kernel_size` have no effect.
+        decoder: One of DECODERS. With "topdown", `output_stride`, `lstm_filters`, `lstm_kernel_size` and
+            `first_convolution_std` would have no effect, so they must be the defaults.
         batch_norm: What becomes of the batch norms of backbones and decoders that have some; one of
             `options.BATCH_NORMS`.
-        frozen_stride: How much of the spatial backbone is not trained, see `backbones.build_pyramid`; only the decoder
-            "topdown" heeds it.
+        frozen_stride: How much of the spatial backbone is not trained, see `backbones.build_pyramid`; 0 with the
+            decoder "branches".
         name: Name of the model.
 
     Returns:
@@ -88,7 +98,7 @@ def build_msst(
         are side outputs too (`topdown.build_fuser`). `get_parts` gives the model's two parts.
 
     Raises:
-        ValueError: An argument is none of these, or the weights do not fit.
+        ValueError: An argument is none of these or would have no effect, or the weights do not fit.
         FileNotFoundError: The weights file is missing.
     """
     _check_choice("variant", variant, VARIANTS)
@@ -97,8 +107,12 @@ def build_msst(
     _check_choice("motion_input", motion_input, MOTION_INPUTS)
     _check_choice("fusion", fusion, FUSIONS)
     _check_choice("decoder", decoder, DECODERS)
-    if decoder == "branches" and fusion != "linear":
-        raise ValueError('The decoder "branches" fuses by Eq. 5: set fusion to "linear", or decoder to "topdown".')
+    _check_choice("batch_norm", batch_norm, BATCH_NORMS)
+    if motion_backbone is not None:
+        _check_choice("motion_backbone", motion_backbone, BACKBONES)
+    check_effects(decoder, fusion, output_stride, frozen_stride, (lstm_filters, lstm_kernel_size))
+    if decoder == "topdown" and first_convolution_std is not None:
+        raise ValueError("first_convolution_std is of the decoder branches; that of topdown begins with He's.")
     strides = output_strides(backbone, output_stride)
     networks = backbone, motion_backbone or backbone
     frames, motion = keras.Input((None, None, 3), name="frames"), None
@@ -163,11 +177,13 @@ def get_parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     H x W.
 
     Returns:
-        encoder: {"frames": (B, H, W, 3), "prior": (B, H, W, 1)} (OS: "frames" alone) -> {"middle": (B, h, w, S),
-            "last": (B, h', w', S)} float32: X of Eq. 3 before upsampling, one map per stream (S = 2: spatial, temporal;
-            OS: 1) for each of the n = 2 scales, of the strides `backbones.output_strides` gives.
+        encoder: {"frames": (B, H, W, 3), "prior": (B, H, W, 1, or 3 for flow)} (OS: "frames" alone) -> {"middle":
+            (B, h, w, S), "last": (B, h', w', S)} float32: X of Eq. 3 before upsampling, one map per stream (S = 2:
+            spatial, temporal; OS: 1) for each of the n = 2 scales, of the strides `backbones.output_strides` gives.
+            With the decoder "topdown" it gives features of every stride instead, see `topdown.build_encoder`.
         fuser: {"middle": (B, T, h, w, S), "last": (B, T, h', w', S)} -> the model's output at (h * stride, w * stride)
-            of the middle map. OS and ST take any T.
+            of the middle map. OS and ST take any T. With "topdown" it takes T frames of stride 16 and frame T of the
+            rest, see `topdown.build_fuser`.
     """
     return model.get_layer("encoder"), model.get_layer("fuser")
 
@@ -206,11 +222,11 @@ def get_serving_parts(model: keras.Model, logit_shift: float = 0.0) -> tuple[ker
         steps, those with four are of frame T alone.
     """
     encoder, fuser = get_parts(model)
-    outputs, used = dict(encoder.output), dict(fuser.input)
+    outputs, used, maps = dict(encoder.output), dict(fuser.input), fuser.output
     if topdown.has_memory(fuser):
-        topdown.cut_at_memory(outputs, used, fuser)
+        used, maps = topdown.cut_at_memory(outputs, fuser)
     used.pop("temporal", None)
-    fused = fuser.output["fused"]
+    fused = maps["fused"]
     if logit_shift:
         fused = keras.layers.Rescaling(1.0, logit_shift, dtype="float32", name="logit_shift")(fused)
     fuser = keras.Model(used, {"fused": fused}, name="fuser")

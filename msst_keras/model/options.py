@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from msst_keras.model.backbones import BACKBONES, MAX_WIDTH, OUTPUT_STRIDES
+from msst_keras.model.backbones import BACKBONES, FROZEN_STRIDES, MAX_WIDTH, OUTPUT_STRIDES
 from msst_keras.options import check_options, option
 
 VARIANTS = ("os", "st", "msst")
@@ -42,6 +42,8 @@ LSTM_FILTERS = 8
 # step, and what moves faster has left the state behind: a clip of 4 frames sees 4 pixels far, where half of the objects
 # of DAVIS at 512x512 move more than 4 pixels a frame. 7 reaches 12 pixels for five times the operations.
 LSTM_KERNEL_SIZE = 3
+# More takes more memory than a machine has, and a file may ask for any.
+MAX_LSTM_FILTERS, MAX_LSTM_KERNEL_SIZE = 256, 31
 # Named in a run's arguments where they are not the paper's network's.
 _DEPARTURES = (
     "motion_input", "decoder", "fusion", "motion_backbone", "batch_norm", "frozen_stride", "lstm_filters",
@@ -57,6 +59,37 @@ def check_sizes(decoder: str, sizes: Iterable[tuple[int, int]], flag: str) -> No
     """
     if decoder == "topdown" and any(side % 32 for size in sizes for side in size):
         raise ValueError(f"--decoder=topdown needs --{flag} of multiples of 32, such as 288x512")
+
+
+def check_effects(decoder: str, fusion: str, output_stride: int, frozen_stride: int, lstm: tuple[int, int]) -> None:
+    """Refuses options that differ from their defaults and have no effect beside the decoder.
+
+    What has no effect beside the variant is passed over: `msst ablate` gives the same flags to all variants.
+
+    Args:
+        decoder, fusion, output_stride, frozen_stride: See `ModelOptions`.
+        lstm: lstm_filters and lstm_kernel_size.
+
+    Raises:
+        ValueError: One has no effect, or frozen_stride is no stride of a pyramid.
+    """
+    # Not as the option's choices, which would be remembered as text: runs remember a number.
+    if frozen_stride not in FROZEN_STRIDES:
+        raise ValueError(f"frozen_stride must be one of {', '.join(map(str, FROZEN_STRIDES))}, not {frozen_stride!r}")
+    if decoder == "topdown":
+        if output_stride != OUTPUT_STRIDES[0]:
+            raise ValueError(
+                f"output_stride={output_stride} is of the decoder branches; topdown has every stride from 4 to 32"
+            )
+        if lstm != (LSTM_FILTERS, LSTM_KERNEL_SIZE):
+            raise ValueError(
+                "lstm_filters and lstm_kernel_size are of the decoder branches; that of topdown has its own ConvLSTM"
+            )
+        return
+    if fusion != "linear":
+        raise ValueError('The decoder "branches" fuses by Eq. 5: set fusion to "linear", or decoder to "topdown"')
+    if frozen_stride:
+        raise ValueError(f"frozen_stride={frozen_stride} is of the decoder topdown; branches trains every layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +109,7 @@ class ModelOptions:
     weights: str = option("The backbone's first weights: imagenet, hed (for vgg16), none, or a file.", "imagenet")
     output_stride: int = option(
         "The number of pixels that a cell of the backbone's last map stands for. 16 is the paper read literally; 8 is "
-        "finer and slower.",
+        "finer and slower. It is for --decoder=branches.",
         16,
         choices=OUTPUT_STRIDES[::-1],
     )
@@ -110,21 +143,24 @@ class ModelOptions:
         choices=BATCH_NORMS,
     )
     frozen_stride: int = option(
-        "The layers of the spatial backbone up to this stride (4 or more) are not trained, which saves a third of a "
-        "step. 0 trains all layers. It is for --decoder=topdown.",
+        "The layers of the spatial backbone up to this stride (4, 8, 16 or 32) are not trained, which saves a third of "
+        "a step. 0 trains all layers. It is for --decoder=topdown.",
         0,
         low=0,
     )
     lstm_filters: int = option(
-        "The number of channels of the ConvLSTM's state, which the paper does not give. It is for --decoder=branches.",
+        "The number of channels of the ConvLSTM's state, which the paper does not give. It is for --variant=msst with "
+        "--decoder=branches.",
         LSTM_FILTERS,
         low=1,
+        high=MAX_LSTM_FILTERS,
     )
     lstm_kernel_size: int = option(
-        "The side of the ConvLSTM's kernel, an odd number, which the paper does not give. It is for "
-        "--decoder=branches.",
+        "The side of the ConvLSTM's kernel, an odd number, which the paper does not give. It is for --variant=msst "
+        "with --decoder=branches.",
         LSTM_KERNEL_SIZE,
         low=1,
+        high=MAX_LSTM_KERNEL_SIZE,
     )
 
     def __post_init__(self) -> None:
@@ -134,10 +170,10 @@ class ModelOptions:
                 f"lstm_kernel_size must be odd, not {self.lstm_kernel_size}: an even kernel moves the maps by half a "
                 "pixel at every step"
             )
-        if self.decoder == "topdown" and (self.lstm_filters, self.lstm_kernel_size) != (LSTM_FILTERS, LSTM_KERNEL_SIZE):
-            raise ValueError(
-                "lstm_filters and lstm_kernel_size are of the decoder branches; that of topdown has its own ConvLSTM"
-            )
+        check_effects(
+            self.decoder, self.fusion, self.output_stride, self.frozen_stride,
+            (self.lstm_filters, self.lstm_kernel_size),
+        )  # fmt: skip
 
     @property
     def clip_length(self) -> int:

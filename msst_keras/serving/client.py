@@ -26,7 +26,6 @@ from msst_keras.serving import wire
 from msst_keras.serving.connection import Unavailable, connect
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds before a request is sent again; doubled each time
-_RETRIES = 8
 
 
 class RemoteModel:
@@ -54,16 +53,16 @@ class RemoteModel:
         """Asks the server for the model's settings.
 
         Args:
-          address: grpc://HOST:PORT or http://HOST:PORT.
+          address: grpc://HOST:PORT or http://HOST:PORT; with encryption grpcs://HOST or https://HOST, :PORT if not 443.
           name: of the model on the server; NAME/VERSION or NAME/LABEL for another version than the newest.
-          timeout: for a request in seconds, with everything that is sent again.
+          timeout: for a request in seconds, all attempts together.
           max_in_flight: requests at once.
           frame_quality: JPEG quality of the frames that are sent, reduced to what the network sees; 100 sends whole
             frames as PNGs, without loss.
 
         Raises:
           ValueError: a wrong address, or a server with another kind of model.
-          FileNotFoundError: no such model there.
+          FileNotFoundError: no such model, version or label there.
           TimeoutError, ConnectionError: no server, or none that answers in time.
         """
         self._connection = connect(address)
@@ -82,15 +81,15 @@ class RemoteModel:
             read_share(self.settings)
             self.inputs, size = self.settings["step"]["inputs"], self.settings["step"]["frame_size"]
             self.frame_size = tuple(size) if size else None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{address}: '{name}' is no model of `msst export` that this program knows") from error
 
     def ask(self, signature: str, inputs: Mapping[str, bytes]) -> dict[str, bytes]:
         """The outputs of a signature of strings.
 
         Every signature is a function of its inputs alone, so a request that the server could not take, or whose
-        connection broke, is safe to send again. One that it refused is not sent again, nor one that ran out of time: a
-        server with too much to do would get still more.
+        connection broke, is safe to send again: that is done until the timeout. One that it refused is not sent again,
+        nor one that ran out of time: a server with too much to do would get still more.
 
         Raises:
           ValueError: the model refuses the request, with its sentence.
@@ -101,13 +100,13 @@ class RemoteModel:
         if not self._slots.acquire(timeout=self._timeout):
             raise TimeoutError(f"{self._connection.address}: the requests before this one took {self._timeout:g} s")
         try:
-            for attempt in range(_RETRIES + 1):
+            while True:
                 left = max(end - time.monotonic(), 1e-3)
                 try:
                     outputs, version = self._connection.predict(self._name, self.version, signature, inputs, left)
                     break
                 except Unavailable:
-                    if attempt == _RETRIES or time.monotonic() + pause >= end:
+                    if time.monotonic() + pause >= end:
                         raise
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from msst_keras.model import vgg16 as vgg16_module
-from msst_keras.model.backbones import BACKBONES, PYRAMID_BACKBONES, build_backbone, output_strides
-from msst_keras.model.layers import scale_channels
+from msst_keras.model.backbones import BACKBONES, PYRAMID_BACKBONES, build_backbone, build_pyramid, output_strides
+from msst_keras.model.layers import normalized_convolution, scale_channels, set_layers
 from msst_keras.model.options import ModelOptions
 from msst_keras.model.vgg16 import PIXEL_STD
 
@@ -407,3 +407,66 @@ def test_kernel_of_another_shape_is_refused(tmp_path):
     path = write_npz(tmp_path / "thin.npz", layers)
     with pytest.raises(ValueError, match=r"expected a kernel \(3, 3, 3, 64\) for block1_conv1, found \(3, 3, 1, 1\)"):
         build_backbone(weights=str(path))
+
+
+@pytest.mark.parametrize("name", ["vgg19.npz", "keras2.h5", "keras3.h5"])
+def test_a_vgg19_is_no_vgg16(tmp_path, name):
+    layers = {name: (np.zeros((3, 3, 1, 1)), np.zeros(1)) for name in vgg16_module.CONVOLUTIONS}
+    layers |= {f"block{block}_conv4": (np.zeros((3, 3, 1, 1)), np.zeros(1)) for block in (3, 4, 5)}
+    if name.endswith(".npz"):
+        write_npz(tmp_path / name, layers)
+    else:
+        with h5py.File(tmp_path / name, "w") as file:
+            for number, (layer, (kernel, bias)) in enumerate(layers.items()):
+                group = file.create_group(layer if name == "keras2.h5" else f"layers/conv2d_{number}/vars")
+                group.attrs["name"], group["0"], group["1"] = layer, kernel, bias
+    with pytest.raises(ValueError, match=rf"{name} is a VGG19 \(it has block3_conv4, block4_conv4, block5_conv4\)"):
+        vgg16_module.read_vgg16(tmp_path / name)
+
+
+def test_arrays_that_are_no_floats_are_refused_and_short_floats_become_float32(tmp_path):
+    layers = {name: (np.ones((3, 3, 1, 1)), np.full(1, 2.0)) for name in vgg16_module.CONVOLUTIONS}
+    halves = {name: tuple(array.astype(np.float16) for array in pair) for name, pair in layers.items()}
+    found = vgg16_module.read_vgg16(write_npz(tmp_path / "half.npz", halves))
+    assert {array.dtype for pair in found.values() for array in pair} == {np.dtype(np.float32)}
+    layers["block2_conv1"] = np.ones((3, 3, 1, 1), np.int32), np.ones(1, np.float32)
+    path = write_npz(tmp_path / "whole.npz", layers)
+    with pytest.raises(ValueError, match="whole.npz: expected floats in .* layer block2_conv1, found int32 and f"):
+        vgg16_module.read_vgg16(path)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("part", [0, 1])
+def test_weights_that_are_not_finite_are_refused(number, part):
+    model = build_backbone(width=1 / 16)
+    pair = [np.ones((3, 3, 4, 4)), np.zeros(4)]
+    set_layers(model, {"block1_conv2": pair}, "block1_conv1", "file.npz")
+    pair[part][..., -1] = number
+    name = ("kernel", "bias")[part]
+    with pytest.raises(ValueError, match=f"file.npz: the {name} for block1_conv2 has numbers that are not finite"):
+        set_layers(model, {"block1_conv2": pair}, "block1_conv1", "file.npz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"last_stride": 4}, r"last_stride must be one of \(16, 32\), found 4"),
+        ({"last_stride": 64}, r"last_stride must be one of \(16, 32\), found 64"),
+        ({"channels": 5}, r"channels must be 3 \(RGB\) or 4 .* found 5"),
+        ({"frozen_stride": 5}, r"frozen_stride must be one of \(0, 4, 8, 16, 32\), found 5"),
+    ],
+)
+def test_wrong_arguments_of_a_pyramid_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_pyramid("efficientnet_lite0", width=1 / 16, **arguments)
+
+
+def test_a_batch_norm_averages_over_about_twenty_batches():
+    inputs = keras.Input((2, 2, 1))
+    output = normalized_convolution(inputs, 1, 1, "c", "trained", activation=None, kernel_initializer="ones")
+    model = keras.Model(inputs, output)
+    batch = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
+    model(batch, training=True)
+    norm = model.get_layer("c_norm")
+    np.testing.assert_allclose(norm.moving_mean, [0.05 * 3.5], rtol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance, [0.95 + 0.05 * 5.25], rtol=1e-5)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from skimage import data
 
+from msst_keras.model import efficientnet_lite
 from msst_keras.model.backbones import PYRAMID_BACKBONES, build_backbone, build_pyramid
 from msst_keras.model.efficientnet_lite import VARIANTS, list_blocks
 from msst_keras.model.layers import fold_batch_norm, fold_batch_norms
@@ -55,7 +56,7 @@ def test_the_parameters_are_those_of_the_published_networks():
 def test_a_folded_norm_is_computed_by_hand():
     kernel = np.ones((1, 1, 1, 2), np.float32)
     statistics = [np.array(values, np.float32) for values in ([2, 3], [1, -1], [4, 5], [3, 8])]
-    folded, bias = fold_batch_norm(kernel, statistics, epsilon=1.0)  # 2 / sqrt(4) = 1, 3 / sqrt(9) = 1
+    folded, bias = fold_batch_norm(kernel, statistics, 1.0, "norm")  # 2 / sqrt(4) = 1, 3 / sqrt(9) = 1
     np.testing.assert_allclose(folded.ravel(), [1, 1])
     np.testing.assert_allclose(bias, [1 - 4, -1 - 5])
 
@@ -148,3 +149,117 @@ def test_imagenet_weights_know_photographs(backbone):
         scale = arrays["_bn1.weight"] / np.sqrt(arrays["_bn1.running_var"] + 1e-3)
         head = np.clip((head - arrays["_bn1.running_mean"]) * scale + arrays["_bn1.bias"], 0, 6).mean((1, 2))
         assert (head @ arrays["_fc.weight"].T + arrays["_fc.bias"]).argmax() == label
+
+
+PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def lite_arrays(model):
+    """A file's arrays with the weights of a small network, by the names that such a file has."""
+    arrays = {}
+    for layer in model.layers:
+        block, _, part = layer.name.partition("_")
+        if part in ("norm", "") and block != "stem" or not layer.weights:
+            continue
+        theirs = "_conv_stem" if block == "stem" else f"_blocks.{block[5:]}._{part.split('_')[0]}_conv"
+        if layer.name.endswith("_norm"):
+            number = {"norm": 0, "expand": 0, "depthwise": 1, "project": 2}[part.split("_")[0]]
+            prefix = "" if block == "stem" else f"_blocks.{block[5:]}."
+            arrays |= dict(zip((f"{prefix}_bn{number}.{kind}" for kind in PARTS), layer.get_weights(), strict=True))
+        else:
+            kernel = layer.get_weights()[0]
+            kernel = kernel.swapaxes(2, 3) if part == "depthwise" else kernel
+            arrays[f"{theirs}.weight"] = kernel.transpose(3, 2, 0, 1)
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def small_file():
+    model = build_pyramid("efficientnet_lite0", width=1 / 16)
+    randomise(model)
+    return model, lite_arrays(model)
+
+
+def load(arrays, monkeypatch, batch_norm="trained"):
+    monkeypatch.setattr(efficientnet_lite, "read_torch_file", lambda path: arrays)
+    model = build_pyramid("efficientnet_lite0", width=1 / 16, batch_norm=batch_norm)
+    efficientnet_lite.load_efficientnet_lite(model, "lite.pth")
+    return model
+
+
+def test_a_file_of_its_names_gives_its_weights(small_file, monkeypatch):
+    source, arrays = small_file
+    for expected, found in zip(source.get_weights(), load(arrays, monkeypatch).get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("batch_norm", ["trained", "folded"])
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "_blocks.3._se_reduce.weight",
+            None,
+            "lite.pth is an EfficientNet with squeeze-and-excite, such as B0 ",
+        ),
+        (
+            "_blocks.16._bn1.bias",
+            None,
+            "lite.pth is an EfficientNet of more than 16 blocks .it has '_blocks.16",
+        ),
+        ("_bn0.running_var", lambda array: -array, "lite.pth: _bn0: expected variances from 0 up, found -"),
+        (
+            "_blocks.2._bn1.running_mean",
+            lambda array: array[:1],
+            r"lite.pth: _blocks.2._bn1: expected .* of 24 chan",
+        ),
+        (
+            "_blocks.2._bn0.weight",
+            lambda array: array[:-1],
+            "lite.pth: _blocks.2._bn0: expected gamma, beta, mean",
+        ),
+        (
+            "_conv_stem.weight",
+            lambda array: array[0],
+            "lite.pth: expected finite floats with 4 axes in _conv_stem",
+        ),
+        (
+            "_bn0.bias",
+            lambda array: array * np.nan,
+            "lite.pth: expected finite floats with 1 axes in _bn0.bias",
+        ),
+        (
+            "_bn0.bias",
+            lambda array: array.astype(np.int64),
+            "lite.pth: expected finite floats .* _bn0.bias, found in",
+        ),
+    ],
+)
+def test_a_file_that_is_not_of_this_network_is_refused(small_file, monkeypatch, name, change, message, batch_norm):
+    arrays = dict(small_file[1])
+    arrays[name] = change(arrays[name]) if change else np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match=message):
+        load(arrays, monkeypatch, batch_norm)
+
+
+@pytest.mark.parametrize(
+    ("index", "values", "message"),
+    [
+        (0, [1], r"net, c_norm: expected gamma, .* of 2 channels, found \(1,\), \(2,\), \(2,\), \(2,\)"),
+        (2, [1, 2, 3], r"net, c_norm: expected gamma, .* found \(2,\), \(2,\), \(3,\), \(2,\)"),
+        (3, [1, -0.5], "net, c_norm: expected variances from 0 up, found -0.5"),
+        (3, [1, np.nan], "net, c_norm: expected variances from 0 up, found nan"),
+    ],
+)
+def test_a_norm_that_does_not_fit_is_not_folded(index, values, message):
+    statistics = [np.ones(2, np.float32) for _ in range(4)]
+    statistics[index] = np.array(values, np.float32)
+    with pytest.raises(ValueError, match=message):
+        fold_batch_norm(np.ones((1, 1, 3, 2), np.float32), statistics, 1.0, "net, c_norm")
+
+
+def test_pixels_are_those_that_the_weights_were_trained_on():
+    """(x - 127) / 128; the prior, 0..1, spans a colour channel."""
+    model = build_pyramid("efficientnet_lite0", channels=4, width=1 / 16)
+    image = np.array([127 + 128, 127, 127 - 64, 0.5], np.float32).reshape(1, 1, 1, 4)
+    np.testing.assert_allclose(np.ravel(model.get_layer("pixels")(image)), [1, 0, -0.5, 127.5 / 128], atol=1e-6)

@@ -111,7 +111,7 @@ def small(tmp_path, monkeypatch):
             for index in range(count):
                 layer = file.create_group(f"block{block}/layers/conv2d{f'_{index}' if index else ''}/vars")
                 layer.attrs["name"] = f"block{block}_conv{index + 1}"
-                layer["0"], layer["1"] = np.full((3, 3, 1, 1), 10 * block + index), np.full(1, -block)
+                layer["0"], layer["1"] = np.full((3, 3, 1, 1), 10.0 * block + index), np.full(1, -1.0 * block)
         for number in range(1, 6):
             layer = file.create_group(f"dsn{number}/vars")
             layer.attrs["name"] = f"conv2d_{number}"

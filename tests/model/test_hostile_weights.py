@@ -123,3 +123,83 @@ def test_a_prior_that_would_build_something_else_is_refused_before_that(tmp_path
     with pytest.raises(ValueError, match=f"evil.keras: expected a motion prior, .*{message}"):
         load_prior(tmp_path / "evil.keras")
     assert not built
+
+
+def write_member(path, content, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("block1_conv1/kernel.npy", content)
+
+
+def npy(header):
+    """An array file of NumPy with this header, and a few numbers behind it."""
+    header = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
+
+
+HEADERS = {
+    "a bracket that stays open": "{'descr': (",
+    "an indentation": "  {\n 'descr'",
+    "no expression": "{'descr': '<f4', 'shape' (}",
+    "an array of 40 TB": "{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000000,), }",
+    "a hundred digits": "{'descr': '<f4', 'fortran_order': False, 'shape': (1" + 100 * "0" + ",), }",
+    "brackets without end": "(" * 5000,
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_an_array_header_that_is_none_is_told_with_the_file(tmp_path, header):
+    write_member(tmp_path / "evil.npz", npy(header))
+    for read in (weights.read_npz, lambda path: weights.read_layers(path, NAMES)):
+        with pytest.raises(ValueError, match=r"evil.npz cannot be read as a .npz weights file \(.+\); save it again"):
+            read(tmp_path / "evil.npz")
+
+
+def test_a_damaged_lzma_stream_is_told_with_the_file(tmp_path):
+    path = tmp_path / "evil.npz"
+    write_member(path, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (16,), }"), zipfile.ZIP_LZMA)
+    content = bytearray(path.read_bytes())
+    content[len("block1_conv1/kernel.npy") + 30 + 4] = 0xFF  # the first of the stream's properties
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"evil.npz cannot be read as a .npz weights file \(.+\); save it again"):
+        weights.read_npz(path)
+
+
+@pytest.mark.parametrize("name", ["block1_conv1/kernel", "optimizer_weights"])
+@pytest.mark.parametrize("kind", [h5py.SoftLink, lambda path: h5py.ExternalLink("other.h5", path)])
+def test_links_of_every_kind_are_refused_under_every_name(tmp_path, name, kind):
+    """By "optimizer", which is not read, a soft link would get at another file."""
+    with h5py.File(tmp_path / "vgg.h5", "w") as file:
+        file["block1_conv1/bias"] = np.zeros(1, np.float32)
+        file[name] = kind("/block1_conv1/bias")
+    with pytest.raises(ValueError, match=f"vgg.h5 .*/{name} is a link to another (file|place); save it whole"):
+        weights.read_layers(tmp_path / "vgg.h5", NAMES)
+
+
+def test_what_lies_in_the_file_under_two_names_is_refused(tmp_path):
+    with h5py.File(tmp_path / "array.h5", "w") as file:
+        file["block1_conv1/kernel"] = np.zeros((3, 3, 3, 1), np.float32)
+        file["block1_conv1/more"] = file["block1_conv1/kernel"]
+    with pytest.raises(ValueError, match="array.h5 .*/block1_conv1/more lies in the file a second time"):
+        weights.read_layers(tmp_path / "array.h5", NAMES)
+    with h5py.File(tmp_path / "groups.h5", "w") as file:  # 2 ** 40 ways to the last one
+        for level in range(40):
+            group = file.create_group(f"g{level}")
+            if level:
+                file[f"g{level - 1}/a"] = file[f"g{level - 1}/b"] = group
+    with pytest.raises(ValueError, match="groups.h5 .* lies in the file a second time"):
+        weights.read_layers(tmp_path / "groups.h5", NAMES)
+    with h5py.File(tmp_path / "circle.h5", "w") as file:
+        file["block1_conv1/root"] = file["/"]
+    with pytest.raises(ValueError, match="circle.h5 .*/block1_conv1/root lies in the file a second time"):
+        weights.read_layers(tmp_path / "circle.h5", NAMES)
+
+
+def test_many_arrays_are_refused_by_their_sum_and_not_all_named(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "many.h5", "w") as file:
+        for number in range(100):
+            file[f"block1_conv1/{number}"] = np.zeros((5, 5), np.float32)
+    with pytest.raises(ValueError, match=r"found arrays of shape \(5, 5\)(, \(5, 5\)){3} and 96 more; give"):
+        weights.read_layers(tmp_path / "many.h5", NAMES)
+    monkeypatch.setattr(weights, "MAX_UNPACKED", 9_999)
+    with pytest.raises(ValueError, match="many.h5 .*its arrays unpack to more than 9999 bytes"):
+        weights.read_layers(tmp_path / "many.h5", NAMES)

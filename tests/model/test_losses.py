@@ -163,7 +163,7 @@ def test_wrong_alpha_is_refused(alpha):
 
 
 @pytest.mark.parametrize("argument", ["beta", "region_weight"])
-@pytest.mark.parametrize("value", [-0.1, float("nan")])
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
 def test_negative_weights_are_refused(argument, value):
     with pytest.raises(ValueError, match=f"{argument} must be a number from 0 up, found"):
         joint_loss({"fused": LOGITS}, LABELS, **{argument: value})
@@ -174,3 +174,34 @@ def test_negative_weights_are_refused(argument, value):
 def test_labels_of_another_shape_are_refused(loss, labels):
     with pytest.raises(ValueError, match=r"one shape \(B, H, W, 1\), found \(1, 2, 2, 1\) and"):
         loss(LOGITS, labels)
+
+
+def test_the_labels_of_a_side_output_are_the_shares_of_its_cells():
+    """One cell of 8x8 pixels, a quarter salient, at logit log 3: -log(3/4) for that quarter, -log(1/4) for the rest."""
+    labels = np.zeros((1, 8, 8, 1), np.float32)
+    labels[:, :4, :4] = 1
+    outputs = {"fused": np.zeros_like(labels), "side8": np.full((1, 1, 1, 1), LOG3, np.float32)}
+    found = joint_loss(outputs, labels, alpha=0.5)["loss_sides"]
+    np.testing.assert_allclose(float(found), 0.5 * (0.25 * math.log(4 / 3) + 0.75 * math.log(4)), rtol=1e-6)
+    region = joint_loss(outputs, labels, alpha=0.5, region_weight=1)["loss_sides"]
+    # intersection 3/4 * 1/4, union 3/4 + 1/4 - 3/16, one pixel added to both
+    np.testing.assert_allclose(float(region - found), 1 - (3 / 16 + 1) / (13 / 16 + 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [weighted_cross_entropy, soft_iou_loss])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 1), (1, 2), (3,)])
+def test_sample_weights_of_another_shape_are_refused(loss, shape):
+    logits, labels = np.concatenate([LOGITS, -LOGITS]), np.concatenate([LABELS, LABELS])
+    with pytest.raises(ValueError, match=r"sample weights of shape \(B,\), here \(2,\), found \("):
+        loss(logits, labels, sample_weight=np.ones(shape, np.float32))
+
+
+def test_sample_weights_of_a_size_unknown_in_the_graph_are_taken():
+    tf = pytest.importorskip("tensorflow")
+    image_spec, weight_spec = tf.TensorSpec((None, 2, 2, 1)), tf.TensorSpec((None,))
+    graph = tf.function(lambda x, y, w: soft_iou_loss(x, y, w), input_signature=[image_spec, image_spec, weight_spec])
+    found = graph(LOGITS, LABELS, np.array([0.5], np.float32))
+    np.testing.assert_allclose(found, [0.5 * (1 - 1.75 / 3.25)], rtol=1e-6)
+    column = tf.TensorSpec((None, 1))
+    with pytest.raises(ValueError, match=r"sample weights of shape \(B,\), here \(None,\), found \(None, 1\)"):
+        tf.function(soft_iou_loss).get_concrete_function(image_spec, image_spec, column)

@@ -410,3 +410,10 @@ assert 1e-3 < float(loss) < 2
         text=True,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_flow_reaches_the_temporal_stream_as_an_image_of_0_to_255():
+    encoder = get_parts(build_small("st", motion_input="flow"))[0]
+    seen = keras.Model(encoder.input, encoder.get_layer("motion_image").output)
+    frames, flow = np.zeros((1, 2, 2, 3), np.float32), np.linspace(0, 1, 12, dtype=np.float32).reshape(1, 2, 2, 3)
+    np.testing.assert_allclose(np.asarray(seen({"frames": frames, "prior": flow})), 255 * flow, rtol=1e-6)

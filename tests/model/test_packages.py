@@ -74,3 +74,35 @@ def test_file_that_is_gone_or_changed_is_told(install):
         FileNotFoundError, match="Expected .*net.pth of the installed package some-weights, found none;"
     ):
         find_package_file("some-weights", ".pth")
+
+
+def rewrite_record(folder, change):
+    path = folder / "some_weights-1.0.dist-info" / "RECORD"
+    path.write_text(change(path.read_text()))
+
+
+def test_empty_lines_in_the_list_of_files_are_passed_over_and_short_ones_are_refused(install):
+    folder = install({"some_weights/net.pth": b"weights"})
+    rewrite_record(folder, lambda text: "\n" + text.replace("\n", "\n\n") + "\n\n")
+    assert find_package_file("some-weights", ".pth").read_bytes() == b"weights"
+    rewrite_record(folder, lambda text: text + "some_weights/more.txt\n")
+    with pytest.raises(ValueError, match="RECORD of the package some-weights has no digest beside 'some_weights/m"):
+        find_package_file("some-weights", ".pth")
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_longer_digests_are_compared_too(install, algorithm):
+    folder = install({"some_weights/net.pth": b"weights"}, recorded=False)
+    digest = base64.urlsafe_b64encode(hashlib.new(algorithm, b"weights").digest()).decode().rstrip("=")
+    rewrite_record(folder, lambda text: text.replace("net.pth,,", f"net.pth,{algorithm}={digest},7"))
+    path = find_package_file("some-weights", ".pth")
+    path.write_bytes(b"weighty")
+    with pytest.raises(ValueError, match="net.pth is not the file that the package some-weights installed"):
+        find_package_file("some-weights", ".pth")
+
+
+def test_a_digest_that_proves_nothing_is_refused(install):
+    folder = install({"some_weights/net.pth": b"weights"}, recorded=False)
+    rewrite_record(folder, lambda text: text.replace("net.pth,,", "net.pth,md5=abc,7"))
+    with pytest.raises(ValueError, match="sha512 of .*net.pth in the RECORD of some-weights, found 'md5'; install"):
+        find_package_file("some-weights", ".pth")

@@ -435,3 +435,63 @@ def test_files_of_other_networks_are_refused(tmp_path, resnet_path, mobilenet_pa
         build_backbone("mobilenetv2", weights=str(resnet_path))
     with pytest.raises(ValueError, match="expected an array batchnorm0_gamma, found none; give a file with the names"):
         build_backbone("resnet50v2", weights=str(mobilenet_path))
+
+
+@pytest.fixture(scope="module")
+def resnet_arrays():
+    return random_resnet("")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "stage3_conv19_weight",
+            None,
+            "file.npz: stage3_conv19_weight is of a bigger ResNet v2, such as ResNet-101",
+        ),
+        ("stage2_conv13_weight", None, "file.npz: stage2_conv13_weight is of a bigger ResNet v2"),
+        (
+            "batchnorm1_gamma",
+            lambda a: a[:32],
+            r"file.npz: batchnorm1: expected .* of 32 channels, found \(32,\), \(64",
+        ),
+        (
+            "batchnorm1_beta",
+            lambda a: a[:1],
+            r"file.npz: batchnorm1: expected .* of 64 channels, found \(64,\), \(1,",
+        ),
+        (
+            "batchnorm1",
+            lambda a: a[:1],
+            "file.npz: batchnorm1: expected a batch norm of the 64 channels .* one of 1;",
+        ),
+        ("batchnorm1", lambda a: a[:32], "file.npz: batchnorm1: expected a batch norm of the 64 channels .* one of 32"),
+        ("batchnorm0", lambda a: a[:1], "file.npz: batchnorm0: expected a norm of R, G and B, found 1 channels"),
+        (
+            "stage1_conv1_weight",
+            lambda a: a[:32],
+            "file.npz: stage1_batchnorm2: expected a batch norm of the 32 chan",
+        ),
+        (
+            "stage3_conv18_weight",
+            lambda a: a[:, :9],
+            r"expected a kernel \(1024, 256, 1, 1\) .* found \(1024, 9, 1, ",
+        ),
+        ("batchnorm1_running_var", lambda a: -a, "file.npz: batchnorm1: expected variances from 0 up, found -"),
+        (
+            "batchnorm1_beta",
+            lambda a: a + 1e300,
+            "file.npz: expected finite floats with 1 axes in batchnorm1_beta",
+        ),
+    ],
+)
+def test_gluon_arrays_that_do_not_fit_one_another_are_named(resnet_arrays, name, change, message):
+    arrays = dict(resnet_arrays)
+    if change is None:
+        arrays[name] = np.zeros((1, 1, 1, 1), np.float32)
+    else:
+        for found in [key for key in arrays if key == name or key.startswith(f"{name}_")]:
+            arrays[found] = change(arrays[found].astype(np.float64))
+    with pytest.raises(ValueError, match=message):
+        resnet50v2._fold_gluon(Arrays(arrays, "", "file.npz", "here"))

@@ -6,9 +6,12 @@ import keras
 import numpy as np
 import pytest
 
+from msst_keras.model import topdown
 from msst_keras.model.losses import SIDES, joint_loss
 from msst_keras.model.msst import build_msst, fold_model, get_parts, get_serving_parts
 
+# Keras 3.15 itself reads and saves weights by a call that NumPy 2.4 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 LIGHT = {
     "backbone": "efficientnet_lite0",
     "width": 0.125,
@@ -56,6 +59,23 @@ def test_encoding_each_frame_once_gives_the_whole_models_map():
     other = dict(clip, frames=clip["frames"].copy())
     other["frames"][:, 0] = 0
     assert np.abs(np.asarray(model(other)["fused"]) - expected).max() > 1e-4  # the past counts
+
+
+def test_a_model_whose_parts_were_taken_is_saved_whole(tmp_path):
+    model = build_msst("msst", num_frames=2, **LIGHT)
+    stir(model)
+    get_serving_parts(model)
+    encoder, fuser = get_serving_parts(model, logit_shift=1.0)
+    assert {id(weight) for weight in fuser.weights} <= {id(weight) for weight in model.weights}
+    model.save(tmp_path / "model.keras")
+    clip, loaded = make_clip(2), keras.saving.load_model(tmp_path / "model.keras")
+    expected = np.asarray(model(clip)["fused"])
+    np.testing.assert_allclose(np.asarray(loaded(clip)["fused"]), expected, atol=1e-5 * np.abs(expected).max())
+    steps = [encoder({name: value[:, index] for name, value in clip.items()}) for index in range(2)]
+    maps = {name: steps[-1][name] for name in fuser.input}
+    maps["memory"] = keras.ops.stack([step["memory"] for step in steps], axis=1)
+    found = np.asarray(fuser(maps)["fused"]) - 1
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_memory_begins_as_none_so_that_training_can_go_on_from_a_network_without():
@@ -110,8 +130,42 @@ def test_a_spatial_stream_alone_takes_no_motion():
         ({"fusion": "gated"}, 'The decoder "branches" fuses by Eq. 5'),
         ({"motion_input": "rgb"}, "motion_input must be one of prior, flow, found 'rgb'"),
         ({"motion_backbone": "mobilenetv2"}, "The streams' maps must lie on one grid"),
+        ({"motion_backbone": "vgg", "variant": "os"}, "motion_backbone must be one of vgg16, .*, found 'vgg'"),
+        ({"batch_norm": "thawed"}, "batch_norm must be one of trained, frozen, folded, found 'thawed'"),
+        ({"frozen_stride": 4}, "frozen_stride=4 is of the decoder topdown; branches trains every layer"),
+        (LIGHT | {"output_stride": 8}, "output_stride=8 is of the decoder branches; topdown has every stride"),
+        (LIGHT | {"lstm_kernel_size": 4}, "are of the decoder branches; that of topdown has its own ConvLSTM"),
+        (LIGHT | {"frozen_stride": 5}, "frozen_stride must be one of 0, 4, 8, 16, 32, not 5"),
+        (LIGHT | {"first_convolution_std": 0.1}, "first_convolution_std is of the decoder branches"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        build_msst("st", **{"width": 0.0625} | arguments)
+        build_msst(**{"variant": "st", "width": 0.0625} | arguments)
+
+
+def test_a_gate_is_by_hand():
+    """spatial * sigmoid(1x1 convolution of both) + temporal, at one pixel of two channels."""
+    spatial, temporal = keras.Input((1, 1, 2)), keras.Input((1, 1, 2))
+    model = keras.Model([spatial, temporal], topdown._fuse(spatial, temporal, "gated", 8, 2, "folded"))
+    kernel, bias = np.random.default_rng(0).normal(size=(4, 2)), np.array([0.5, -0.25])
+    model.get_layer("gate8").set_weights([kernel[None, None], bias])
+    seen, moving = np.array([2.0, -3.0]), np.array([-1.0, 5.0])
+    gate = 1 / (1 + np.exp(-(np.concatenate([seen, moving]) @ kernel + bias)))
+    found = model([seen.reshape(1, 1, 1, 2).astype(np.float32), moving.reshape(1, 1, 1, 2).astype(np.float32)])
+    np.testing.assert_allclose(np.ravel(found), seen * gate + moving, rtol=1e-5)
+
+
+def test_the_whole_image_is_added_to_the_coarsest_level():
+    encoder = get_parts(build_msst("os", **LIGHT))[0]
+    context = encoder.get_layer("context")
+    level, whole = context.input
+    found = keras.Model(encoder.input, {"level": level, "whole": whole, "sum": context.output})(
+        {"frames": make_clip(1)["frames"][:, 0]}
+    )
+    found = {name: np.asarray(value) for name, value in found.items()}
+    kernel, bias = encoder.get_layer("whole_features").get_weights()
+    whole = found["level"].mean(axis=(1, 2), keepdims=True) @ kernel[0, 0] + bias
+    assert found["level"].shape[1:3] == (2, 3) and np.std(whole) > 1e-3
+    np.testing.assert_allclose(found["whole"], whole, atol=1e-5)
+    np.testing.assert_allclose(found["sum"], found["level"] + whole, atol=1e-5)

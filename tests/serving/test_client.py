@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import json
@@ -11,16 +12,20 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import model_server
 import numpy as np
 import pytest
 import tensorflow as tf
+from cpp_model import CppModel
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from msst_keras.data.images import encode_png
+from msst_keras.inference.motion_stream import MovingFrame
 from msst_keras.inference.stream import SaliencyModel, SaliencyStream
 from msst_keras.serving import connection, messages, warm_up, wire
-from msst_keras.serving.client import RemoteModel, RemoteStream
+from msst_keras.serving.client import RemoteMaps, RemoteModel, RemoteStream
 
 
 def grey_levels(maps):
@@ -72,6 +77,28 @@ def test_a_remote_stream_gives_the_maps_of_a_local_one(server, frames, local, ap
     assert grey_levels(found).std() > 3
     assert model.bytes_sent > 0 < model.bytes_received
     model.close()
+
+
+def test_frames_go_as_small_jpegs_unless_another_quality_is_asked_for(saved_model):
+    """For a model that sees frames at its own size alone; the maps are nearly those of whole frames."""
+    y, x = np.mgrid[:80, :112]
+    frames = [np.stack([2 * x + 5 * t, 3 * y, 200 * (np.hypot(x - 30 - 6 * t, y - 40) < 20)], -1).astype(np.uint8)
+              for t in range(5)]  # fmt: skip
+    local, expected = SaliencyStream(SaliencyModel(saved_model)), []
+    cpp = CppModel(saved_model / "1", Path(tf.__file__).parent)
+    with contextlib.closing(model_server.ModelServer({"msst": {1: cpp}})) as server:
+        model = RemoteModel(server.grpc_address, timeout=300)
+        ask, sent = model.ask, []
+        model.ask = lambda signature, inputs: sent.append(inputs["frame_bytes"]) or ask(signature, inputs)
+        remote, found = RemoteStream(model), []
+        for frame in frames:
+            expected += local.push(frame)
+            found += remote.push(frame)
+        expected, found = grey_levels(expected + local.close()), grey_levels(found + remote.close())
+    size = tuple(model.settings["image_size"])
+    assert sent == [wire.encode_frame(frame, size, 95) for frame in frames]
+    assert all(tf.io.decode_jpeg(file).shape == (*size, 3) for file in sent)
+    assert np.abs(found - expected).mean() < 2 and np.abs(found - expected).max() <= 8
 
 
 # In a process of its own, because it has messages of TensorFlow's names in one registry with TensorFlow's.
@@ -185,9 +212,40 @@ def test_a_stream_keeps_the_version_that_began_it(exported_step, frames):
             stream.push(frames[2])
             assert model.version == 1
         del server.models["msst"][1]
+        state = stream._maps._state
         with pytest.raises(FileNotFoundError, match="not found"):
             stream.push(frames[3])
-        assert len(RemoteStream(model)._motion._waiting) == 0
+        assert stream._maps._state == state != b""  # it is as it was before
+
+
+class FakeModel:
+    """A server that keeps the states which it is sent, and answers with the next of its answers, or raises it."""
+
+    frame_size, frame_quality, inputs = None, 95, ("frame_bytes", "state_bytes")
+
+    def __init__(self, *answers):
+        self.answers, self.states = list(answers), []
+
+    def ask(self, signature, inputs):
+        self.states.append(inputs["state_bytes"])
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_request_that_fails_leaves_the_maps_as_they_were():
+    saliency, moving = encode_png(np.full((4, 6), 51, np.uint8)), MovingFrame(np.zeros((4, 6, 3), np.uint8))
+    good, broken = ({"saliency_bytes": file, "state_bytes": name} for file, name in ((saliency, b"1"), (b"", b"2")))
+    model = FakeModel(good, connection.Unavailable("away"), broken, good)
+    maps = RemoteMaps(model)
+    np.testing.assert_allclose(maps.push(moving), 0.2)
+    with pytest.raises(connection.Unavailable, match="away"):
+        maps.push(moving)
+    with pytest.raises(ValueError, match="no 8-bit grey PNG"):
+        maps.push(moving)
+    maps.push(moving)
+    assert model.states == [b"", b"1", b"1", b"1"]
 
 
 @contextlib.contextmanager
@@ -290,12 +348,19 @@ VERSION = b'{"model_spec": {"version": "3"}}'
         (b'{"model_spec": {"version": null}}',), (b'{"model_spec": {"version": Infinity}}',),
         (VERSION, b"<html>hello</html>"), (VERSION, b"[]"), (VERSION, b'{"predictions": []}'),
         (VERSION, b'{"predictions": [[1, 2]]}'), (VERSION, b'{"predictions": ["text"]}'),
-        (VERSION, b'{"predictions": [{"b64": 3}]}'),
+        (VERSION, b'{"predictions": [{"b64": 3}]}'), (b"[" * 100_000,), (VERSION, b'{"a":' * 100_000),
     ],
 )  # fmt: skip
 def test_what_is_no_model_server_is_one_sentence(answers):
     with rest_server(*answers) as address:
         with pytest.raises(ValueError, match=f"^{address}: no answer of a model of `msst export`: [^\n]+$"):
+            RemoteModel(address, timeout=60)
+
+
+def test_settings_that_are_nested_too_deeply_are_no_models():
+    nested = base64.b64encode(b"[" * 100_000).decode()
+    with rest_server(VERSION, json.dumps({"predictions": [{"b64": nested}]}).encode()) as address:
+        with pytest.raises(ValueError, match="'msst' is no model of `msst export` that this program knows"):
             RemoteModel(address, timeout=60)
 
 
@@ -397,6 +462,18 @@ def test_superpixels_and_maps_travel_whole():
         wire.encode_superpixels(np.array([[[-1, 65535]]]))
     with pytest.raises(ValueError, match="no 8-bit grey PNG"):
         wire.decode_saliency(b"", (3, 3))
+
+
+@pytest.mark.parametrize("size", [(40, 60), (75, 99), (33, 60), (61, 99), None])
+def test_a_frame_becomes_a_jpeg_of_what_the_network_sees(size):
+    """A smooth one, which JPEG keeps; its colours differ, so that channels in another order are seen."""
+    y, x = np.mgrid[:60, :99] / np.array([60, 99])[:, None, None]
+    frame = np.rint(255 * np.stack([x, y, 0.2 * np.sin(9 * x * y) + 0.2], axis=-1)).astype(np.uint8)
+    found = tf.io.decode_jpeg(wire.encode_frame(frame, size, 95), dct_method="INTEGER_ACCURATE").numpy().astype(int)
+    smaller = size in ((40, 60), (33, 60))  # on both sides; what is not stays as it is
+    expected = tf.image.resize(frame, size, antialias=True).numpy() if smaller else frame
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 6 and np.abs(found[..., ::-1] - expected).max() > 100
 
 
 def test_sizes_change_as_they_do_in_the_graph():

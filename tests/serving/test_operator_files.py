@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import shutil
+import subprocess
+from pathlib import Path, PurePath
 
 import pytest
 import yaml
@@ -92,6 +94,14 @@ def test_the_compose_files_start_the_pinned_server_with_these_files(names):
     assert flags["batching_parameters_file"].endswith(".gpu.config" if len(names) == 2 else ".cpu.config")
 
 
+@pytest.mark.parametrize("names", [("compose.yaml",), ("compose.yaml", "compose.gpu.yaml")])
+def test_a_server_starts_with_labels_of_versions_that_it_has_yet_to_load(names):
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((FOLDER / "models.config").read_text(), config)
+    assert any(model.version_labels for model in config.model_config_list.config)
+    assert "--allow_version_labels_for_unavailable_models=true" in read_compose(*names)["command"]
+
+
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
 def test_the_images_of_the_package_copy_what_there_is(name):
     lines = (FOLDER / name).read_text().splitlines()
@@ -107,3 +117,24 @@ def test_the_images_of_the_package_copy_what_there_is(name):
     assert [line for line in lines if line.startswith("USER ")] == ["USER msst"]
     low, high = re.search(r"python_requires=\">=3\.(\d+),<3\.(\d+)\"", setup).groups()
     assert int(low) <= int(re.search(r"FROM python:3\.(\d+)", "\n".join(lines))[1]) < int(high)
+
+
+def test_a_source_archive_holds_what_the_repository_does():
+    """By MANIFEST.in, or by itself: the package and what setuptools always takes."""
+    root = FOLDER.parent
+    if not (root / ".git").exists() or not shutil.which("git"):
+        pytest.skip("this is no clone of the repository")
+    lines = (root / "MANIFEST.in").read_text().splitlines()
+    rules = [line.split() for line in lines if line and not line.startswith("#")]
+    named = {name for kind, *names in rules if kind == "include" for name in names}
+    folders = {folder: patterns for kind, folder, *patterns in rules if kind == "recursive-include"}
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    assert named <= set(listed) and set(folders) <= {PurePath(path).parts[0] for path in listed}
+    missing = {
+        path
+        for path in set(listed) - named
+        if not any(PurePath(path).match(pattern) for pattern in folders.get(PurePath(path).parts[0], ()))
+    }
+    whole = {path for path in missing if path.startswith(("msst_keras/", "tools/"))}
+    itself = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
+    assert missing - whole - itself == {".ci/run", ".gitignore"}

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 from cpp_model import CppModel, ModelError
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from msst_keras.data.flow_files import encode_flow_png
 from msst_keras.data.images import encode_jpeg, encode_png
@@ -148,6 +149,13 @@ def test_warm_up_requests_are_of_every_signature_and_run(exported_step):
     assert states[0] == b"" and len(states[1]) > 0
     for signature, inputs in requests:
         exported_step.cpp.run(signature, inputs)
+
+
+def test_the_warm_up_lies_where_a_server_looks_for_it_and_asks_each_thing_twice(exported_step):
+    records = tf.data.TFRecordDataset(str(exported_step.path / "assets.extra" / "tf_serving_warmup_requests"))
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records.as_numpy_iterator()]
+    half = len(logs) // 2
+    assert half == len(exported_step.cpp.signatures) + 1 and logs[:half] == logs[half:]  # `step` is asked two things
 
 
 def test_signatures_say_what_they_want(exported_step):
@@ -355,7 +363,7 @@ def test_the_first_request_after_the_warm_up_is_not_slow(exported_step):
 
 @pytest.mark.slow
 def test_the_loader_of_tensorflow_2_20_answers_alike(exported_step, requests, tmp_path_factory):
-    """2.20 is the TensorFlow of the newest server there is.
+    """2.20 is the TensorFlow of the server that serving/compose.yaml pins.
 
     MSST_TENSORFLOW_2_20 names a folder with it (`pip install --no-deps --target`), else it is installed for the test.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from msst_keras.data import file_names, frame_numbers, layouts, videos
@@ -104,7 +104,21 @@ def _list_sequences(
         return [(image.stem, functools.partial(_still, image, mask)) for image, mask in layouts.pair_stills(root)]
     find = layouts.LAYOUTS[dataset].find
     assert find is not None, f"{dataset} is no folder of frames and was found above"
-    return [(place.name, functools.partial(_folders, place, needs_frames)) for place in find(root, split)]
+    places = find(root, split)
+    if dataset == "folder" and places and places[0].frames_dir != root:
+        _say_what_is_passed_over(root, {place.frames_dir for place in places})
+    return [(place.name, functools.partial(_folders, place, needs_frames)) for place in places]
+
+
+def _say_what_is_passed_over(root: Path, found: Collection[Path]) -> None:
+    """Says which files and folders beside the folders of frames are no sequences."""
+    if left_out := file_names.describe_left_out(root, ()):
+        say(left_out)
+    empty = [path for path in file_names.subfolders(root) if path not in found]
+    if empty:
+        say(
+            f"{file_names.printable(root)}: {len(empty)} folders without frames are left out, such as {file_names.printable(empty[0])}"
+        )
 
 
 def _folders(place: layouts.Place, needs_frames: bool) -> FileSequence:

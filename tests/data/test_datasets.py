@@ -191,6 +191,19 @@ def test_folder_of_frames_and_folder_of_folders(tmp_path):
         datasets.find_sequences("folder", tmp_path)
 
 
+def test_what_lies_beside_folders_of_frames_is_said(tmp_path, capsys):
+    save(tmp_path / "a/00000.jpg", 1)
+    (tmp_path / "b").mkdir()
+    for name in ("b/video.mp4", "video.mp4", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [sequence.name for sequence in datasets.find_sequences("folder", tmp_path)] == ["a"]
+    said = capsys.readouterr().err
+    assert "1 files of other kinds are left out (.mp4), such as video.mp4" in said
+    assert f"1 folders without frames are left out, such as {tmp_path}/b" in said
+    datasets.find_sequences("folder", tmp_path / "a")
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_missing_or_left_out_is_said(tmp_path, capsys):
     for number in (0, 1, 2, 7):
         save(tmp_path / f"walk/{number}.png", (number, 0, 0))

@@ -116,9 +116,8 @@ def _say_what_is_passed_over(root: Path, found: Collection[Path]) -> None:
         say(left_out)
     empty = [path for path in file_names.subfolders(root) if path not in found]
     if empty:
-        say(
-            f"{file_names.printable(root)}: {len(empty)} folders without frames are left out, such as {file_names.printable(empty[0])}"
-        )
+        where, first = map(file_names.printable, (root, empty[0]))
+        say(f"{where}: {len(empty)} folders without frames are left out, such as {first}")
 
 
 def _folders(place: layouts.Place, needs_frames: bool) -> FileSequence:

@@ -71,7 +71,7 @@ def add_masks(sequences: Iterable[FileSequence], masks_dir: str | Path) -> list[
         if sequence.name in folders:
             if sequence.mask_paths:
                 raise ValueError(
-                    f"{folders[sequence.name]}: the dataset has masks of this sequence itself; leave one of them away"
+                    f"{folders[sequence.name]}: the dataset has masks of this sequence itself; leave out one of them"
                 )
             paths = pair_labels(sequence, folders[sequence.name])
             sequence = dataclasses.replace(sequence, mask_paths=paths, mask_rule="nonzero")

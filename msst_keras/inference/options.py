@@ -9,6 +9,12 @@ from msst_keras.motion.settings import MAX_TEMPORAL_SHARE
 from msst_keras.options import check_options, option, options_of
 
 
+def _by_preset(name: str) -> str:
+    """What an option of the CRF is without its flag."""
+    values = ", ".join(f"{getattr(settings, name)} in {preset}" for preset, settings in CRF_PRESETS.items())
+    return f"By default it is the preset's: {values}."
+
+
 @dataclasses.dataclass(frozen=True)
 class CrfChoice:
     """The dense CRF: a preset, and settings in place of some of its own."""
@@ -19,27 +25,33 @@ class CrfChoice:
         choices=tuple(CRF_PRESETS),
     )
     backend: str = option("The code that computes the CRF. The maps of both agree to 1e-4.", "numpy", choices=BACKENDS)
-    iterations: int | None = option("The number of mean-field updates. By default it is the preset's.", None, low=1)
-    unary: str | None = option("How values become energies. By default it is the preset's way.", None, choices=UNARIES)
+    iterations: int | None = option(f"The number of mean-field updates. {_by_preset('iterations')}", None, low=1)
+    unary: str | None = option(
+        "How values become energies: log is minus the logarithm of a label's probability p, and dss divides "
+        "that by 1.05 sigmoid(p). "
+        f"{_by_preset('unary')}",
+        None,
+        choices=UNARIES,
+    )
     gaussian_sxy: float | None = option(
-        "The standard deviation of the spatial kernel, in pixels. By default it is the preset's.", None, low=0
+        f"The standard deviation of the spatial kernel, in pixels. {_by_preset('gaussian_sxy')}", None, low=0
     )
     gaussian_compat: float | None = option(
-        "The weight of the spatial kernel. By default it is the preset's.", None, low=0
+        f"The weight of the spatial kernel. {_by_preset('gaussian_compat')}", None, low=0
     )
     bilateral_sxy: float | None = option(
-        "The standard deviation of the bilateral kernel in space, in pixels. By default it is the preset's.",
+        f"The standard deviation of the bilateral kernel in space, in pixels. {_by_preset('bilateral_sxy')}",
         None,
         low=0,
     )
     bilateral_srgb: float | None = option(
-        "The standard deviation of the bilateral kernel in colour, in grey levels of 0 to 255. By default it is the "
-        "preset's.",
+        "The standard deviation of the bilateral kernel in colour, in grey levels of 0 to 255. "
+        f"{_by_preset('bilateral_srgb')}",
         None,
         low=0,
     )
     bilateral_compat: float | None = option(
-        "The weight of the bilateral kernel. By default it is the preset's.", None, low=0
+        f"The weight of the bilateral kernel. {_by_preset('bilateral_compat')}", None, low=0
     )
 
     def __post_init__(self) -> None:
@@ -142,8 +154,8 @@ class PredictOptions:
         high=MAX_TEMPORAL_SHARE,
     )
     alternate_mirror: bool = option(
-        "Show the network every second frame mirrored. Its mistakes are other ones then, and --temporal_filter "
-        "averages both kinds, in no more time. It is not done without --temporal_filter, with --mirror, or for a model "
+        "Show the network every second frame mirrored. Its mistakes then differ from frame to frame, and "
+        "--temporal_filter averages both kinds, in no more time. It is not done without --temporal_filter, with --mirror, or for a model "
         "with a ConvLSTM over several frames.",
         True,
     )
@@ -155,13 +167,13 @@ class PredictOptions:
         high=30,
     )
     threshold: float | None = option(
-        "Write masks of 0 and 255, which are 255 where the map is above this value, in place of maps.",
+        "Write masks in place of maps: 255 where the map, 0 to 1, is above this value, and 0 elsewhere.",
         None,
         low=0.0,
         high=1.0,
     )
     flow_dir: str | None = option(
-        "Read the flow from FLOW_DIR/SEQUENCE/FRAME.flo. It is for a model that was trained on such flow.",
+        "Read the flow from FLOW_DIR/SEQUENCE/FRAME.flo or .png. It is for a model that was trained on such flow.",
         None,
         remembered=False,
     )

@@ -43,7 +43,7 @@ def make_records(options: MakeRecordsOptions, given: Sequence[str] = ()) -> dict
       ChildProcessError: a worker died.
     """
     if options.engine == "local" and options.beam_args:
-        raise ValueError("--beam_args are for --engine=beam; leave them away or choose that engine")
+        raise ValueError("--beam_args are for --engine=beam; leave them out or choose that engine")
     if options.engine == "beam" and options.num_workers:
         raise ValueError("--num_workers is for --engine=local; tell Beam's runner by --beam_args")
     report = WorkReport()
@@ -68,7 +68,7 @@ def _refuse_conversion(options: MakeRecordsOptions) -> None:
     """Refuses options of a conversion beside --add_prior, which would not heed them."""
     changed = _list_changed(options, MakeRecordsOptions(output_dir=options.output_dir))
     if others := [name for name in changed if name not in _OF_ADDED_PRIORS]:
-        raise ValueError(f"--add_prior takes the records as they are; leave --{', --'.join(others)} away")
+        raise ValueError(f"--add_prior takes the records as they are; leave out --{', --'.join(others)}")
 
 
 def _list_changed(options: MakeRecordsOptions | StillOptions, defaults: MakeRecordsOptions | StillOptions) -> list[str]:
@@ -164,7 +164,7 @@ def _choose_motion(options: FlowOptions, given: Sequence[str]) -> MotionOptions:
         value, trained = getattr(options, name), getattr(prior.flow_settings, setting)
         if _is_given(name, options, given) and value != trained:
             raise ValueError(
-                f"--{name}={value} contradicts {options.prior}, which was trained with {trained}; leave the flag away "
+                f"--{name}={value} contradicts {options.prior}, which was trained with {trained}; leave out the flag "
                 "or train another prior"
             )
     return MotionOptions(prior.flow_settings, prior.superpixel_settings, options.prior, *stored)

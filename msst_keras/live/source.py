@@ -158,7 +158,7 @@ def _find(address: str) -> tuple[str, dict[str, str] | None]:
     if stat.S_ISCHR(path.stat().st_mode):
         return address, {"format": "v4l2"}
     if not stat.S_ISFIFO(path.stat().st_mode):
-        raise ValueError(f"{address}: a file is no live source; leave --live away")
+        raise ValueError(f"{address}: a file is no live source; leave out --live")
     return "file:" + os.path.abspath(path), None
 
 

@@ -86,7 +86,7 @@ def find_record_groups(patterns: Sequence[str]) -> dict[tuple[str, ...], int]:
     for pattern, share in split:
         folders = tuple(find_record_folders([pattern]))
         if share is not None and not int(share):
-            raise ValueError(f"{pattern}:{share}: a share must be 1 or more; leave the folder away for none")
+            raise ValueError(f"{pattern}:{share}: a share must be 1 or more; leave out the folder for none")
         if twice := seen.intersection(folders):
             raise ValueError(f"{min(twice)} is in two groups; name each folder once")
         seen.update(folders)

@@ -31,7 +31,7 @@ def read_manifests(folders: Sequence[str]) -> dict[str, dict]:
             if twice := sorted(labelled[0].keys() & labelled[1].keys(), key=int):
                 raise ValueError(
                     f"frame {twice[0]} of the sequence '{name}' is labelled in both {other} and {folder}, and would "
-                    "count twice; leave one folder away, or convert it with other --sequences"
+                    "count twice; leave out one folder, or convert it with other --sequences"
                 )
         manifests[folder] = manifest
     return manifests

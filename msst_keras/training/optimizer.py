@@ -51,7 +51,7 @@ class Update:
         if options.backbone_factor != 1 and not backbone:
             raise ValueError(
                 f"--backbone_factor={options.backbone_factor:g} is for weights that were loaded, and this network has "
-                "none; give --weights or --init_from, or leave the flag away"
+                "none; give --weights or --init_from, or leave out the flag"
             )
         factors = [self.groups["backbone" if id(weight) in backbone else "head"] for weight in self._weights]
         self.variables = [weight for weight, factor in zip(self._weights, factors, strict=True) if factor > 0]

@@ -100,7 +100,7 @@ class OptimizerOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
-    """How long a training is, and how often it looks up."""
+    """The length of a training, and how often it saves and validates."""
 
     steps: int = option("The number of steps of the whole training, about which the paper is silent.", 20000, low=1)
     step: StepOptions = options_of(StepOptions)

@@ -138,7 +138,7 @@ def find_prior(run_dir: str | Path, prior: PriorSettings | None, prior_path: str
       FileNotFoundError: `prior_path` does not exist.
     """
     if prior is not None and prior.kind != NETWORK and prior_path:
-        raise ValueError(f"--prior={prior_path} is not the prior of the records, which is {prior.kind}; leave it away")
+        raise ValueError(f"--prior={prior_path} is not the prior of the records, which is {prior.kind}; leave it out")
     if prior is None or prior.kind != NETWORK:
         return None
     if not prior_path:

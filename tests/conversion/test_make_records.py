@@ -37,7 +37,7 @@ def test_an_added_prior_takes_no_option_of_a_conversion(tmp_path):
         "--add_prior takes the records as they are; leave --dataset, --flow, --num_shards, --overwrite, --root, "
         "--still_seed, --store_flow away"
     )
-    with pytest.raises(ValueError, match="takes the records as they are; leave --prior_dir away"):
+    with pytest.raises(ValueError, match="takes the records as they are; leave out --prior_dir"):
         make_records(
             MakeRecordsOptions(add_prior="magnitude", output_dir=folder, motion=FlowOptions(prior_dir="priors"))
         )
@@ -112,4 +112,4 @@ def test_accents_may_be_spelled_otherwise(tmp_path, ours, theirs):
 def test_the_command_says_so_too(tmp_path):
     result = msst("make_records", "--add_prior=magnitude", f"--output_dir={tmp_path}", "--dataset=stills", "--root=/no")
     assert result.returncode == 2
-    assert "--add_prior takes the records as they are; leave --dataset away" in result.stderr
+    assert "--add_prior takes the records as they are; leave out --dataset" in result.stderr

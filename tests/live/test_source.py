@@ -99,7 +99,7 @@ def test_a_camera_without_times_is_timed_by_arrival():
         ("nothing", FileNotFoundError, "nothing: no such pipe; a live source is a camera's number"),
         ("file:///etc/passwd", ValueError, "a live address begins with rtsp://, "),
         ("http://127.0.0.1:9/none", ValueError, "http://127.0.0.1:9/none: no video comes from there"),
-        (__file__, ValueError, "a file is no live source; leave --live away"),
+        (__file__, ValueError, "a file is no live source; leave out --live"),
     ],
 )
 def test_what_is_no_live_source_is_one_sentence(address, error, message):

@@ -155,8 +155,8 @@ class PredictOptions:
     )
     alternate_mirror: bool = option(
         "Show the network every second frame mirrored. Its mistakes then differ from frame to frame, and "
-        "--temporal_filter averages both kinds, in no more time. It is not done without --temporal_filter, with --mirror, or for a model "
-        "with a ConvLSTM over several frames.",
+        "--temporal_filter averages both kinds, in no more time. It is not done without --temporal_filter, with "
+        "--mirror, or for a model with a ConvLSTM over several frames.",
         True,
     )
     look_ahead: int | None = option(

@@ -34,8 +34,8 @@ def test_an_added_prior_takes_no_option_of_a_conversion(tmp_path):
             num_shards=2, motion=flow, stills=stills, num_workers=1,
         ))  # fmt: skip
     assert str(caught.value) == (
-        "--add_prior takes the records as they are; leave --dataset, --flow, --num_shards, --overwrite, --root, "
-        "--still_seed, --store_flow away"
+        "--add_prior takes the records as they are; leave out --dataset, --flow, --num_shards, --overwrite, "
+        "--root, --still_seed, --store_flow"
     )
     with pytest.raises(ValueError, match="takes the records as they are; leave out --prior_dir"):
         make_records(

@@ -1,7 +1,7 @@
 """Frame by frame saliency with a SavedModel, in memory that does not grow with the video.
 
-The two streams do not look at time, so each frame is encoded once and the maps of the last T frames are fused: a
-quarter of the work of a sliding window of T = 4, the same output. The first T - 1 frames of a video repeat the first
+The two streams do not look at time, so each frame is encoded once and the maps of the last T frames are fused. A
+sliding window encodes each frame T times, for the same output. The first T - 1 frames of a video repeat the first
 one, so every frame gets a map. Forward flow (from t to t + 1, the default of the records) delays the stream by
 `stride` frames: the map of a frame comes when the frame it flows to has been pushed, the rest when the stream is
 closed.

@@ -175,6 +175,11 @@ def test_a_model_whose_prior_is_a_network_is_exported_from_its_run_alone(tmp_pat
         export(ExportOptions(run_dir=str(tmp_path / "model"), output_dir=str(tmp_path / "again")))
 
 
+def test_a_checkpoint_of_an_exported_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--checkpoint=best is for training runs, and installed has one model alone"):
+        export(ExportOptions(run_dir="installed", output_dir=str(tmp_path), checkpoint="best"))
+
+
 def test_the_installed_model_is_loaded_to_the_bit():
     settings = read_settings("installed")
     asset = {name: value for name, value in settings.items() if name not in ("fingerprint", "step")}

@@ -29,6 +29,7 @@ from msst_keras.quiet_start import quiet_tensorflow
 
 INTERRUPTED = 75
 _MISSING = re.compile(r"Flag --(\w+) must have a value other than None")
+_OBVIOUS = ("", "an integer", "a number", "a comma separated list")  # absl's words for what any value is
 _headings: dict[str, str] = {}  # flag's name -> its heading in help
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error instead of its one sentence.")
 
@@ -175,7 +176,7 @@ def _help(job_main: Callable[[], int | None]) -> str:
 def _describe_value(flag: flags.Flag) -> str:
     """What a flag's value must be, as far as its type and range say it, and what it is without the flag."""
     kind = getattr(flag.parser, "syntactic_help", "")
-    what = f"; {kind}" if any(sign in kind for sign in "[<>=0123456789") or "posi" in kind or "nega" in kind else ""
+    what = "" if kind in _OBVIOUS else f"; {kind}"
     if any(_MISSING.search(validator.message) for validator in flag.validators):
         return f"required{what}"
     return f"default: {flag.default_as_str or 'not set'}{what}"

@@ -58,6 +58,8 @@ def test_the_version_and_the_help_of_a_job_are_what_one_tries_first():
     result = msst("--version")
     assert (result.returncode, result.stdout) == (0, f"{msst_keras.__version__}\n")
     assert msst("help", "refine").stdout == msst("refine", "--helpshort").stdout != ""
+    exported = msst("help", "export").stdout
+    assert "default: not set; HEIGHTxWIDTH\n" in exported and "--run_dir" in exported and "      required\n" in exported
     assert "--maps" in msst("help", "refine").stdout and msst("help", "nothing").returncode == 2
 
 
